@@ -1,0 +1,424 @@
+"""Rows through the model: one forward and one backward give gradients for many (example, layer, node).
+
+A row is one copy of one example. Clean rows run the model as it is. The row of (example e, layer l, node a)
+is the run in which layer l of example e attends with B + a (A - B) instead of A; every other layer does what
+it does by itself. All of them share one batch: at layer l only layer l's own rows are exchanged.
+
+Below its layer a row is the clean row, so it need not be computed there (late branching): before each block,
+every tensor that carries the batch is cut to the rows that have branched so far, and copies of the clean rows
+are added for those that branch here. Where the blocks cannot be cut, all rows run from the start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from captum_attattr.attention import AttentionControl, Replacement, block_stacks
+from captum_attattr.exceptions import UnsupportedModelError
+
+
+class Row(NamedTuple):
+    """One run of one example with one layer's attention scaled."""
+
+    example: int
+    layer: int
+    """Position in the layer list."""
+    node: float
+    """a in B + a (A - B)."""
+
+
+@dataclass
+class LayerRows:
+    """What a chunk gives for one layer: its n rows and their gradients."""
+
+    rows: list[int]
+    """Their numbers in the list of rows that was run."""
+    attention: Tensor
+    """(n, H, Tq, Tk), A of each row's example."""
+    difference: Tensor
+    """(n, H, Tq, Tk), A - B of each row's example."""
+    gradient: Tensor
+    """(n, H, Tq, Tk), dF/dA at the row's node."""
+
+
+@dataclass
+class Chunk:
+    """What one forward and backward give."""
+
+    values: Tensor
+    """(n,) F of every row, in the order that was asked for."""
+    clean: dict[int, Tensor]
+    """F of each example with its own attention."""
+    layers: dict[int, LayerRows]
+
+
+Evaluate = Callable[[Tensor], Tensor]
+"""F of the examples with these numbers (rows,), as a tensor (rows,): expands the batch and runs the model."""
+Baseline = Callable[[int, Tensor, Tensor], "Tensor | float"]
+"""B for (layer, attention (n, H, Tq, Tk), examples (n,)), of a shape that broadcasts to the attention's."""
+
+
+class Sweep:
+    """Runs rows of a batch through one model.
+
+    Args:
+        control: the model's attention, already under control.
+        evaluate: see `Evaluate`.
+        baseline: see `Baseline`.
+        batch: number of examples.
+        device: where the inputs are.
+    """
+
+    def __init__(
+        self,
+        control: AttentionControl,
+        evaluate: Evaluate,
+        baseline: Baseline,
+        batch: int,
+        device: torch.device,
+    ) -> None:
+        self.control = control
+        self.evaluate = evaluate
+        self.baseline = baseline
+        self.batch = batch
+        self.device = device
+        self.shapes: list[torch.Size] = []
+        self.dtype = torch.float32
+        self.order: list[int] = []
+        self.branching: LateBranching | None = None
+
+    def prepare(self, own: Tensor) -> None:
+        """Learn the shapes and the order of the layers, and verify that rows do what they should.
+
+        Args:
+            own: (1,) F of the first example, by the model's own attention implementation.
+
+        Raises:
+            UnsupportedModelError: the model computes something else once its attention is read or replaced.
+        """
+        first = torch.zeros(1, dtype=torch.long, device=self.device)
+        with torch.no_grad():
+            visits: list[int] = []
+            shapes: dict[int, torch.Size] = {}
+
+            def read(layer: int, attention: Tensor) -> None:
+                visits.append(layer)
+                shapes[layer] = attention.shape[1:]
+                self.dtype = attention.dtype
+                if attention.shape[0] != 1:
+                    raise UnsupportedModelError(
+                        f"{self.control.layers[layer]!r}: for one example its attention has shape "
+                        f"{tuple(attention.shape)}; (1, heads, queries, keys) is needed"
+                    )
+
+            recorder = _Recorder(self.control)
+            with recorder.record(visits), self.control.watch(read, check_output=True):
+                controlled = self.evaluate(first)
+            if not _close(controlled, own):
+                raise UnsupportedModelError(
+                    f"the model's output changes when its attention is computed eagerly: F = {own.item():.6g} "
+                    f"by itself, {controlled.item():.6g} eagerly; its attention cannot be read faithfully"
+                )
+            self.shapes = [shapes[layer] for layer in range(len(self.control.layers))]
+            self.order = visits
+            with recorder.record([]), self.control.watch(lambda *_: None):
+                self.evaluate(first.repeat(2))
+            self.branching = recorder.branching()
+            self._verify()
+
+    def _verify(self) -> None:
+        """Rows at node 1 are the clean run; with late branching, or else without it."""
+        last = self.batch - 1
+        rows = [Row(0, self.order[len(self.order) // 2], 1.0), Row(last, self.order[-1], 1.0)]
+        for attempt in (self.branching, None):
+            self.branching = attempt
+            try:
+                chunk = self._run(rows, backward=False, baseline=lambda *_: 0.0)
+            except (UnsupportedModelError, RuntimeError, ValueError, TypeError, IndexError):
+                if attempt is None:
+                    raise
+                continue
+            expected = torch.stack([chunk.clean[row.example] for row in rows])
+            if _close(chunk.values, expected):
+                return
+        raise UnsupportedModelError(
+            "replacing a layer's attention by itself changes the model's output, from "
+            f"{expected.tolist()} to {chunk.values.tolist()}; examples of one batch must not influence each other"
+        )
+
+    def run(self, rows: Sequence[Row], *, backward: bool = True) -> Chunk:
+        """One forward for these rows and, unless only F is wanted, one backward."""
+        return self._run(rows, backward=backward, baseline=self.baseline)
+
+    def _run(self, rows: Sequence[Row], *, backward: bool, baseline: Baseline) -> Chunk:
+        layout = _Layout.of(rows, self.order, self.device)
+        leaves: dict[int, LayerRows] = {}
+        paths: dict[int, Tensor] = {}
+
+        def visit(layer: int, attention: Tensor) -> Replacement | None:
+            if attention.shape[1:] != self.shapes[layer]:
+                raise UnsupportedModelError(
+                    f"{self.control.layers[layer]!r}: its attention's shape changes with the batch, from "
+                    f"{tuple(self.shapes[layer])} to {tuple(attention.shape[1:])}"
+                )
+            start, stop = layout.slices[layer]
+            if start == stop:
+                return None
+            full = attention.detach()[layout.parents[start:stop]]
+            full = full.to(torch.promote_types(full.dtype, torch.float32))
+            start_point = baseline(layer, full, layout.examples[start:stop])
+            difference = full - start_point
+            nodes = layout.nodes[start:stop, None, None, None].to(full.dtype)
+            path = (start_point + nodes * difference).to(attention.dtype).requires_grad_(backward)
+            leaves[layer] = LayerRows(layout.numbers[start:stop], full, difference, torch.empty(0))
+            paths[layer] = path
+            return Replacement(start, path)
+
+        cut = self.branching.applied(layout) if self.branching else nullcontext()
+        with torch.set_grad_enabled(backward), cut, self.control.watch(visit):
+            values = self.evaluate(layout.examples)
+        if values.shape[0] != len(layout.examples):
+            raise UnsupportedModelError(
+                f"forward_func returned {values.shape[0]} values for {len(layout.examples)} rows"
+            )
+        clean, branched = values[: layout.clean], values[layout.clean :]
+        if backward:
+            layers = list(paths)
+            gradients = _gradients(branched, [paths[layer] for layer in layers])
+            for layer, gradient in zip(layers, gradients, strict=True):
+                leaves[layer].gradient = gradient.to(leaves[layer].attention.dtype)
+        in_order = torch.empty_like(branched.detach())
+        in_order[torch.tensor(layout.numbers[layout.clean :], device=branched.device)] = branched.detach()
+        examples = layout.examples[: layout.clean].tolist()
+        return Chunk(in_order, dict(zip(examples, clean.detach(), strict=True)), leaves)
+
+
+def _gradients(values: Tensor, paths: list[Tensor]) -> list[Tensor]:
+    """d values / d path for every path; zero where the values do not depend on it."""
+    if not values.requires_grad:
+        return [torch.zeros_like(path) for path in paths]
+    gradients = torch.autograd.grad(values.sum(), paths, allow_unused=True)
+    return [torch.zeros_like(p) if g is None else g for p, g in zip(paths, gradients, strict=True)]
+
+
+def _close(actual: Tensor, expected: Tensor) -> bool:
+    """Whether two evaluations of F agree to what their floating-point type can hold."""
+    eps = max(torch.finfo(actual.dtype).eps, torch.finfo(torch.float32).eps)
+    return torch.allclose(actual, expected.to(actual.dtype), rtol=eps**0.5, atol=300 * eps)
+
+
+@dataclass
+class _Layout:
+    """How rows lie in the batch: the clean rows of their examples first, then by layer as layers run."""
+
+    clean: int
+    examples: Tensor
+    """(R,) the example of every row."""
+    parents: Tensor
+    """(R,) the clean row of every row's example."""
+    nodes: Tensor
+    """(R,)"""
+    numbers: list[int]
+    """(R,) each row's place in the list that was asked for; -1 for clean rows."""
+    slices: dict[int, tuple[int, int]]
+    """Per layer, the rows that branch there."""
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], order: Sequence[int], device: torch.device) -> _Layout:
+        rank = {layer: i for i, layer in enumerate(order)}
+        numbers = sorted(range(len(rows)), key=lambda n: (rank[rows[n].layer], rows[n].example, rows[n].node))
+        clean = sorted({row.example for row in rows})
+        place = {example: i for i, example in enumerate(clean)}
+        ordered = [rows[n] for n in numbers]
+        slices, start = {}, len(clean)
+        for layer in order:
+            stop = start + sum(row.layer == layer for row in ordered)
+            slices[layer] = (start, stop)
+            start = stop
+
+        def tensor(head: list[Any], tail: list[Any], dtype: torch.dtype = torch.long) -> Tensor:
+            return torch.tensor(head + tail, dtype=dtype, device=device)
+
+        return cls(
+            clean=len(clean),
+            examples=tensor(clean, [row.example for row in ordered]),
+            parents=tensor(list(range(len(clean))), [place[row.example] for row in ordered]),
+            nodes=tensor([0.0] * len(clean), [row.node for row in ordered], torch.double),
+            numbers=[-1] * len(clean) + numbers,
+            slices=slices,
+        )
+
+
+# ---------------------------------------------------------------------------------------- late branching
+
+Path = tuple[Any, ...]
+Site = tuple[int, int]
+"""(id of a block, number of its call): where one block is run in a forward."""
+
+
+def _tensors(value: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
+    """Every tensor in nested tuples, lists and dicts, with the keys that lead to it."""
+    if isinstance(value, Tensor):
+        yield path, value
+    elif type(value) is dict:
+        for key, item in value.items():
+            yield from _tensors(item, (*path, key))
+    elif type(value) in (tuple, list):
+        for i, item in enumerate(value):
+            yield from _tensors(item, (*path, i))
+
+
+def _map_tensors(value: Any, change: Callable[[Path, Tensor], Tensor], path: Path = ()) -> Any:
+    """The same nest with every tensor changed."""
+    if isinstance(value, Tensor):
+        return change(path, value)
+    if type(value) is dict:
+        return {key: _map_tensors(item, change, (*path, key)) for key, item in value.items()}
+    if type(value) in (tuple, list):
+        return type(value)(_map_tensors(item, change, (*path, i)) for i, item in enumerate(value))
+    return value
+
+
+@dataclass
+class _Visit:
+    """One run of a block while recording."""
+
+    site: Site
+    stack: int
+    shapes: dict[Path, torch.Size]
+    layers: list[int] = field(default_factory=list)
+
+
+class _Recorder:
+    """Watches blocks in a run of one row and one of two rows, to learn which dimensions hold the rows."""
+
+    def __init__(self, control: AttentionControl) -> None:
+        self.stacks = block_stacks(control.layers)
+        self.runs: list[list[_Visit]] = []
+
+    @contextmanager
+    def record(self, visits: list[int]) -> Iterator[None]:
+        """Record one forward; `visits` grows by the attention layers as they run."""
+        run: list[_Visit] = []
+        calls: dict[int, int] = {}
+        met: list[int] = []
+
+        def enter(block: nn.Module, args: Any, kwargs: Any, stack: int) -> None:
+            site = id(block), calls.get(id(block), 0)
+            calls[id(block)] = site[1] + 1
+            met.append(len(visits))
+            run.append(_Visit(site, stack, {p: t.shape for p, t in _tensors((args, kwargs))}))
+
+        with _block_hooks(self.stacks or [], enter):
+            yield
+        met.append(len(visits))
+        if met[0] > 0:  # a layer ran before the first block
+            self.stacks = None
+        for visit, begin, end in zip(run, met, met[1:], strict=False):
+            visit.layers = visits[begin:end]
+        self.runs.append(run)
+
+    def branching(self) -> LateBranching | None:
+        """How to cut the blocks, or None where they cannot be cut."""
+        if not self.stacks:
+            return None
+        one, two = self.runs
+        if [v.site for v in one] != [v.site for v in two]:
+            return None
+        stacks = [visit.stack for visit in one]
+        if sorted(range(len(stacks)), key=lambda i: stacks.index(stacks[i])) != list(range(len(stacks))):
+            return None  # stacks take turns: there is no moment at which one has ended
+        dims: dict[tuple[Site, Path], tuple[int, int]] = {}
+        for a, b in zip(one, two, strict=True):
+            if a.shapes.keys() != b.shapes.keys():
+                return None
+            for path, shape in a.shapes.items():
+                changed = [d for d, (m, n) in enumerate(zip(shape, b.shapes[path], strict=True)) if m != n]
+                if not changed:
+                    continue
+                if len(changed) > 1 or b.shapes[path][changed[0]] != 2 * shape[changed[0]]:
+                    return None
+                dims[a.site, path] = changed[0], shape[changed[0]]
+        last = [i + 1 == len(one) or stacks[i + 1] != stacks[i] for i in range(len(one))]
+        return LateBranching(self.stacks, one, last, dims)
+
+
+@contextmanager
+def _block_hooks(stacks: list[list[nn.Module]], hook: Callable[[nn.Module, Any, Any, int], Any]) -> Iterator[None]:
+    with ExitStack() as handles:
+        for number, stack in enumerate(stacks):
+            for block in stack:
+
+                def before(block: nn.Module, args: Any, kwargs: Any, number: int = number) -> Any:
+                    return hook(block, args, kwargs, number)
+
+                handle = block.register_forward_pre_hook(before, with_kwargs=True)
+                handles.callback(handle.remove)
+        yield
+
+
+class LateBranching:
+    """Keeps every row out of the blocks below the one where it branches."""
+
+    def __init__(
+        self,
+        stacks: list[list[nn.Module]],
+        visits: list[_Visit],
+        last: list[bool],
+        dims: dict[tuple[Site, Path], tuple[int, int]],
+    ) -> None:
+        self.stacks = stacks
+        self.visits = visits
+        self.last = last
+        self.dims = dims
+
+    @contextmanager
+    def applied(self, layout: _Layout) -> Iterator[None]:
+        """Cut the blocks of the forward that runs inside."""
+        total = len(layout.examples)
+        active: dict[Site, int] = {}
+        rows = layout.clean
+        for visit, last in zip(self.visits, self.last, strict=True):
+            rows = max([rows] + [layout.slices[layer][1] for layer in visit.layers])
+            # After a stack's last block the model may do anything with the hidden state: give it all rows.
+            active[visit.site] = total if last else rows
+        calls: dict[int, int] = {}
+        current = total
+
+        def cut(block: nn.Module, args: Any, kwargs: Any, _: int) -> Any:
+            nonlocal current
+            site = id(block), calls.get(id(block), 0)
+            calls[id(block)] = site[1] + 1
+            before, current = current, active[site]
+
+            def change(path: Path, tensor: Tensor) -> Tensor:
+                dim, each = self.dims.get((site, path), (-1, 1))
+                if dim < 0:
+                    return tensor
+                rows = tensor.shape[dim] // each
+                if rows == total:
+                    return tensor.narrow(dim, 0, current * each)
+                if rows != before:
+                    raise UnsupportedModelError(
+                        f"{type(block).__name__}: a tensor of {rows} rows where {before} were expected"
+                    )
+                return _extend(tensor, layout.parents[before:current], dim, each)
+
+            return _map_tensors((args, kwargs), change)
+
+        with _block_hooks(self.stacks, cut):
+            yield
+
+
+def _extend(tensor: Tensor, parents: Tensor, dim: int, each: int) -> Tensor:
+    """`tensor` with a copy of the row of each parent added; a row is `each` consecutive places in `dim`."""
+    if not len(parents):
+        return tensor
+    places = parents if each == 1 else (parents[:, None] * each + torch.arange(each, device=parents.device)).ravel()
+    return torch.cat((tensor, tensor.index_select(dim, places.to(tensor.device))), dim)
