@@ -1,0 +1,20 @@
+"""Self-attention attribution (AttAttr, AAAI 2021) for Hugging Face transformers, as a Captum plugin."""
+
+from captum_attattr.attattr import LayerAttAttr
+from captum_attattr.attention import AttentionLayer, attention_layers
+from captum_attattr.exceptions import ConvergenceWarning, ResultFileError, UnsupportedModelError
+from captum_attattr.explanation import Explanation, explain, explain_iter
+from captum_attattr.integration import PathIntegral
+
+__all__ = [
+    "AttentionLayer",
+    "ConvergenceWarning",
+    "Explanation",
+    "LayerAttAttr",
+    "PathIntegral",
+    "ResultFileError",
+    "UnsupportedModelError",
+    "attention_layers",
+    "explain",
+    "explain_iter",
+]

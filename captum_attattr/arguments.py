@@ -1,0 +1,257 @@
+"""What users hand to `attribute()`, in Captum's forms: checked early, and expanded to rows.
+
+Captum's private helpers are imported here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from captum._utils.common import (
+    _format_additional_forward_args,
+    _format_baseline,
+    _format_tensor_into_tuples,
+    _select_targets,
+)
+from captum.attr._utils.approximation_methods import SUPPORTED_METHODS, approximation_parameters
+from torch import Tensor
+
+Target = Any
+"""None, an int, a tuple of ints, a tensor, a list of ints or a list of tuples: see Captum's TargetType."""
+
+
+@dataclass
+class Batch:
+    """A batch of examples that can be run again with any of its rows, any number of times.
+
+    Attributes:
+        forward: the user's forward function.
+        inputs: tensors with the batch in dimension 0.
+        additional: further positional arguments; tensors of the batch's size in dimension 0 are expanded,
+            also inside dicts, lists and tuples, everything else is passed on.
+        target: Captum's target, for these examples.
+    """
+
+    forward: Callable[..., Any]
+    inputs: tuple[Tensor, ...]
+    additional: tuple[Any, ...]
+    target: Target
+
+    @property
+    def size(self) -> int:
+        """Number of examples."""
+        return int(self.inputs[0].shape[0])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the inputs are."""
+        return self.inputs[0].device
+
+    def arguments(self, rows: Tensor) -> tuple[Any, ...]:
+        """The forward function's arguments for these examples."""
+        inputs = tuple(tensor.detach().index_select(0, rows.to(tensor.device)) for tensor in self.inputs)
+        return (*inputs, *(_take(value, rows, self.size) for value in self.additional))
+
+    def evaluate(self, rows: Tensor) -> Tensor:
+        """F of these examples, (rows,).
+
+        Raises:
+            TypeError: the forward function returns no tensor.
+            ValueError: its output has no value per example, the target does not fit it, or it is not finite.
+        """
+        output = self.forward(*self.arguments(rows))
+        check_output(output, len(rows), self.target)
+        target = self.target
+        if isinstance(target, list):
+            target = [target[row] for row in rows.tolist()]
+        elif isinstance(target, Tensor) and target.numel() > 1:
+            target = target.to(output.device)[rows.to(output.device)]
+        values: Tensor = _select_targets(output, target).reshape(len(rows))
+        broken = (~torch.isfinite(values.detach())).nonzero()
+        if len(broken):
+            row = int(broken[0])
+            raise ValueError(
+                f"forward_func returned {values[row].item()} for example {int(rows[row])} of {self.size}; "
+                "attribution needs a finite output"
+            )
+        return values
+
+
+def _take(value: Any, rows: Tensor, size: int) -> Any:
+    if isinstance(value, Tensor):
+        expand = value.dim() > 0 and value.shape[0] == size
+        return value.detach().index_select(0, rows.to(value.device)) if expand else value
+    if isinstance(value, Mapping):
+        return type(value)({key: _take(item, rows, size) for key, item in value.items()})  # type: ignore[call-arg]
+    if type(value) in (list, tuple):
+        return type(value)(_take(item, rows, size) for item in value)
+    return value
+
+
+def make_batch(forward: Callable[..., Any], inputs: Any, additional: Any, target: Target) -> Batch:
+    """Check a call's inputs and target as far as that goes without running the model.
+
+    Raises:
+        TypeError: inputs that are no tensors, a target of a wrong type.
+        ValueError: an empty batch, inputs of different batch sizes, a target of the wrong length, tensors
+            made in inference mode.
+    """
+    if torch.is_inference_mode_enabled():
+        raise ValueError("attribution needs gradients, which torch.inference_mode forbids; use torch.no_grad()")
+    tensors = _format_tensor_into_tuples(inputs)
+    if not isinstance(tensors, tuple) or not tensors or not all(isinstance(t, Tensor) for t in tensors):
+        raise TypeError(f"inputs must be a tensor or a tuple of tensors, got {_describe(inputs)}")
+    for tensor in tensors:
+        if tensor.dim() == 0 or tensor.shape[0] != tensors[0].shape[0]:
+            shapes = [tuple(t.shape) for t in tensors]
+            raise ValueError(f"all inputs need the same batch size in dimension 0, got shapes {shapes}")
+        if tensor.is_inference():
+            raise ValueError("an input was made under torch.inference_mode; clone it outside of that mode first")
+    if tensors[0].shape[0] == 0:
+        raise ValueError(f"inputs hold no example: shape {tuple(tensors[0].shape)}")
+    check_target(target, tensors[0].shape[0])
+    return Batch(forward, tensors, _format_additional_forward_args(additional) or (), target)
+
+
+def check_target(target: Target, size: int) -> None:
+    """Check the type and the length of a target.
+
+    Raises:
+        TypeError: not one of Captum's forms.
+        ValueError: as many targets as there are examples are needed.
+    """
+    integral = (int,)
+    if isinstance(target, Tensor):
+        if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
+            raise TypeError(f"target must hold integers, got a tensor of {target.dtype}")
+        if target.numel() != 1 and tuple(target.shape) != (size,):
+            raise ValueError(f"target has shape {tuple(target.shape)}; for {size} examples ({size},) is needed")
+    elif isinstance(target, list):
+        if len(target) != size:
+            raise ValueError(f"target lists {len(target)} classes for {size} examples")
+        for i, one in enumerate(target):
+            parts = one if isinstance(one, tuple) else (one,)
+            if (
+                isinstance(one, bool)
+                or not all(isinstance(p, integral) for p in parts)
+                or type(one) is not type(target[0])
+            ):
+                raise TypeError(f"target[{i}] is {one!r}; all must be ints, or all tuples of ints")
+    elif isinstance(target, tuple):
+        if not all(isinstance(part, (int, slice)) for part in target):
+            raise TypeError(
+                f"target={target!r}: a tuple target holds ints, one for each output dimension after the first"
+            )
+    elif target is not None and (isinstance(target, bool) or not isinstance(target, int)):
+        raise TypeError(f"target={target!r}: an int, a tuple, a tensor, a list or None is needed")
+
+
+def check_output(output: Any, rows: int, target: Target) -> None:
+    """Check that a forward function's output gives one value for every row.
+
+    Raises:
+        TypeError: not a tensor.
+        ValueError: the wrong number of rows, no target where there are several values, a target out of range.
+    """
+    if not isinstance(output, Tensor):
+        hint = "; return .logits.softmax(-1) of it" if hasattr(output, "logits") else ""
+        raise TypeError(f"forward_func must return a tensor, got {type(output).__name__}{hint}")
+    if output.dim() == 0 or output.shape[0] != rows:
+        raise ValueError(
+            f"forward_func returned shape {tuple(output.shape)} for {rows} examples; dimension 0 must be the examples"
+        )
+    sizes = tuple(output.shape[1:])
+    wide = any(size != 1 for size in sizes)
+    if target is None:
+        if wide:
+            raise ValueError(
+                f"forward_func returned {sizes} values for every example: say which one with target="
+                + ("0 .. " + str(sizes[0] - 1) if len(sizes) == 1 else "(one index for each dimension)")
+            )
+        return
+    targets = target.reshape(-1).tolist() if isinstance(target, Tensor) else target
+    for one in targets if isinstance(targets, list) else [targets]:
+        index = one if isinstance(one, tuple) else (one,)
+        if len(index) != len(sizes):
+            raise ValueError(
+                f"target {one!r} has {len(index)} indices for an output of {len(sizes)} dimensions per example {sizes}"
+            )
+        for part, size in zip(index, sizes, strict=True):
+            if isinstance(part, slice):
+                raise TypeError(f"target {one!r}: a slice selects several values; one value per example is needed")
+            if not -size <= part < size:
+                raise ValueError(f"target {one!r} is out of range: the output has {sizes} values per example")
+
+
+def fixed_rule(method: str, n_steps: int) -> tuple[list[float], list[float]]:
+    """Nodes and weights of Captum's named rules on [0, 1].
+
+    One node is taken to be where the rule has its first or only one, which Captum's own Riemann tables refuse.
+    Captum's "riemann_trapezoid" gives weights that add up to 1 - 1/n.
+    """
+    single = {"riemann_left": 0.0, "riemann_middle": 0.5, "riemann_right": 1.0}
+    if n_steps == 1 and method in single:
+        return [single[method]], [1.0]
+    weights, nodes = approximation_parameters(method)
+    return list(nodes(n_steps)), list(weights(n_steps))
+
+
+def check_rule(
+    method: str, n_steps: int | None, tolerance: float, max_nodes: int, internal_batch_size: int | None
+) -> None:
+    """Check the numbers that steer the quadrature.
+
+    Raises:
+        TypeError, ValueError: with the value and what would be right.
+    """
+    if method not in SUPPORTED_METHODS:
+        raise ValueError(f"method={method!r} is unknown; use one of {', '.join(SUPPORTED_METHODS)}")
+    if n_steps is None and method != "gausslegendre":
+        raise ValueError(f"method={method!r} is a fixed rule: say its number of nodes, as n_steps=50")
+    for name, value, least in (
+        ("n_steps", n_steps, 2 if method == "riemann_trapezoid" else 1),
+        ("internal_batch_size", internal_batch_size, 1),
+        ("max_nodes", max_nodes, 5),
+    ):
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{name}={value!r} must be an int" + ("" if name == "max_nodes" else " or None"))
+        if value < least:
+            raise ValueError(f"{name}={value} is too small: at least {least} is needed")
+    if not isinstance(tolerance, (int, float)) or not 0 < tolerance < 1:
+        raise ValueError(f"tolerance={tolerance!r} must be a number between 0 and 1")
+
+
+def baseline_inputs(baselines: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Captum's input baselines as tensors of the inputs' shapes.
+
+    Raises:
+        ValueError, TypeError: baselines that do not fit the inputs.
+    """
+    values = baselines if isinstance(baselines, tuple) else (baselines,)
+    if not all(isinstance(value, (Tensor, int, float)) for value in values):
+        raise TypeError(f"baselines must be tensors or numbers, got {_describe(baselines)}")
+    values = _format_baseline(values, inputs)
+    if len(values) != len(inputs):
+        raise ValueError(f"{len(values)} baselines for {len(inputs)} inputs")
+    result = []
+    for value, tensor in zip(values, inputs, strict=True):
+        if isinstance(value, Tensor) and tuple(value.shape) not in {
+            tuple(tensor.shape),
+            (1, *tensor.shape[1:]),
+        }:
+            raise ValueError(f"a baseline has shape {tuple(value.shape)}, its input {tuple(tensor.shape)}")
+        result.append(
+            value.to(tensor).expand_as(tensor) if isinstance(value, Tensor) else torch.full_like(tensor, value)
+        )
+    return tuple(result)
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return f"{type(value).__name__} of {', '.join(sorted({type(v).__name__ for v in value})) or 'nothing'}"
+    return type(value).__name__

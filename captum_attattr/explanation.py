@@ -1,0 +1,423 @@
+"""`Explanation`, one text's attribution maps, and `explain`, which makes them from texts."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from captum_attattr.attattr import LayerAttAttr
+from captum_attattr.attention import AttentionLayer, attention_layers
+from captum_attattr.exceptions import ResultFileError
+
+Text = str | tuple[str, str]
+"""A text, or a pair such as (premise, hypothesis)."""
+
+_HEADER = "captum_attattr"
+_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """What every layer's attention did for one decision on one text. L layers, H heads, T tokens.
+
+    Attributes:
+        tokens: the T tokens, special ones included, padding never.
+        attributions: (L, H, T, T) float32, rows queries and columns keys; each layer adds up to
+            F(A) - F(0).
+        attention: (L, H, T, T) float32, the attention probabilities A.
+        delta: (L,) sum of a layer's attributions minus (F(A) - F(0)).
+        error: (L,) estimated error of a layer's map relative to its Euclidean norm; NaN for a fixed rule.
+        nodes: (L,) number of quadrature nodes used.
+        target: the class (or, for a language model, the token) whose probability F is attributed.
+        label: its name.
+        probability: F(A); for a regression model the score itself.
+        prediction: the class (or token) that the model prefers.
+        text: what was explained.
+        segments: (T,) 0 for the first text of a pair and the tokens around it, 1 for the second.
+        special: (T,) whether a token is special ([CLS], [SEP], <s> ...).
+    """
+
+    tokens: list[str]
+    attributions: Tensor
+    attention: Tensor
+    delta: Tensor
+    error: Tensor
+    nodes: Tensor
+    target: int
+    label: str
+    probability: float
+    prediction: int
+    text: Text
+    segments: list[int]
+    special: list[bool]
+
+    def strongest(self, count: int = 10, *, special: bool = True) -> list[tuple[int, int, int, int, float]]:
+        """The interactions that carried most.
+
+        Args:
+            count: how many.
+            special: whether interactions with special tokens count.
+
+        Returns:
+            (layer, head, query, key, score), highest score first, at most `count` of them.
+        """
+        scores = self.attributions
+        if not special:
+            words = ~torch.tensor(self.special)
+            scores = scores.masked_fill(~(words[:, None] & words[None, :]), -torch.inf)
+        values, places = scores.flatten().topk(min(count, scores.numel()))
+        index = torch.unravel_index(places, scores.shape)
+        found = zip(*(part.tolist() for part in index), values.tolist(), strict=True)
+        return [(l, h, q, k, v) for l, h, q, k, v in found if v != -torch.inf]  # noqa: E741
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write a safetensors file: the arrays as tensors, everything else as JSON in its header.
+
+        The file is written under a temporary name beside `path` and then renamed.
+
+        Returns:
+            The path.
+        """
+        tensors = {f.name: getattr(self, f.name).contiguous() for f in fields(self) if f.type == "Tensor"}
+        rest = {f.name: getattr(self, f.name) for f in fields(self) if f.type != "Tensor"}
+        header = {_HEADER: json.dumps({"version": _VERSION, **rest}, ensure_ascii=False)}
+        path = Path(path)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        try:
+            save_file(tensors, temporary, metadata=header)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+        return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Explanation:
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ResultFileError: not a file of `save`, damaged, or of a newer version.
+        """
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"no file {str(path)!r}")
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = json.loads((file.metadata() or {})[_HEADER])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+            raise ResultFileError(f"{str(path)!r} holds no explanation: {error}") from error
+        if header.pop("version", None) != _VERSION:
+            raise ResultFileError(f"{str(path)!r} was written by another version of captum_attattr")
+        names = {f.name for f in fields(cls)}
+        if names != header.keys() | tensors.keys():
+            raise ResultFileError(f"{str(path)!r} lacks or adds {sorted(names ^ (header.keys() | tensors.keys()))}")
+        header["text"] = tuple(header["text"]) if isinstance(header["text"], list) else header["text"]
+        return cls(**header, **tensors)
+
+
+def explain(
+    model: nn.Module,
+    tokenizer: Any,
+    texts: Sequence[Text],
+    target: Any = None,
+    *,
+    truncate: bool = False,
+    n_steps: int | None = None,
+    method: str = "gausslegendre",
+    tolerance: float = 1e-3,
+    max_nodes: int = 1_000,
+    internal_batch_size: int | None = None,
+    progress: bool = True,
+) -> list[Explanation]:
+    r"""Explain a model's decisions on texts or pairs of texts.
+
+    The output that is attributed is the probability of one class,
+    :math:`F = \mathrm{softmax}(\mathrm{logits})_{target}`; for a causal language model that of the next
+    token after the text; for a regression model (one label) the score itself; for a multi-label model the
+    label's own probability, :math:`\mathrm{sigmoid}(\mathrm{logit})`. Texts are run in groups of one length,
+    so nothing is padded. An encoder-decoder's encoder is explained.
+
+    Args:
+        model: a transformers model for sequence classification, or a causal language model.
+        tokenizer: its tokenizer.
+        texts: texts, or (text, second text) pairs.
+        target: None for the class (or token) that the model predicts; a class number or a label's name (a
+            token number, or a text of one token); or a list with one of these for each text.
+        truncate: cut texts that are longer than the model takes, instead of raising.
+        n_steps, method, tolerance, max_nodes, internal_batch_size: as in `LayerAttAttr.attribute`.
+        progress: show a progress bar for what takes longer than two seconds.
+
+    Returns:
+        One `Explanation` for each text, in order, on the CPU.
+
+    Raises:
+        TypeError, ValueError: an empty list or text, a text longer than the model's positions, a target that
+            the model does not have; raised before the model runs.
+        UnsupportedModelError: the model's attention cannot be read.
+
+    Example:
+        >>> explanations = explain(model, tokenizer, ["a fine film", ("a premise", "a hypothesis")]) \
+# doctest: +SKIP
+        >>> explanations[0].attributions.shape  # (layers, heads, tokens, tokens)  # doctest: +SKIP
+        torch.Size([6, 12, 5, 5])
+    """
+    if isinstance(texts, str) or not isinstance(texts, Sequence):
+        raise TypeError(f"texts must be a list of texts or of pairs, got {type(texts).__name__}; use [text]")
+    if not texts:
+        raise ValueError("texts is empty: give at least one text or pair")
+    options = {"n_steps": n_steps, "method": method, "tolerance": tolerance, "max_nodes": max_nodes}
+    options["internal_batch_size"] = internal_batch_size
+    explainer = _Explainer(model, tokenizer, truncate, options)
+    targets = target if isinstance(target, list) else [target] * len(texts)
+    if len(targets) != len(texts):
+        raise ValueError(f"target lists {len(targets)} entries for {len(texts)} texts")
+    items = [explainer.encode(i, text, want) for i, (text, want) in enumerate(zip(texts, targets, strict=True))]
+    with tqdm(total=len(items), desc="explain", unit="text", delay=2, disable=not progress) as bar:
+        found = dict(explainer.run(items, bar.update))
+    return [found[i] for i in range(len(items))]
+
+
+def explain_iter(
+    model: nn.Module,
+    tokenizer: Any,
+    texts: Iterable[Text],
+    target: Any = None,
+    *,
+    window: int = 256,
+    truncate: bool = False,
+    progress: bool = True,
+    **options: Any,
+) -> Iterator[Explanation]:
+    """Explain texts one window after another, for lists that do not fit in memory.
+
+    Args:
+        model, tokenizer, target, truncate, progress: as in `explain`; `target` cannot be a list.
+        texts: any iterable of texts or pairs; read one window ahead.
+        window: how many texts are read, sorted by length and explained together.
+        options: the quadrature's options of `explain`.
+
+    Yields:
+        One `Explanation` for each text, in order.
+
+    Raises:
+        As `explain`; for a bad text, when its window is reached.
+    """
+    if isinstance(target, list):
+        raise TypeError("explain_iter takes one target for all texts; use explain for a list of targets")
+    if window < 1:
+        raise ValueError(f"window={window} is too small: at least 1 is needed")
+    explainer = _Explainer(model, tokenizer, truncate, options)
+    source = enumerate(texts)
+    total = len(texts) if isinstance(texts, Sequence) else None
+    with tqdm(total=total, desc="explain", unit="text", delay=2, disable=not progress) as bar:
+        while items := [explainer.encode(i, text, target) for i, text in islice(source, window)]:
+            found = dict(explainer.run(items, bar.update))
+            yield from (found[item.number] for item in items)
+
+
+@dataclass
+class _Item:
+    """One encoded text."""
+
+    number: int
+    text: Text
+    encoding: dict[str, Tensor]
+    special: list[bool]
+    segments: list[int]
+    target: int | None
+
+    @property
+    def length(self) -> int:
+        return int(self.encoding["input_ids"].shape[1])
+
+
+class _Explainer:
+    """A model and how its texts, outputs and targets are to be understood."""
+
+    MAPS_AT_ONCE = 2**28
+    """Most attention entries (examples x layers x heads x T x T) of a group: 1 GiB of float32."""
+
+    def __init__(self, model: nn.Module, tokenizer: Any, truncate: bool, options: dict[str, Any]) -> None:
+        self.model, self.tokenizer, self.truncate, self.options = model, tokenizer, truncate, options
+        self.config: Any = getattr(model, "config", None)
+        self.language = _is_language_model(model)
+        encoder_decoder = bool(getattr(self.config, "is_encoder_decoder", False))
+        self.layers: list[AttentionLayer] = attention_layers(model, "encoder" if encoder_decoder else None)
+        self.device = next(model.parameters()).device
+        self.extra: dict[str, Any] = {}
+        accepted = inspect.signature(model.forward).parameters
+        if self.language and "use_cache" in accepted:
+            self.extra["use_cache"] = False
+        if self.language and "logits_to_keep" in accepted:
+            self.extra["logits_to_keep"] = 1
+
+    def encode(self, number: int, text: Text, target: Any) -> _Item:
+        """Tokenize and check one text."""
+        text = _checked(number, text)
+        parts = (text,) if isinstance(text, str) else text
+        limit = _longest(self.config, self.tokenizer)
+        cut = {"truncation": True, "max_length": limit} if self.truncate else {}
+        encoding = self.tokenizer(*parts, return_tensors="pt", return_special_tokens_mask=True, verbose=False, **cut)
+        special = [bool(flag) for flag in encoding.pop("special_tokens_mask")[0]]
+        length = encoding["input_ids"].shape[1]
+        if length > limit:
+            raise ValueError(
+                f"texts[{number}] has {length} tokens and the model takes {limit}; shorten it, or pass truncate=True"
+            )
+        if length == 0 or all(special):
+            raise ValueError(f"texts[{number}] = {text!r} holds no token")
+        segments = [int(part or 0) for part in encoding.sequence_ids(0)] if encoding.is_fast else [0] * length
+        if len(parts) == 2 and "token_type_ids" in encoding:
+            segments = encoding["token_type_ids"][0].tolist()
+        return _Item(number, text, dict(encoding), special, segments, self._target(number, target))
+
+    def _target(self, number: int, target: Any) -> int | None:
+        """The number of a class or token that was asked for."""
+        if target is None:
+            return None
+        if isinstance(target, str) and self.language:
+            ids = self.tokenizer(target, add_special_tokens=False)["input_ids"]
+            if len(ids) != 1:
+                tokens = self.tokenizer.convert_ids_to_tokens(ids)
+                raise ValueError(f"target {target!r} of texts[{number}] is {len(ids)} tokens {tokens}; one is needed")
+            return int(ids[0])
+        if isinstance(target, str):
+            labels = {str(label): int(i) for i, label in self.config.id2label.items()}
+            if target not in labels:
+                raise ValueError(f"target {target!r} of texts[{number}] is no label; the model has {sorted(labels)}")
+            return labels[target]
+        if isinstance(target, bool) or not isinstance(target, int):
+            raise TypeError(f"target {target!r} of texts[{number}] must be a number, a name or None")
+        size = self.config.vocab_size if self.language else self.config.num_labels
+        if not 0 <= target < size:
+            raise ValueError(f"target {target} of texts[{number}] is out of range: the model has {size}")
+        return target
+
+    def run(self, items: list[_Item], progress: Callable[[int], object]) -> Iterator[tuple[int, Explanation]]:
+        """Explain encoded texts in groups of one length, longest first."""
+        by_length: dict[tuple[Any, ...], list[_Item]] = {}
+        for item in items:
+            by_length.setdefault((item.length, tuple(item.encoding)), []).append(item)
+        heads = getattr(self.config, "num_attention_heads", 1)
+        for (length, *_), group in sorted(by_length.items(), key=lambda pair: -pair[0][0]):
+            size = max(1, self.MAPS_AT_ONCE // (len(self.layers) * heads * length**2))
+            for start in range(0, len(group), size):
+                yield from self._explain(group[start : start + size])
+                progress(len(group[start : start + size]))
+
+    def _explain(self, group: list[_Item]) -> Iterator[tuple[int, Explanation]]:
+        names = list(group[0].encoding)
+        inputs = tuple(torch.cat([item.encoding[name] for item in group]).to(self.device) for name in names)
+
+        def forward(*tensors: Tensor) -> Tensor:
+            output = self.model(**dict(zip(names, tensors, strict=True)), **self.extra)
+            return self._probabilities(output.logits)
+
+        with torch.no_grad():
+            predictions = torch.cat(
+                [forward(*(t[i : i + 32] for t in inputs)).argmax(-1) for i in range(0, len(group), 32)]
+            )
+        wanted = [
+            p if item.target is None else item.target for item, p in zip(group, predictions.tolist(), strict=True)
+        ]
+        result = LayerAttAttr(forward, self.layers).integrate(
+            inputs[0],
+            target=wanted,
+            additional_forward_args=inputs[1:],
+            keep_attention=True,
+            store="cpu",
+            **self.options,
+        )
+        for i, item in enumerate(group):
+            yield (
+                item.number,
+                Explanation(
+                    tokens=self.tokenizer.convert_ids_to_tokens(item.encoding["input_ids"][0].tolist()),
+                    attributions=torch.stack([map_[i] for map_ in result.attributions]).float(),
+                    attention=torch.stack([map_[i] for map_ in result.attention]).float(),
+                    delta=result.delta[:, i].float(),
+                    error=result.error[:, i].float(),
+                    nodes=result.nodes[:, i].clone(),
+                    target=wanted[i],
+                    label=self._label(wanted[i]),
+                    probability=float(result.output[i]),
+                    prediction=int(predictions[i]),
+                    text=item.text,
+                    segments=item.segments,
+                    special=item.special,
+                ),
+            )
+
+    def _probabilities(self, logits: Tensor) -> Tensor:
+        if self.language:
+            return logits[:, -1].float().softmax(-1)
+        if logits.shape[-1] == 1 or getattr(self.config, "problem_type", None) == "regression":
+            return logits.float()
+        if getattr(self.config, "problem_type", None) == "multi_label_classification":
+            return logits.float().sigmoid()
+        return logits.float().softmax(-1)
+
+    def _label(self, target: int) -> str:
+        if self.language:
+            return str(self.tokenizer.decode([target]))
+        return str(self.config.id2label.get(target, target))
+
+
+def _is_language_model(model: nn.Module) -> bool:
+    """Whether the model predicts next tokens (True) or classes (False).
+
+    Raises:
+        TypeError: neither, as far as its class tells.
+    """
+    names = {kind.__name__ for kind in type(model).__mro__}
+    if any(name.endswith("ForSequenceClassification") for name in names):
+        return False
+    if names & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()):
+        return True
+    raise TypeError(
+        f"explain takes a model for sequence classification or a causal language model, got {type(model).__name__}; "
+        "for others give LayerAttAttr a forward function of your own"
+    )
+
+
+def _checked(number: int, text: Any) -> Text:
+    if isinstance(text, str):
+        parts: tuple[Any, ...] = (text,)
+    elif isinstance(text, (tuple, list)) and len(text) == 2:
+        parts = tuple(text)
+    else:
+        raise TypeError(f"texts[{number}] must be a text or a pair of texts, got {text!r}")
+    for part in parts:
+        if not isinstance(part, str):
+            raise TypeError(f"texts[{number}] must hold text, got {type(part).__name__}: {part!r}")
+        if not part.strip():
+            raise ValueError(f"texts[{number}] = {text!r} is empty")
+    return text if isinstance(text, str) else (parts[0], parts[1])
+
+
+def _longest(config: Any, tokenizer: Any) -> int:
+    """Most tokens that model and tokenizer take."""
+    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2**62
+    if getattr(config, "position_embedding_type", "") != "relative" and config.model_type in _OFFSET_POSITIONS:
+        positions -= config.pad_token_id + 1
+    return int(min(positions, tokenizer.model_max_length))
+
+
+# Families whose positions start after the padding token's.
+_OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "xlm-roberta-xl", "esm"})
