@@ -5,6 +5,8 @@ from captum_attattr.attention import AttentionLayer, attention_layers
 from captum_attattr.exceptions import ConvergenceWarning, ResultFileError, UnsupportedModelError
 from captum_attattr.explanation import Explanation, explain, explain_iter
 from captum_attattr.integration import PathIntegral
+from captum_attattr.pages import write_html
+from captum_attattr.plots import plot_attention
 
 __all__ = [
     "AttentionLayer",
@@ -17,4 +19,6 @@ __all__ = [
     "attention_layers",
     "explain",
     "explain_iter",
+    "plot_attention",
+    "write_html",
 ]

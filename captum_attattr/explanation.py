@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice
@@ -22,6 +21,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from captum_attattr.attattr import LayerAttAttr
 from captum_attattr.attention import AttentionLayer, attention_layers
 from captum_attattr.exceptions import ResultFileError
+from captum_attattr.files import replacing
 
 Text = str | tuple[str, str]
 """A text, or a pair such as (premise, hypothesis)."""
@@ -87,24 +87,20 @@ class Explanation:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a safetensors file: the arrays as tensors, everything else as JSON in its header.
 
-        The file is written under a temporary name beside `path` and then renamed.
+        An old file stays as it is until the new one is there whole.
 
         Returns:
             The path.
+
+        Raises:
+            ValueError: the directory does not exist, or `path` is one.
         """
         tensors = {f.name: getattr(self, f.name).contiguous() for f in fields(self) if f.type == "Tensor"}
         rest = {f.name: getattr(self, f.name) for f in fields(self) if f.type != "Tensor"}
         header = {_HEADER: json.dumps({"version": _VERSION, **rest}, ensure_ascii=False)}
-        path = Path(path)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        try:
+        with replacing(path) as temporary:
             save_file(tensors, temporary, metadata=header)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-        return path
+        return Path(path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Explanation:
@@ -122,7 +118,7 @@ class Explanation:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         except (SafetensorError, KeyError, json.JSONDecodeError) as error:
             raise ResultFileError(f"{str(path)!r} holds no explanation: {error}") from error
-        if header.pop("version", None) != _VERSION:
+        if not isinstance(header, dict) or header.pop("version", None) != _VERSION:
             raise ResultFileError(f"{str(path)!r} was written by another version of captum_attattr")
         names = {f.name for f in fields(cls)}
         if names != header.keys() | tensors.keys():
@@ -218,6 +214,8 @@ def explain_iter(
     Raises:
         As `explain`; for a bad text, when its window is reached.
     """
+    if isinstance(texts, str) or not isinstance(texts, Iterable):
+        raise TypeError(f"texts must be an iterable of texts or of pairs, got {type(texts).__name__}; use [text]")
     if isinstance(target, list):
         raise TypeError("explain_iter takes one target for all texts; use explain for a list of targets")
     if window < 1:

@@ -1,0 +1,59 @@
+"""Texts from data sets as plotly can show them: visible, escaped, of bounded length.
+
+Tokens are not to be trusted: plotly reads a small HTML of its own in labels, so every text is escaped here; as
+JSON in a page it is escaped again.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import unicodedata
+
+LABEL = 14  # characters of a token on an axis; the hover shows the rest
+HOVER, HOVER_LINE = 600, 60  # characters of a token in a hover, and in one line of it
+CHARACTER = 6.2  # pixels of a character of an axis label
+
+
+def visible(token: str, length: int) -> str:
+    """At most `length` characters of `token`, with what would act instead of being seen spelt out."""
+    if not token.strip():
+        return "␣" * min(len(token), length) or "∅"
+    token = token.replace("\r\n", "↵").replace("\n", "↵").replace("\t", "⇥")
+    # Controls, text direction, halves of pairs, line separators; not the joiners inside emoji and scripts.
+    acting = ("Cc", "Cf", "Cs", "Zl", "Zp")
+    shown = "".join(
+        c if c in "\u200c\u200d" or unicodedata.category(c) not in acting else f"\\u{ord(c):04x}" for c in token
+    )
+    return shown if len(shown) <= length else shown[: length - 1].rstrip("\u200d\ufe0f ") + "…"
+
+
+def escape(text: str) -> str:
+    """`text` so that plotly shows it as it is: no tags, no entities, no TeX, no template.
+
+    The isolates keep a right-to-left token from turning round the words beside it.
+    """
+    escaped = html.escape(text, quote=False).replace("$", "&#36;").replace("%", "&#37;")
+    return f"\u2068{escaped}\u2069"
+
+
+def label(token: str) -> str:
+    """A token for an axis."""
+    return escape(visible(token, LABEL))
+
+
+def wrapped(token: str) -> str:
+    """A token for a hover: all of it, on several lines if it is long."""
+    shown = visible(token, HOVER)
+    return "<br>".join(escape(shown[i : i + HOVER_LINE]) for i in range(0, len(shown), HOVER_LINE))
+
+
+def length(token: str) -> int:
+    """Pixels of a token's label."""
+    wide = [unicodedata.east_asian_width(c) in "WF" for c in visible(token, LABEL)]
+    return math.ceil(CHARACTER * (len(wide) + sum(wide)))
+
+
+def signed(value: float) -> str:
+    """A number with its sign, in three digits."""
+    return f"{value:+.3g}".replace("-", "−")
