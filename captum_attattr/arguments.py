@@ -13,7 +13,6 @@ import torch
 from captum._utils.common import (
     _format_additional_forward_args,
     _format_baseline,
-    _format_tensor_into_tuples,
     _select_targets,
 )
 from captum.attr._utils.approximation_methods import SUPPORTED_METHODS, approximation_parameters
@@ -65,10 +64,12 @@ class Batch:
         output = self.forward(*self.arguments(rows))
         check_output(output, len(rows), self.target)
         target = self.target
+        # Captum takes negative numbers alone and in tuples, but not in lists and tensors.
         if isinstance(target, list):
             target = [target[row] for row in rows.tolist()]
+            target = [one % output.shape[1] if isinstance(one, int) else one for one in target]
         elif isinstance(target, Tensor) and target.numel() > 1:
-            target = target.to(output.device)[rows.to(output.device)]
+            target = target.to(output.device, torch.long)[rows.to(output.device)] % output.shape[1]
         values: Tensor = _select_targets(output, target).reshape(len(rows))
         broken = (~torch.isfinite(values.detach())).nonzero()
         if len(broken):
@@ -101,8 +102,8 @@ def make_batch(forward: Callable[..., Any], inputs: Any, additional: Any, target
     """
     if torch.is_inference_mode_enabled():
         raise ValueError("attribution needs gradients, which torch.inference_mode forbids; use torch.no_grad()")
-    tensors = _format_tensor_into_tuples(inputs)
-    if not isinstance(tensors, tuple) or not tensors or not all(isinstance(t, Tensor) for t in tensors):
+    tensors = inputs if isinstance(inputs, tuple) else (inputs,)
+    if not tensors or not all(isinstance(t, Tensor) for t in tensors):
         raise TypeError(f"inputs must be a tensor or a tuple of tensors, got {_describe(inputs)}")
     for tensor in tensors:
         if tensor.dim() == 0 or tensor.shape[0] != tensors[0].shape[0]:
@@ -123,7 +124,6 @@ def check_target(target: Target, size: int) -> None:
         TypeError: not one of Captum's forms.
         ValueError: as many targets as there are examples are needed.
     """
-    integral = (int,)
     if isinstance(target, Tensor):
         if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
             raise TypeError(f"target must hold integers, got a tensor of {target.dtype}")
@@ -134,19 +134,19 @@ def check_target(target: Target, size: int) -> None:
             raise ValueError(f"target lists {len(target)} classes for {size} examples")
         for i, one in enumerate(target):
             parts = one if isinstance(one, tuple) else (one,)
-            if (
-                isinstance(one, bool)
-                or not all(isinstance(p, integral) for p in parts)
-                or type(one) is not type(target[0])
-            ):
+            if not all(_is_int(p) for p in parts) or type(one) is not type(target[0]):
                 raise TypeError(f"target[{i}] is {one!r}; all must be ints, or all tuples of ints")
     elif isinstance(target, tuple):
-        if not all(isinstance(part, (int, slice)) for part in target):
+        if not all(_is_int(part) or isinstance(part, slice) for part in target):
             raise TypeError(
                 f"target={target!r}: a tuple target holds ints, one for each output dimension after the first"
             )
-    elif target is not None and (isinstance(target, bool) or not isinstance(target, int)):
+    elif target is not None and not _is_int(target):
         raise TypeError(f"target={target!r}: an int, a tuple, a tensor, a list or None is needed")
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def check_output(output: Any, rows: int, target: Target) -> None:
@@ -159,6 +159,8 @@ def check_output(output: Any, rows: int, target: Target) -> None:
     if not isinstance(output, Tensor):
         hint = "; return .logits.softmax(-1) of it" if hasattr(output, "logits") else ""
         raise TypeError(f"forward_func must return a tensor, got {type(output).__name__}{hint}")
+    if not output.is_floating_point():
+        raise TypeError(f"forward_func must return real numbers, got a tensor of {output.dtype}, which has no gradient")
     if output.dim() == 0 or output.shape[0] != rows:
         raise ValueError(
             f"forward_func returned shape {tuple(output.shape)} for {rows} examples; dimension 0 must be the examples"
@@ -189,12 +191,12 @@ def check_output(output: Any, rows: int, target: Target) -> None:
 def fixed_rule(method: str, n_steps: int) -> tuple[list[float], list[float]]:
     """Nodes and weights of Captum's named rules on [0, 1].
 
-    One node is taken to be where the rule has its first or only one, which Captum's own Riemann tables refuse.
+    Captum's own Riemann tables refuse one node, and their nodes are rounded to float32; these are not.
     Captum's "riemann_trapezoid" gives weights that add up to 1 - 1/n.
     """
-    single = {"riemann_left": 0.0, "riemann_middle": 0.5, "riemann_right": 1.0}
-    if n_steps == 1 and method in single:
-        return [single[method]], [1.0]
+    offsets = {"riemann_left": 0.0, "riemann_middle": 0.5, "riemann_right": 1.0}
+    if method in offsets:
+        return [(k + offsets[method]) / n_steps for k in range(n_steps)], [1 / n_steps] * n_steps
     weights, nodes = approximation_parameters(method)
     return list(nodes(n_steps)), list(weights(n_steps))
 
@@ -216,7 +218,7 @@ def check_rule(
         ("internal_batch_size", internal_batch_size, 1),
         ("max_nodes", max_nodes, 5),
     ):
-        if value is None:
+        if value is None and name != "max_nodes":
             continue
         if isinstance(value, bool) or not isinstance(value, int):
             raise TypeError(f"{name}={value!r} must be an int" + ("" if name == "max_nodes" else " or None"))
@@ -245,9 +247,10 @@ def baseline_inputs(baselines: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor,
             (1, *tensor.shape[1:]),
         }:
             raise ValueError(f"a baseline has shape {tuple(value.shape)}, its input {tuple(tensor.shape)}")
-        result.append(
-            value.to(tensor).expand_as(tensor) if isinstance(value, Tensor) else torch.full_like(tensor, value)
-        )
+        full = value.to(tensor).expand_as(tensor) if isinstance(value, Tensor) else torch.full_like(tensor, value)
+        if not tensor.is_floating_point() and bool((full != value).any()):
+            raise ValueError(f"baselines={baselines!r} does not fit inputs of {tensor.dtype}: it would be rounded")
+        result.append(full)
     return tuple(result)
 
 

@@ -80,8 +80,9 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
             raise TypeError(f"forward_func must be callable, got {type(forward_func).__name__}")
         LayerAttribution.__init__(self, forward_func, layer, device_ids)
         GradientAttribution.__init__(self, forward_func)
-        self._several = not isinstance(layer, (AttentionLayer, nn.Module))
         self.layers = _resolve(forward_func, layer)
+        single = isinstance(layer, (AttentionLayer, nn.Module)) and not isinstance(layer, nn.ModuleList)
+        self._several = not single or len(self.layers) > 1  # ALBERT: one module, several layers
         self._multiply_by_inputs = bool(multiply_by_inputs)
 
     @property
@@ -428,7 +429,7 @@ def _modules_behind(function: Callable[..., Any]) -> list[nn.Module]:
 
 
 def _check_model(model: nn.Module) -> None:
-    if model.training:
+    if any(module.training for module in model.modules()):
         warnings.warn(
             "the model is in training mode: dropout makes attributions random; call model.eval() first",
             UserWarning,
@@ -447,8 +448,9 @@ def _warn_unconverged(
         return
     places = above.nonzero().tolist()
     worst = sorted(places, key=lambda place: -float(result.error[tuple(place)]))[:10]
+    error = result.error.tolist()
     named = "; ".join(
-        f"example {example}, {layers[layer].kind} layer {layers[layer].index}: {float(result.error[layer, example]):.1e}"
+        f"example {example}, {layers[layer].kind} layer {layers[layer].index}: {error[layer][example]:.1e}"
         for layer, example in worst
     )
     stuck = int((~result.converged).sum())

@@ -12,6 +12,8 @@ This is the only room that knows how transformers builds attention. There are tw
 from __future__ import annotations
 
 import inspect
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -29,6 +31,8 @@ from captum_attattr.exceptions import UnsupportedModelError
 
 _IMPLEMENTATION = "captum_attattr"
 _SOFTMAX = frozenset({torch.softmax, torch.nn.functional.softmax, Tensor.softmax, torch.special.softmax})
+
+_SOFTMAX_SHAPE = ", and its softmax must see (batch, heads, queries, keys), not a dimension that batch and heads share"
 
 # Families whose attention is not one full (queries x keys) matrix per head, by config.model_type.
 _REFUSED = {
@@ -228,17 +232,19 @@ class AttentionControl:
     parameters need no gradient. Each forward that is to be seen runs inside `control.watch(visitor)`.
 
     Raises:
-        UnsupportedModelError: a layer was not reached by a watched forward, or reached in a way that does
-            not show its attention.
+        UnsupportedModelError: a layer was not reached by a watched forward, reached twice, or reached in a way
+            that does not show its attention.
     """
 
     def __init__(self, layers: Iterable[AttentionLayer]) -> None:
         self.layers = tuple(layers)
         self.model = self.layers[0].model
+        self.runs = Counter(id(module) for _, module, _ in _attention_calls(self.model))
 
     def __enter__(self) -> AttentionControl:
         self._stack = ExitStack()
         with ExitStack() as stack:
+            stack.enter_context(_claimed(self.model))
             stack.enter_context(_eager_attention(self.model))
             stack.enter_context(_no_parameter_gradients(self.model))
             self._stack = stack.pop_all()
@@ -271,6 +277,13 @@ class AttentionControl:
                 f"{_family(self.model)}: the forward did not pass through {missed[0]!r}"
                 + (f" and {len(missed) - 1} more layers" if len(missed) > 1 else "")
                 + "; forward_func must run the model the layers come from, without compilation"
+                + _SOFTMAX_SHAPE * (missed[0].route == "softmax")
+            )
+        repeated = [layer for layer in self.layers if watch.calls[id(layer.module)] > self.runs[id(layer.module)]]
+        if repeated:
+            raise UnsupportedModelError(
+                f"{_family(self.model)}: the forward passed through {repeated[0]!r} more than once; "
+                "forward_func must run the model once"
             )
 
 
@@ -389,7 +402,8 @@ def _inside(module: nn.Module, watch: _Watch) -> Iterator[None]:
     before = module.register_forward_pre_hook(lambda m, _: watch.inside.append(m))
 
     def leave(*_: object) -> None:
-        watch.inside.pop()
+        if watch.inside and watch.inside[-1] is module:  # else somebody's hook has raised before ours entered
+            watch.inside.pop()
 
     after = module.register_forward_hook(leave, always_call=True)
     try:
@@ -399,16 +413,34 @@ def _inside(module: nn.Module, watch: _Watch) -> Iterator[None]:
         after.remove()
 
 
+_CLAIMED: set[int] = set()
+"""Ids of the attention modules and configs of all models that are under control now."""
+_CLAIM = threading.Lock()
+
+
+@contextmanager
+def _claimed(model: nn.Module) -> Iterator[None]:
+    """Keep everybody else from controlling the model's attention."""
+    parts = {id(module) for module in model.modules() if _route(module)} | {id(config) for config in _configs(model)}
+    with _CLAIM:
+        if not _CLAIMED.isdisjoint(parts):
+            raise RuntimeError(
+                f"{_family(model)} is being attributed already (in another thread, or further up this call); "
+                "one model can be attributed once at a time"
+            )
+        _CLAIMED.update(parts)
+    try:
+        yield
+    finally:
+        with _CLAIM:
+            _CLAIMED.difference_update(parts)
+
+
 @contextmanager
 def _eager_attention(model: nn.Module) -> Iterator[None]:
     """Let every part of the model compute attention eagerly, where it can through our own function."""
     # The attribute behind the property: the property's setter would spread to sub-configs in between.
     old = [(config, config._attn_implementation_internal) for config in _configs(model)]
-    if any(current == _IMPLEMENTATION for _, current in old):
-        raise RuntimeError(
-            f"{_family(model)} is being attributed already (in another thread, or further up this call); "
-            "one model can be attributed once at a time"
-        )
     # A family outside the interface would take our name for one of its own and go wrong silently.
     outside = {
         id(module.config) for module in model.modules() if _route(module) == "softmax" and hasattr(module, "config")

@@ -35,7 +35,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     # In the same directory, since a rename is atomic within one file system only.
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # some writers make their files private; everybody's umask decides here
         yield temporary
+        temporary.chmod(mode)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

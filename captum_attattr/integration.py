@@ -21,7 +21,7 @@ from torch import Tensor
 from captum_attattr.quadrature import AdaptiveIntegral, FixedIntegral
 from captum_attattr.sweep import Chunk, Row, Sweep
 
-TOKENS_PER_CHUNK = {"cpu": 3_000, "cuda": 32_768}
+TOKENS_PER_CHUNK = {"cpu": 3_000, "cuda": 8_192}
 """Rows times tokens of a forward when nothing else is asked for; a CPU slows down above its caches' size."""
 
 

@@ -20,6 +20,8 @@ FINEST = 16
 """A panel's nodes are numbered 0..FINEST; a rule of n nodes takes every (FINEST / (n - 1))-th of them."""
 FIRST, LAST = 5, FINEST + 1
 """Nodes of the first rule that a panel is given and of the last one before it is halved."""
+NARROWEST = 1e-12
+"""A panel below this width is left as it is: floating point could not tell a half's nodes apart much longer."""
 
 
 @cache
@@ -55,8 +57,9 @@ def clenshaw_curtis(n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def norm(values: Any) -> float:
-    """Euclidean (Frobenius) norm of an array or tensor."""
-    return math.sqrt(float((values * values).sum()))
+    """Euclidean (Frobenius) norm of an array or tensor, of entries whose squares underflow too."""
+    largest = float(abs(values).max())
+    return largest * math.sqrt(float(((values / largest) ** 2).sum())) if largest > 0 else largest
 
 
 class FixedIntegral:
@@ -129,7 +132,7 @@ class _Panel:
         self.step_error = step * min(1.0, self.ratio) ** 0.5
         weights = (self.high - self.low) * clenshaw_curtis(FIRST)[1]
         places = range(0, LAST, FINEST // (FIRST - 1))
-        self.magnitude = sum(w * norm(self.known[i][0]) for w, i in zip(weights, places, strict=True))
+        self.magnitude = sum(float(w) * norm(self.known[i][0]) for w, i in zip(weights, places, strict=True))
         self.gap = abs(float(self.total.sum()) - (self.known[FINEST][1] - self.known[0][1]))
 
     def refined(self) -> list[_Panel]:
@@ -224,9 +227,9 @@ class AdaptiveIntegral:
             sum(self._errors.values()),
             self.precision * sum(panel.magnitude for panel in self.panels),
         )
-        self._target = max(self.tolerance * size, rounding)
+        self._target = max(self.tolerance * size - rounding, rounding)
         self.converged = error <= self._target
-        self.error = (error + rounding) / size if size > 0 else 0.0
+        self.error = (error + rounding) / size if size > 0 else math.inf if error + rounding > 0 else 0.0
 
     def _refine(self) -> list[_Panel]:
         """Refine the panels that carry the error; empty when it is small enough or the nodes are used up."""
@@ -237,6 +240,8 @@ class AdaptiveIntegral:
         for panel in sorted(self.panels, key=lambda panel: -self._errors[id(panel)]):
             if rest <= self._target / 2:
                 break
+            if panel.high - panel.low < NARROWEST:
+                continue
             rest -= self._errors[id(panel)]
             promising = panel.ratio < (0.5 if panel.rule == FIRST else 0.25)
             plan.append((panel, panel.refined() if panel.rule < LAST and promising else panel.halves()))

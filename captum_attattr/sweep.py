@@ -110,7 +110,7 @@ class Sweep:
             def read(layer: int, attention: Tensor) -> None:
                 visits.append(layer)
                 shapes[layer] = attention.shape[1:]
-                self.dtype = attention.dtype
+                self.dtype = _working_dtype(attention)
                 if attention.shape[0] != 1:
                     raise UnsupportedModelError(
                         f"{self.control.layers[layer]!r}: for one example its attention has shape "
@@ -120,7 +120,7 @@ class Sweep:
             recorder = _Recorder(self.control)
             with recorder.record(visits), self.control.watch(read, check_output=True):
                 controlled = self.evaluate(first)
-            if not _close(controlled, own):
+            if not _close(controlled, own, self.dtype):
                 raise UnsupportedModelError(
                     f"the model's output changes when its attention is computed eagerly: F = {own.item():.6g} "
                     f"by itself, {controlled.item():.6g} eagerly; its attention cannot be read faithfully"
@@ -130,12 +130,14 @@ class Sweep:
             with recorder.record([]), self.control.watch(lambda *_: None):
                 self.evaluate(first.repeat(2))
             self.branching = recorder.branching()
-            self._verify()
+            self._verify(controlled)
 
-    def _verify(self) -> None:
-        """Rows at node 1 are the clean run; with late branching, or else without it."""
+    def _verify(self, alone: Tensor) -> None:
+        """Rows at node 1 are the clean run, alone or not; with late branching, or else without it."""
         last = self.batch - 1
-        rows = [Row(0, self.order[len(self.order) // 2], 1.0), Row(last, self.order[-1], 1.0)]
+        # One in the first layer too: a hidden state between the blocks that has one row yet would broadcast.
+        places = (0, self.order[0]), (0, self.order[len(self.order) // 2]), (last, self.order[-1])
+        rows = [Row(*place, 1.0) for place in places]
         for attempt in (self.branching, None):
             self.branching = attempt
             try:
@@ -145,12 +147,33 @@ class Sweep:
                     raise
                 continue
             expected = torch.stack([chunk.clean[row.example] for row in rows])
-            if _close(chunk.values, expected):
+            together = chunk.clean[0].reshape(1)
+            if _close(chunk.values, expected, self.dtype) and _close(together, alone, self.dtype):
                 return
         raise UnsupportedModelError(
-            "replacing a layer's attention by itself changes the model's output, from "
-            f"{expected.tolist()} to {chunk.values.tolist()}; examples of one batch must not influence each other"
+            "replacing a layer's attention by itself, in a batch, changes the model's output, from "
+            f"{[*alone.tolist(), *expected.tolist()]} to {[*together.tolist(), *chunk.values.tolist()]}; "
+            "examples of one batch must not influence each other"
         )
+
+    def _check_constant(self, values: Tensor, layout: _Layout, layer: int) -> None:
+        """Refuse a forward function that loses the gradient; a layer that F does not depend on has none."""
+        rows = slice(*layout.slices[layer])
+        if not _close(values[rows], values[layout.parents[rows]], self.dtype):
+            raise ValueError(
+                f"forward_func's output changes with the attention of {self.control.layers[layer]!r} but carries no "
+                "gradient to it; leave .detach() and torch.no_grad() out of forward_func"
+            )
+
+    def _check_finite(self, gradient: Tensor, layout: _Layout, layer: int) -> None:
+        """Refuse gradients that overflow or do not exist, at an output that is finite."""
+        broken = (~torch.isfinite(gradient)).flatten(1).any(1).nonzero()
+        if len(broken):
+            example = int(layout.examples[layout.slices[layer][0] + int(broken[0])])
+            raise ValueError(
+                f"the gradient of forward_func's output to {self.control.layers[layer]!r} of example {example} is not "
+                "finite: forward_func has no derivative there, or it overflows and needs a wider floating-point type"
+            )
 
     def run(self, rows: Sequence[Row], *, backward: bool = True) -> Chunk:
         """One forward for these rows and, unless only F is wanted, one backward."""
@@ -187,30 +210,43 @@ class Sweep:
             raise UnsupportedModelError(
                 f"forward_func returned {values.shape[0]} values for {len(layout.examples)} rows"
             )
-        clean, branched = values[: layout.clean], values[layout.clean :]
         if backward:
             layers = list(paths)
-            gradients = _gradients(branched, [paths[layer] for layer in layers])
+            gradients = _gradients(values, layout.clean, [paths[layer] for layer in layers])
             for layer, gradient in zip(layers, gradients, strict=True):
+                if gradient is None:
+                    self._check_constant(values, layout, layer)
+                    gradient = torch.zeros_like(paths[layer])
+                self._check_finite(gradient, layout, layer)
                 leaves[layer].gradient = gradient.to(leaves[layer].attention.dtype)
+        clean, branched = values[: layout.clean], values[layout.clean :]
         in_order = torch.empty_like(branched.detach())
         in_order[torch.tensor(layout.numbers[layout.clean :], device=branched.device)] = branched.detach()
         examples = layout.examples[: layout.clean].tolist()
         return Chunk(in_order, dict(zip(examples, clean.detach(), strict=True)), leaves)
 
 
-def _gradients(values: Tensor, paths: list[Tensor]) -> list[Tensor]:
-    """d values / d path for every path; zero where the values do not depend on it."""
+def _gradients(values: Tensor, clean: int, paths: list[Tensor]) -> Sequence[Tensor | None]:
+    """d values / d path for every path, clean rows left out; None where no graph leads to it."""
     if not values.requires_grad:
-        return [torch.zeros_like(path) for path in paths]
-    gradients = torch.autograd.grad(values.sum(), paths, allow_unused=True)
-    return [torch.zeros_like(p) if g is None else g for p, g in zip(paths, gradients, strict=True)]
+        return [None] * len(paths)
+    # Weights, not values[clean:].sum(): the caller may be under torch.no_grad.
+    weights = torch.ones_like(values)
+    weights[:clean] = 0
+    return torch.autograd.grad(values, paths, weights, allow_unused=True)
 
 
-def _close(actual: Tensor, expected: Tensor) -> bool:
-    """Whether two evaluations of F agree to what their floating-point type can hold."""
-    eps = max(torch.finfo(actual.dtype).eps, torch.finfo(torch.float32).eps)
-    return torch.allclose(actual, expected.to(actual.dtype), rtol=eps**0.5, atol=300 * eps)
+def _working_dtype(attention: Tensor) -> torch.dtype:
+    """The type that a model computes in; autocast leaves the softmax in float32."""
+    device = attention.device.type
+    autocast = attention.dtype == torch.float32 and torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if autocast else attention.dtype
+
+
+def _close(actual: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
+    """Whether two evaluations of F agree to what the floating-point type of the model can hold."""
+    eps = max(torch.finfo(kind).eps for kind in (actual.dtype, dtype, torch.float32))
+    return torch.allclose(actual, expected.to(actual.dtype), rtol=eps**0.5, atol=min(300 * eps, eps**0.5))
 
 
 @dataclass

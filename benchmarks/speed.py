@@ -1,0 +1,158 @@
+"""Speed and memory of the sweep beside Captum's integrated gradients, on one model and one input, in one run.
+
+The model has BERT-base's shape and random weights. Timed in turn, several times:
+(a) Captum's IntegratedGradients in attention space, one layer after another, 50 Gauss-Legendre nodes;
+(b) the sweep over all layers, 48 Gauss-Legendre nodes;
+(c) the default, which chooses its nodes;
+(d) a plain float32 matrix product of the model's own shapes, the machine's rate for such work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import captum
+import torch
+import transformers
+from captum.attr import IntegratedGradients
+from torch import Tensor
+from transformers import BertConfig, BertForSequenceClassification
+
+from captum_attattr import LayerAttAttr, PathIntegral, attention_layers
+
+CAPTUM_NODES, SWEEP_NODES = 50, 48
+
+
+def make_model(device: str) -> BertForSequenceClassification:
+    torch.manual_seed(0)
+    return BertForSequenceClassification(BertConfig(num_labels=2)).eval().to(device)
+
+
+def useful_operations(config: BertConfig, tokens: int, nodes: int) -> float:
+    """Multiplications and additions that the gradients need, two per multiply-add.
+
+    A block's six linear maps take 24 T D^2 forward and as many backward (no weight gradients), its two
+    attention products 4 T^2 D forward and twice that backward. A row's own block starts at attention times
+    values: no query, key and value maps, one product forward and one backward.
+    """
+    width, layers = config.hidden_size, config.num_hidden_layers
+    linear, product = 2 * tokens * width**2, 2 * tokens**2 * width
+    own = 2 * 9 * linear + 2 * product
+    above = 2 * 12 * linear + 6 * product
+    return float(nodes * (layers * own + layers * (layers - 1) / 2 * above))
+
+
+def matrix_rate(device: str, width: int, tokens: int) -> float:
+    """Best rate, in operations per second, over the shapes that the blocks' linear maps have."""
+    best = 0.0
+    for rows in (tokens, 1_024, 3_072):
+        for columns in (width, 4 * width):
+            x, w = torch.randn(rows, width, device=device), torch.randn(width, columns, device=device)
+            times = [seconds(lambda x=x, w=w: [x @ w for _ in range(20)], device) for _ in range(5)]
+            best = max(best, 20 * 2 * rows * width * columns / min(times))
+    return best
+
+
+def seconds(run: Callable[[], object], device: str) -> float:
+    if device == "cuda":
+        torch.cuda.synchronize()
+    begin = time.perf_counter()
+    run()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - begin
+
+
+def peak_megabytes(args: argparse.Namespace, nodes: int) -> float:
+    """Peak memory of a fresh process that runs the sweep with this many nodes."""
+    command = [sys.executable, __file__, "--peak", str(nodes), "--tokens", str(args.tokens), "--device", args.device]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def print_peak(args: argparse.Namespace, sweep: Callable[[int | None], PathIntegral]) -> None:
+    sweep(args.peak)
+    if args.device == "cuda":
+        print(torch.cuda.max_memory_allocated() / 2**20)
+    else:
+        import resource
+
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    model = make_model(args.device)
+    ids = torch.randint(5, 30_000, (1, args.tokens), device=args.device)
+
+    def forward(ids: Tensor) -> Tensor:
+        return model(ids).logits.softmax(-1)
+
+    layers = attention_layers(model)
+    lattr = LayerAttAttr(forward, layers)
+
+    def sweep(nodes: int | None) -> PathIntegral:
+        limit = 64 if args.peak else None
+        return lattr.integrate(ids, target=1, n_steps=nodes, internal_batch_size=limit)
+
+    if args.peak:
+        print_peak(args, sweep)
+        return
+
+    def captum_layers() -> list[Tensor]:
+        maps = []
+        for layer in layers:
+            one = LayerAttAttr(forward, layer)
+            gradients = IntegratedGradients(one.attention_forward)
+            attention = one.attention(ids)
+            maps.append(gradients.attribute(attention, 0, 1, ids, n_steps=CAPTUM_NODES))
+        return maps
+
+    runs: dict[str, Callable[[], object]] = {
+        "a": captum_layers,
+        "b": lambda: sweep(SWEEP_NODES),
+        "c": lambda: sweep(None),
+    }
+    lattr.attribute(ids, target=1, n_steps=2)  # warm up
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    rates = []
+    for _ in range(args.repeats):
+        for name, run in runs.items():
+            times[name].append(seconds(run, args.device))
+        rates.append(matrix_rate(args.device, model.config.hidden_size, args.tokens))
+    middle = {name: statistics.median(values) for name, values in times.items()}
+    rate = statistics.median(rates)
+    worst = max(
+        float((ours - theirs).norm() / theirs.norm())
+        for ours, theirs in zip(sweep(None).attributions, captum_layers(), strict=True)
+    )
+    used = sweep(None)
+    achieved = useful_operations(model.config, args.tokens, SWEEP_NODES) / middle["b"]
+    device = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    print(f"torch {torch.__version__}, captum {captum.__version__}, transformers {transformers.__version__}, {device}")
+    print(f"BERT-base shape, {args.tokens} tokens, median of {args.repeats} runs in turn\n")
+    print("| | what | seconds | times faster than (a) |\n|---|---|---:|---:|")
+    names = {
+        "a": f"Captum IntegratedGradients, layer by layer, {CAPTUM_NODES} nodes",
+        "b": f"sweep, {SWEEP_NODES} Gauss-Legendre nodes",
+        "c": f"sweep, default ({int(used.nodes.min())} to {int(used.nodes.max())} nodes a layer)",
+    }
+    for name, what in names.items():
+        print(f"| ({name}) | {what} | {middle[name]:.2f} | {middle['a'] / middle[name]:.1f} |")
+    print(f"\n(d) matrix product: {rate / 1e9:.0f} GFLOP/s; (b) reaches {achieved / 1e9:.0f} = {achieved / rate:.0%}")
+    print(f"default against (a)'s maps, worst layer, relative L2: {worst:.1e}")
+    few, many = peak_megabytes(args, 24), peak_megabytes(args, 96)
+    print(f"peak memory, 64 rows a chunk: 24 nodes {few:.0f} MiB, 96 nodes {many:.0f} MiB ({many / few - 1:+.1%})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""The flags of the fine-tuning script: names of the published AttAttr code where it has them."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from demo_model import PACKAGE
+from trained_part import TRAINABLE
+
+ABOVE_ZERO = ("train_batch_size", "eval_batch_size", "lora_rank", "learning_rate", "num_train_epochs")
+
+
+def read_flags(argv: Sequence[str]) -> argparse.Namespace:
+    """Reads the script's command line; a missing, unknown or senseless value ends the program with a message.
+
+    Args:
+        argv: the flags.
+
+    Returns:
+        Their values.
+
+    Raises:
+        SystemExit: names the flag, its value and what would be right.
+    """
+    parser = argparse.ArgumentParser(
+        description="Fine-tunes and evaluates a sequence classifier.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--task_name", required=True, type=str.lower, choices=["film-reviews"], help="the task, in any case")
+    add("--data_dir", required=True, help="folder of the task's data, fetched if missing, or the .tar.gz file")
+    add("--bert_model", help=f"folder, hub name or exported file; if not given, the encoder in {PACKAGE}")
+    add("--output_dir", required=True, help="folder for checkpoints, model and eval_results.json")
+    add("--max_seq_length", type=int, default=128, help="tokens to which longer inputs are cut")
+    add("--do_train", action="store_true", help="train")
+    add("--do_eval", action="store_true", help="evaluate after every epoch and at the end")
+    add("--train_batch_size", type=int, default=32, help="inputs in one training step")
+    add("--eval_batch_size", type=int, default=32, help="inputs evaluated at once")
+    add("--learning_rate", type=float, default=5e-5, help="peak learning rate of AdamW")
+    add("--num_train_epochs", type=float, default=3.0, help="passes over the training set")
+    add("--warmup_proportion", type=float, default=0.1, help="share of the steps in which the rate rises")
+    add("--do_lower_case", action="store_true", help="lower-case; else as the tokenizer's own setting says")
+    add("--no_cuda", action="store_true", help="stay on the CPU")
+    add(
+        "--seed",
+        type=int,
+        default=42,
+        help="seed of first weights, order and dropout, not of the held-out set",
+    )
+    add("--trainable", choices=TRAINABLE, default="all", help="what is trained beside pooler and classifier")
+    add("--lora_rank", type=int, default=8, help="rank of the updates of --trainable lora")
+    add("--resume", action="store_true", help="go on from the last checkpoint in --output_dir")
+    add(
+        "--export",
+        metavar="FILE",
+        help="safetensors file for what was trained, and only that, in half precision",
+    )
+    args = parser.parse_args(argv)
+    try:
+        _check(args)
+    except ValueError as error:
+        parser.error(str(error))
+    return args
+
+
+def _check(args: argparse.Namespace) -> None:
+    for flag in ABOVE_ZERO:
+        if not 0 < getattr(args, flag) < float("inf"):
+            raise ValueError(f"--{flag} is {getattr(args, flag)}; it must be above 0")
+    if args.max_seq_length < 3:
+        raise ValueError(f"--max_seq_length is {args.max_seq_length}; it must be 3 or more: [CLS], a word, [SEP]")
+    if not 0 <= args.warmup_proportion < 1:
+        raise ValueError(f"--warmup_proportion is {args.warmup_proportion}; it must be at least 0 and below 1")
+    if not 0 <= args.seed < 2**32:
+        raise ValueError(f"--seed is {args.seed}; it must be from 0 to {2**32 - 1}")
+    if not (args.do_train or args.do_eval):
+        raise ValueError("nothing to do: give --do_train, --do_eval or both")
+    for flag in ("resume", "export"):
+        if getattr(args, flag) and not args.do_train:
+            raise ValueError(f"--{flag} needs --do_train")
+    if args.export and not args.export.endswith(".safetensors"):
+        raise ValueError(f"--export is {args.export!r}; the name must end in .safetensors")
+    if args.do_train and (args.bert_model or "").endswith(".safetensors"):
+        raise ValueError(f"--bert_model {args.bert_model!r} can only be evaluated; train a folder or hub name")
+    if args.resume and not checkpoints(args.output_dir):
+        raise ValueError(f"--resume: no complete checkpoint in {args.output_dir!r}; leave it out to start afresh")
+    if args.do_train and not args.resume and checkpoints(args.output_dir):
+        raise ValueError(f"{args.output_dir!r} holds checkpoints: --resume, or choose another --output_dir")
+
+
+def checkpoints(folder: str) -> list[Path]:
+    """Lists a folder's complete checkpoints, the oldest first.
+
+    Args:
+        folder: the ``--output_dir`` of a training; it need not exist.
+
+    Returns:
+        Their folders; those of a training that died while it wrote them are left out.
+    """
+    # The Trainer writes trainer_state.json last.
+    complete = [state.parent for state in Path(folder).glob("checkpoint-*/trainer_state.json")]
+    return sorted(complete, key=lambda path: int(path.name.split("-")[1]))

