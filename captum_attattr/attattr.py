@@ -21,7 +21,7 @@ from captum_attattr.attention import AttentionControl, AttentionLayer, Replaceme
 from captum_attattr.baselines import baseline, check_attention_baselines, check_baseline_shapes
 from captum_attattr.exceptions import ConvergenceWarning
 from captum_attattr.integration import Integral, Integrator, PathIntegral
-from captum_attattr.quadrature import AdaptiveIntegral, FixedIntegral
+from captum_attattr.quadrature import ROUNDINGS, AdaptiveIntegral, FixedIntegral
 from captum_attattr.sweep import Row, Sweep
 
 Maps = Tensor | tuple[Tensor, ...]
@@ -243,7 +243,7 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
 
             def make_integral() -> Integral:
                 if n_steps is None:
-                    return AdaptiveIntegral(tolerance, max_nodes, 16 * torch.finfo(sweep.dtype).eps)
+                    return AdaptiveIntegral(tolerance, max_nodes, ROUNDINGS * torch.finfo(sweep.dtype).eps)
                 nodes, weights = fixed_rule(method, n_steps)
                 if 0.0 not in nodes:  # F(B) is wanted too
                     nodes, weights = [*nodes, 0.0], [*weights, 0.0]

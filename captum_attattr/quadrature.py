@@ -20,6 +20,8 @@ FINEST = 16
 """A panel's nodes are numbered 0..FINEST; a rule of n nodes takes every (FINEST / (n - 1))-th of them."""
 FIRST, LAST = 5, FINEST + 1
 """Nodes of the first rule that a panel is given and of the last one before it is halved."""
+ROUNDINGS = 16
+"""Roundings, in units of the last place, that a value is taken to have gathered on its way through a model."""
 NARROWEST = 1e-12
 """A panel below this width is left as it is: floating point could not tell a half's nodes apart much longer."""
 
@@ -167,7 +169,8 @@ class AdaptiveIntegral:
     Args:
         tolerance: the estimated error wanted, relative to the Euclidean norm of the integral.
         max_nodes: no new round is begun that would need more nodes than this.
-        precision: relative rounding error of the values. This share of the integral of their norms is part of
+        precision: relative rounding error of the values, `ROUNDINGS` times their floating-point type's
+            epsilon. This share of the integral of their norms, and one rounding of the largest F, are part of
             the estimate, and no improvement is looked for below it.
     """
 
@@ -223,10 +226,9 @@ class AdaptiveIntegral:
         scale = size / spread if spread > 0 else 0.0
         # max() keeps its first argument where the second is NaN, that is where F is not known
         self._errors = {id(panel): max(panel.step_error, scale * max(0.0, panel.gap - noise)) for panel in self.panels}
-        error, rounding = (
-            sum(self._errors.values()),
-            self.precision * sum(panel.magnitude for panel in self.panels),
-        )
+        error = sum(self._errors.values())
+        # The values' own rounding, and that of F: near F = 1 a gradient carries 1 - F, known to one rounding of F.
+        rounding = self.precision * sum(panel.magnitude for panel in self.panels) + scale * noise / ROUNDINGS
         self._target = max(self.tolerance * size - rounding, rounding)
         self.converged = error <= self._target
         self.error = (error + rounding) / size if size > 0 else math.inf if error + rounding > 0 else 0.0

@@ -56,10 +56,10 @@ def report(explanation: Explanation, top: int) -> None:
     """Print one explanation."""
     text = explanation.text if isinstance(explanation.text, str) else " | ".join(explanation.text)
     print(f"\n{text}\n  {explanation.label!r}, F = {explanation.probability:.4f}")
-    print(f"  {'score':>8}  layer  head  query <- key")
+    print(f"  {'score':>9}  layer  head  query <- key")
     for layer, head, query, key, score in explanation.strongest(top, special=False):
         words = f"{explanation.tokens[query]} <- {explanation.tokens[key]}"
-        print(f"  {score:8.4f}  {layer:5d}  {head:4d}  {words}")
+        print(f"  {score:9.3g}  {layer:5d}  {head:4d}  {words}")
     print(
         f"  largest |delta| {float(explanation.delta.abs().max()):.1e}, "
         f"{int(explanation.nodes.sum())} nodes for {len(explanation.nodes)} layers"
