@@ -59,6 +59,7 @@ def main() -> None:
     parser.add_argument("--panels", type=int, default=16, help="of the dense rule")
     parser.add_argument("--sharp-panels", type=int, default=256, help="of the dense rule, for layers 0 and 1")
     parser.add_argument("--rows", type=int, default=128, help="of the dense rule in one forward")
+    parser.add_argument("--layers", type=int, nargs="*", help="attribute these only; all by default")
     args = parser.parse_args()
     model, tokenizer = load()
     ids = tokenizer("The capital of France is", return_tensors="pt")["input_ids"]
@@ -67,22 +68,25 @@ def main() -> None:
     def forward(ids: Tensor) -> Tensor:
         return model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1].softmax(-1)
 
-    lattr = LayerAttAttr(forward, attention_layers(model))
+    layers = attention_layers(model)
+    numbers = args.layers or list(range(len(layers)))
+    lattr = LayerAttAttr(forward, [layers[number] for number in numbers])
     begin = time.perf_counter()
     result = lattr.integrate(ids, target=target)
-    print(f"F = {float(result.output[0]):.4f}; {result.rows} rows in {time.perf_counter() - begin:.0f} s\n")
+    seconds = time.perf_counter() - begin
+    print(f"F = {float(result.output[0]):.4f}; {len(numbers)} layers, {result.rows} rows in {seconds:.0f} s\n")
     print(
         "| layer | nodes | norm | estimated error | true error | delta |\n|---:|---:|---:|---:|---:|---:|", flush=True
     )
     worst, ratio = 0.0, np.inf
-    for layer, map_ in enumerate(result.attributions):
-        panels = args.sharp_panels if layer < 2 else args.panels
+    for layer, (number, map_) in enumerate(zip(numbers, result.attributions, strict=True)):
+        panels = args.sharp_panels if number < 2 else args.panels
         truth = dense(lattr, ids, target, layer, panels, args.rows)
         true = float((map_[0] - truth).norm() / truth.norm())
         estimated = float(result.error[layer, 0])
         worst, ratio = max(worst, true), min(ratio, estimated / true)
         print(
-            f"| {layer} | {int(result.nodes[layer, 0])} | {float(truth.norm()):.3f} | {estimated:.1e} | {true:.1e} "
+            f"| {number} | {int(result.nodes[layer, 0])} | {float(truth.norm()):.3f} | {estimated:.1e} | {true:.1e} "
             f"| {float(result.delta[layer, 0]):.1e} |",
             flush=True,
         )

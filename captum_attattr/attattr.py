@@ -361,7 +361,12 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
         model = self.layers[0].model
         _check_model(model)
         with torch.no_grad():
-            own = batch.evaluate(torch.zeros(1, dtype=torch.long, device=batch.device))
+            own = torch.cat(
+                [
+                    batch.evaluate(rows)
+                    for rows in torch.arange(batch.size, device=batch.device).chunk(-(-batch.size // 8))
+                ]
+            )
         with AttentionControl(self.layers) as control:
             sweep = Sweep(control, batch.evaluate, baseline(attention_baselines), batch.size, batch.device)
             sweep.prepare(own)

@@ -332,6 +332,7 @@ def _attention_interface(
         start, rows = replacement
         stop = start + len(rows)
         output = _exchange(output, start, _times_values(rows, value[start:stop]))
+        attention = _exchange(attention, start, rows)  # for a forward function that reads the attentions
     return output, attention
 
 

@@ -75,6 +75,8 @@ class Explanation:
         Returns:
             (layer, head, query, key, score), highest score first, at most `count` of them.
         """
+        if count < 1:
+            raise ValueError(f"count={count} is too small: at least 1 is needed")
         scores = self.attributions
         if not special:
             words = ~torch.tensor(self.special)

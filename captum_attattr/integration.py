@@ -2,8 +2,8 @@
 
 Each (example, layer) is an integral that asks for nodes. The rows they ask for wait in one queue, are cut
 into chunks as they come, whichever example or layer they belong to, and what a chunk gives is handed back.
-An integral that is done leaves; so what is held at any moment follows the chunk's size, not the number of
-layers, examples or nodes.
+An integral that is done leaves; so what is held at any moment follows the chunk's size and the panels of the
+integrals under way, not the number of layers, examples or rows.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ def _array(explanation: Explanation, name: str, shape: tuple[int, ...] | None = 
     square = array.ndim == 4 and array.shape[2] == array.shape[3] and 0 not in array.shape
     if not (square if shape is None else array.shape == shape):
         raise ValueError(f"{name} must have the shape {shape or '(L, H, T, T)'}, not {array.shape}")
-    wrong = np.isinf(array) if name == "error" else ~np.isfinite(array)  # a fixed rule leaves the error NaN
+    wrong = np.zeros(1) if name == "error" else ~np.isfinite(array)  # a fixed rule leaves the error NaN
     if wrong.any():
         where = [int(i) for i in np.argwhere(wrong)[0]]
         raise ValueError(f"{name} must be finite, but {name}{where} is {array[tuple(where)]}")
@@ -274,7 +274,7 @@ def _window(axis: str, maps: _Maps, index: int) -> dict[str, Any]:
 def _of_layer(maps: _Maps, layer: int) -> dict[str, Any]:
     """What changes in the layout when a layer is chosen."""
     total, error = signed(maps.attributions[layer].sum(dtype=np.float64)), maps.error[layer]
-    accuracy = "error not estimated" if np.isnan(error) else f"estimated relative error {error:.2g}"
+    accuracy = "error not estimated" if not np.isfinite(error) else f"estimated relative error {error:.2g}"
     note = f"<b>layer {layer}</b>: attributions sum to {total}<br>delta {signed(maps.delta[layer])}, {accuracy}"
     texts = {"yaxis3.title.text": f"query token, layer {layer}", "annotations[0].text": note}
     return {**_window("y", maps, layer), **texts}

@@ -135,6 +135,8 @@ class _Panel:
         weights = (self.high - self.low) * clenshaw_curtis(FIRST)[1]
         places = range(0, LAST, FINEST // (FIRST - 1))
         self.magnitude = sum(float(w) * norm(self.known[i][0]) for w, i in zip(weights, places, strict=True))
+        if self.rule == LAST:  # a panel of the last rule can only be halved, which needs these three
+            self.known = {i: self.known[i] for i in (0, FINEST // 2, FINEST)}
         self.gap = abs(float(self.total.sum()) - (self.known[FINEST][1] - self.known[0][1]))
 
     def refined(self) -> list[_Panel]:
@@ -223,12 +225,13 @@ class AdaptiveIntegral:
         self.total = sum(panel.total for panel in self.panels)
         size, spread = norm(self.total), float(abs(self.total).sum())
         noise = self.precision * self._largest_antiderivative
-        scale = size / spread if spread > 0 else 0.0
+        scale = size / spread if spread > 0 else 1.0  # where all values vanish the gap alone tells of an error
         # max() keeps its first argument where the second is NaN, that is where F is not known
         self._errors = {id(panel): max(panel.step_error, scale * max(0.0, panel.gap - noise)) for panel in self.panels}
         error = sum(self._errors.values())
         # The values' own rounding, and that of F: near F = 1 a gradient carries 1 - F, known to one rounding of F.
-        rounding = self.precision * sum(panel.magnitude for panel in self.panels) + scale * noise / ROUNDINGS
+        rounding = self.precision * sum(panel.magnitude for panel in self.panels)
+        rounding += scale * noise / ROUNDINGS if spread > 0 else 0.0
         self._target = max(self.tolerance * size - rounding, rounding)
         self.converged = error <= self._target
         self.error = (error + rounding) / size if size > 0 else math.inf if error + rounding > 0 else 0.0

@@ -97,7 +97,7 @@ class Sweep:
         """Learn the shapes and the order of the layers, and verify that rows do what they should.
 
         Args:
-            own: (1,) F of the first example, by the model's own attention implementation.
+            own: F of the first examples, one or all, by the model's own attention implementation.
 
         Raises:
             UnsupportedModelError: the model computes something else once its attention is read or replaced.
@@ -120,17 +120,27 @@ class Sweep:
             recorder = _Recorder(self.control)
             with recorder.record(visits), self.control.watch(read, check_output=True):
                 controlled = self.evaluate(first)
-            if not _close(controlled, own, self.dtype):
-                raise UnsupportedModelError(
-                    f"the model's output changes when its attention is computed eagerly: F = {own.item():.6g} "
-                    f"by itself, {controlled.item():.6g} eagerly; its attention cannot be read faithfully"
-                )
+            self._compare(own[:1], controlled, 0)
             self.shapes = [shapes[layer] for layer in range(len(self.control.layers))]
             self.order = visits
             with recorder.record([]), self.control.watch(lambda *_: None):
                 self.evaluate(first.repeat(2))
             self.branching = recorder.branching()
+            for rows in torch.arange(1, len(own), device=self.device)[:, None]:
+                with self.control.watch(lambda *_: None):
+                    self._compare(own[rows], self.evaluate(rows), int(rows[0]))
             self._verify(controlled)
+
+    def _compare(self, own: Tensor, controlled: Tensor, first: int) -> None:
+        """Refuse a model that computes something else eagerly, for consecutive examples from `first` on."""
+        for example, (alone, eager) in enumerate(zip(own, controlled, strict=True), first):
+            if not _close(eager, alone, self.dtype):
+                raise UnsupportedModelError(
+                    f"the model's output changes when its attention is computed eagerly: F = {alone.item():.6g} by "
+                    f"itself, {eager.item():.6g} eagerly, for example {example}; its attention cannot be read "
+                    "faithfully (dropout in training mode, a cache that is used again and rows that are all padding "
+                    "do this)"
+                )
 
     def _verify(self, alone: Tensor) -> None:
         """Rows at node 1 are the clean run, alone or not; with late branching, or else without it."""

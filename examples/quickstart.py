@@ -47,6 +47,11 @@ def load(name: str | None) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
     architectures = AutoConfig.from_pretrained(name).architectures or []
+    wanted = ("ForSequenceClassification", "ForCausalLM", "LMHeadModel")
+    if not any(cls.endswith(wanted) for cls in architectures):
+        raise ValueError(
+            f"--model {name} holds {architectures}; a sequence classifier or causal language model is needed"
+        )
     causal = any(cls.endswith(("ForCausalLM", "LMHeadModel")) for cls in architectures)
     kind = AutoModelForCausalLM if causal else AutoModelForSequenceClassification
     return kind.from_pretrained(name).eval(), AutoTokenizer.from_pretrained(name)
@@ -69,6 +74,8 @@ def report(explanation: Explanation, top: int) -> None:
 def main() -> None:
     """Explain, print, and write one page and one safetensors file per text."""
     args = arguments()
+    if args.top < 1:
+        raise ValueError(f"--top {args.top} is too small: at least 1 is needed")
     model, tokenizer = load(args.model)
     texts = [*args.text, *map(tuple, args.pair)] or TEXTS
     target = int(args.target) if args.target and args.target.isdecimal() else args.target
@@ -84,4 +91,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ImportError, OSError, TypeError, ValueError) as error:
+        raise SystemExit(f"quickstart: {error}") from None

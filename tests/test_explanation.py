@@ -31,7 +31,7 @@ from toy import (
     tiny_tokenizer,
     unchanged,
 )
-from transformers import BertTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import BertTokenizer, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 import captum_attattr.explanation as explanation_module
 from captum_attattr import (
@@ -258,6 +258,20 @@ def test_language_model_explains_the_next_token(llama, tokenizer):
         assert one.delta.abs().max() < 1e-3
         assert not torch.triu(one.attributions, 1).any(), "a causal model attends to the past only"
         assert one.attributions.abs().max() > 1e-4
+
+
+class LlamaOfAllPositions(LlamaForCausalLM):
+    """A language model that cannot be told to keep the last position's logits only."""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Any:
+        return super().forward(input_ids=input_ids, attention_mask=attention_mask)
+
+
+def test_next_token_of_a_model_that_returns_all_positions(llama, tokenizer):
+    model = LlamaOfAllPositions(llama.config).eval()
+    model.load_state_dict(llama.state_dict())
+    for one, two in zip(*(explain(m, tokenizer, ["good film", "a"], n_steps=3) for m in (model, llama)), strict=True):
+        assert_same(one, two, atol=1e-6)
 
 
 def test_language_models_target_by_number_and_by_text(llama, tokenizer):

@@ -18,7 +18,7 @@ from captum_attattr import integration as integration_module
 from captum_attattr.attention import AttentionControl, AttentionLayer, Replacement, block_stacks
 from captum_attattr.integration import Integrator
 from captum_attattr.quadrature import AdaptiveIntegral, FixedIntegral
-from captum_attattr.sweep import Row, Sweep
+from captum_attattr.sweep import Row, Sweep, _extend
 
 FAMILY = {family.name: family for family in FAMILIES}
 Gradients = dict[int, tuple[float, Tensor]]
@@ -376,6 +376,18 @@ def test_work_of_a_whole_attribution() -> None:
         sweep.branching = None
         sweep.run(rows)
         assert sum(counts) == 5 * 3 * 3 + 3
+
+
+@pytest.mark.parametrize("dim", [0, 1, 2])
+@pytest.mark.parametrize("each", [1, 2, 4])
+def test_rows_that_are_several_places_are_copied_whole(dim: int, each: int) -> None:
+    """As in tensors whose first dimension is batch times heads."""
+    tensor = torch.arange(5.0 * 12 * 7).reshape(5, 12, 7).movedim(1, dim)
+    parents = torch.tensor([2, 0, 0])
+    by_row = tensor.unflatten(dim, (12 // each, each))
+    expected = torch.cat((by_row, by_row.index_select(dim, parents)), dim).flatten(dim, dim + 1)
+    assert torch.equal(_extend(tensor, parents, dim, each), expected)
+    assert _extend(tensor, parents[:0], dim, each) is tensor
 
 
 def test_blocks_are_left_without_hooks(unchanged: Callable[[nn.Module], AbstractContextManager[None]]) -> None:
