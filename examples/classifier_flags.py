@@ -3,11 +3,28 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from demo_model import PACKAGE
+from staged import staged
+from task_data import FILM_REVIEWS, task_name
 from trained_part import TRAINABLE
 
+from captum_attattr.tasks import TASKS
+
 ABOVE_ZERO = ("train_batch_size", "eval_batch_size", "lora_rank", "learning_rate", "num_train_epochs")
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser that says what is wrong in one line, without the usage, and ends with status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program.
+
+        Args:
+            message: what is wrong.
+        """
+        self.exit(2, f"{self.prog}: error: {message}\n")
 
 
 def read_flags(argv: Sequence[str]) -> argparse.Namespace:
@@ -22,22 +39,26 @@ def read_flags(argv: Sequence[str]) -> argparse.Namespace:
     Raises:
         SystemExit: names the flag, its value and what would be right.
     """
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         description="Fine-tunes and evaluates a sequence classifier.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--task_name", required=True, type=str.lower, choices=["film-reviews"], help="the task, in any case")
-    add("--data_dir", required=True, help="folder of the task's data, fetched if missing, or the .tar.gz file")
+    add("--task_name", required=True, type=task_name, help=f"{', '.join((FILM_REVIEWS, *TASKS))}; in any case")
+    add("--data_dir", help=f"folder of the task's files; of {FILM_REVIEWS}, fetched if missing, also the .tar.gz file")
+    add("--use_datasets", action="store_true", help="take the data from the package datasets, not from --data_dir")
     add("--bert_model", help=f"folder, hub name or exported file; if not given, the encoder in {PACKAGE}")
     add("--output_dir", required=True, help="folder for checkpoints, model and eval_results.json")
     add("--max_seq_length", type=int, default=128, help="tokens to which longer inputs are cut")
     add("--do_train", action="store_true", help="train")
     add("--do_eval", action="store_true", help="evaluate after every epoch and at the end")
+    add("--eval_split", choices=("train", "dev", "test"), default="dev", help="what --do_eval evaluates")
+    add("--num_train_examples", type=int, default=0, help="train on the first so many examples; 0 for all")
     add("--train_batch_size", type=int, default=32, help="inputs in one training step")
     add("--eval_batch_size", type=int, default=32, help="inputs evaluated at once")
     add("--learning_rate", type=float, default=5e-5, help="peak learning rate of AdamW")
     add("--num_train_epochs", type=float, default=3.0, help="passes over the training set")
+    add("--group_by_length", action="store_true", help="batches of inputs of like length, which need less padding")
     add("--warmup_proportion", type=float, default=0.1, help="share of the steps in which the rate rises")
     add("--do_lower_case", action="store_true", help="lower-case; else as the tokenizer's own setting says")
     add("--no_cuda", action="store_true", help="stay on the CPU")
@@ -67,6 +88,12 @@ def _check(args: argparse.Namespace) -> None:
     for flag in ABOVE_ZERO:
         if not 0 < getattr(args, flag) < float("inf"):
             raise ValueError(f"--{flag} is {getattr(args, flag)}; it must be above 0")
+    if args.use_datasets == bool(args.data_dir):
+        raise ValueError("give --data_dir or --use_datasets, one of them")
+    if args.use_datasets and args.task_name == FILM_REVIEWS:
+        raise ValueError(f"{FILM_REVIEWS} is not in datasets; give --data_dir, the folder that is to hold it")
+    if args.num_train_examples < 0:
+        raise ValueError(f"--num_train_examples is {args.num_train_examples}; it must be 0, for all, or above")
     if args.max_seq_length < 3:
         raise ValueError(f"--max_seq_length is {args.max_seq_length}; it must be 3 or more: [CLS], a word, [SEP]")
     if not 0 <= args.warmup_proportion < 1:
@@ -100,3 +127,21 @@ def checkpoints(folder: str) -> list[Path]:
     # The Trainer writes trainer_state.json last.
     complete = [state.parent for state in Path(folder).glob("checkpoint-*/trainer_state.json")]
     return sorted(complete, key=lambda path: int(path.name.split("-")[1]))
+
+
+def check_writable(args: argparse.Namespace) -> None:
+    """Makes the folders that are written at the end, so that a training does not find out then that it cannot.
+
+    Args:
+        args: ``output_dir`` and ``export``.
+
+    Raises:
+        ValueError: a folder cannot be made or written.
+    """
+    for flag in ("export", "output_dir"):
+        if value := getattr(args, flag):
+            try:
+                with staged(Path(value).parent if flag == "export" else value):
+                    pass
+            except OSError as error:
+                raise ValueError(f"--{flag} {value!r} cannot be written: {error.strerror}") from error

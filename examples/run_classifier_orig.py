@@ -1,7 +1,7 @@
 """Fine-tunes and evaluates a sequence classifier, with the flags of the published AttAttr code.
 
-The weights after the last epoch are kept, never the best on the held-out sentences: choosing by them would
-flatter the accuracy measured on them.
+The weights after the last epoch are kept, never the best on the held-out examples: choosing by them would
+flatter the figure measured on them.
 """
 
 import argparse
@@ -13,18 +13,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from classifier_flags import checkpoints, read_flags
+from classifier_flags import check_writable, checkpoints, read_flags
 from demo_model import PACKAGE, encoder_folder, load_demo_model
-from film_reviews import LABELS, Review, find_archive, read_film_reviews
 from low_rank import merge_low_rank
 from staged import staged
+from task_data import TaskData, encode, read_task_data
 from trained_part import choose_trainable, round_to_half, save_trained, trained_tensors
 from transformers import (
+    AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     EvalPrediction,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
@@ -32,14 +33,17 @@ from transformers import (
     set_seed,
 )
 
+from captum_attattr.metrics import score
+
 LORA_SCALE = 2.0
 
 
-def load_model(args: argparse.Namespace) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_model(args: argparse.Namespace, names: Sequence[str]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Loads ``--bert_model``, with the part named by ``--trainable`` ready to train.
 
     Args:
         args: the flags.
+        names: the names of the task's outputs.
 
     Returns:
         The classifier and its tokenizer.
@@ -47,12 +51,23 @@ def load_model(args: argparse.Namespace) -> tuple[PreTrainedModel, PreTrainedTok
     Raises:
         ImportError: the default encoder is not installed.
         OSError: there is no such model.
-        ValueError: ``--max_seq_length`` or ``--lora_rank`` does not fit the model.
+        ValueError: ``--max_seq_length`` or ``--lora_rank`` does not fit the model, or its outputs are not the task's.
     """
     if (args.bert_model or "").endswith(".safetensors"):
-        return load_demo_model(args.bert_model)
+        model, tokenizer = load_demo_model(args.bert_model)
+        _check_labels(args.bert_model, model.config, names)
+        return model, tokenizer
     name = args.bert_model or str(encoder_folder())
-    labels = {"id2label": dict(enumerate(LABELS)), "label2id": {label: i for i, label in enumerate(LABELS)}}
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except OSError as error:
+        raise OSError(f"--bert_model {name!r} cannot be loaded: {error}") from error
+    fine_tuned = any(kind.endswith("ForSequenceClassification") for kind in config.architectures or [])
+    if fine_tuned and config.num_labels != len(names):
+        raise ValueError(f"{name!r} has {config.num_labels} outputs and the task {len(names)}: {', '.join(names)}")
+    if not args.do_train:
+        _check_labels(name, config, names)
+    labels = {"id2label": dict(enumerate(names)), "label2id": {label: i for i, label in enumerate(names)}}
     set_seed(args.seed)
     model = AutoModelForSequenceClassification.from_pretrained(name, **labels)
     positions = getattr(model.config, "max_position_embeddings", args.max_seq_length)
@@ -63,19 +78,16 @@ def load_model(args: argparse.Namespace) -> tuple[PreTrainedModel, PreTrainedTok
     return model, AutoTokenizer.from_pretrained(name, **({"do_lower_case": True} if args.do_lower_case else {}))
 
 
-def encode(reviews: list[Review], tokenizer: PreTrainedTokenizerBase, length: int) -> list[dict[str, Any]]:
-    """Returns one unpadded input of at most ``length`` tokens, with its label, for each sentence."""
-    inputs = tokenizer([review.text for review in reviews], truncation=True, max_length=length)
-    columns = {**inputs, "labels": [review.label for review in reviews]}
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+def _check_labels(model: str, config: PreTrainedConfig, names: Sequence[str]) -> None:
+    """Refuses to evaluate a model whose own names say that its outputs mean something else."""
+    own = [str(label) for _, label in sorted((config.id2label or {}).items())]
+    if [label.lower() for label in own] != list(names) and own != [f"LABEL_{i}" for i in range(len(own))]:
+        raise ValueError(f"{model!r} has the outputs {', '.join(own)}; the task's are {', '.join(names)}")
 
 
-def accuracy(prediction: EvalPrediction) -> dict[str, float]:
-    """Returns the share of inputs whose largest logit is their label's, as ``{"accuracy": share}``."""
-    return {"accuracy": float((np.argmax(prediction.predictions, -1) == prediction.label_ids).mean())}
-
-
-def about_training(args: argparse.Namespace, argv: Sequence[str], metrics: dict[str, float]) -> dict[str, Any]:
+def about_training(
+    args: argparse.Namespace, argv: Sequence[str], data: TaskData, metrics: dict[str, float]
+) -> dict[str, Any]:
     """Returns what the header of an exported file says about the training with these flags."""
     packaged = {"package": PACKAGE, "version": version(PACKAGE)} if args.bert_model is None else None
     return {
@@ -84,9 +96,9 @@ def about_training(args: argparse.Namespace, argv: Sequence[str], metrics: dict[
         "trainable": args.trainable,
         "rank": args.lora_rank if args.trainable == "lora" else None,
         "scale": LORA_SCALE,
-        "labels": LABELS,
+        "labels": data.labels,
         "seed": args.seed,
-        "accuracy": metrics.get("eval_accuracy"),
+        data.metric: metrics.get(f"eval_{data.metric}"),
         "command": shlex.join(["python", "examples/run_classifier_orig.py", *argv]),
     }
 
@@ -102,10 +114,16 @@ def main(argv: Sequence[str]) -> dict[str, float]:
     """
     args = read_flags(argv)
     try:
-        train, held_out = read_film_reviews(find_archive(args.data_dir))
-        model, tokenizer = load_model(args)
+        data = read_task_data(args)
+        model, tokenizer = load_model(args, data.labels)
+        check_writable(args)
     except (ImportError, OSError, RuntimeError, ValueError) as error:
-        sys.exit(f"{Path(__file__).name}: error: {error}")
+        print(f"{Path(__file__).name}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+
+    def measure(prediction: EvalPrediction) -> dict[str, float]:
+        return {data.metric: score(data.metric, prediction.predictions, prediction.label_ids)}
+
     use_cpu = args.no_cuda or not torch.cuda.is_available()
     settings = TrainingArguments(
         output_dir=args.output_dir,
@@ -119,16 +137,17 @@ def main(argv: Sequence[str]) -> dict[str, float]:
         dataloader_pin_memory=not use_cpu,
         eval_strategy="epoch" if args.do_eval else "no",
         save_strategy="epoch",
+        train_sampling_strategy="group_by_length" if args.group_by_length else "random",
         save_total_limit=2,
         logging_steps=50,
     )
     trainer = Trainer(
         model,
         settings,
-        train_dataset=encode(train, tokenizer, args.max_seq_length),
-        eval_dataset=encode(held_out, tokenizer, args.max_seq_length),
+        train_dataset=encode(data.train, tokenizer, args.max_seq_length) or None,
+        eval_dataset=encode(data.held_out, tokenizer, args.max_seq_length) or None,
         processing_class=tokenizer,
-        compute_metrics=accuracy,
+        compute_metrics=measure,
     )
     if args.do_train:
         trainer.train(resume_from_checkpoint=str(checkpoints(args.output_dir)[-1]) if args.resume else None)
@@ -144,7 +163,7 @@ def main(argv: Sequence[str]) -> dict[str, float]:
         with staged(args.output_dir) as folder:
             (folder / "eval_results.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     if args.export:
-        save_trained(trained, args.export, about_training(args, argv, metrics))
+        save_trained(trained, args.export, about_training(args, argv, data, metrics))
     return metrics
 
 

@@ -14,11 +14,13 @@ import demo_model
 import pytest
 import run_classifier_orig
 import torch
+from classifier_flags import read_flags
 from demo_model import DEMO_FILE, load_demo_model
 from film_reviews import ARCHIVE, LABELS, find_archive, read_film_reviews
 from low_rank import add_low_rank, merge_low_rank
 from safetensors.torch import load_file
 from staged import staged
+from task_data import encode, read_task_data
 from torch.nn.utils import parametrize
 from trained_part import (
     choose_trainable,
@@ -29,6 +31,8 @@ from trained_part import (
     trained_tensors,
 )
 from transformers import BertConfig, BertForSequenceClassification, BertModel, BertTokenizer, Trainer
+
+from captum_attattr.tables import Example
 
 SCRIPT = Path(run_classifier_orig.__file__)
 QUERY = "bert.encoder.layer.0.attention.self.query"
@@ -427,7 +431,7 @@ def test_exported_file_is_the_model_that_was_measured(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ("--do_train --task_name mnli", "invalid choice: 'mnli' (choose from "),
+        ("--do_train --task_name sst-3", "unknown task 'sst-3'; known are film-reviews, cola, mnli, "),
         ("--do_train --trainable head", "invalid choice: 'head' (choose from "),
         ("", "give --do_train, --do_eval or both"),
         ("--do_train --learning_rate 0", "--learning_rate is 0.0; it must be above 0"),
@@ -442,6 +446,17 @@ def test_exported_file_is_the_model_that_was_measured(
         ("--do_eval --resume", "--resume needs --do_train"),
         ("--do_eval --export a.safetensors", "--export needs --do_train"),
         ("--do_train --export a.bin", "--export is 'a.bin'; the name must end in .safetensors"),
+        ("--do_train --num_train_examples -1", "--num_train_examples is -1; it must be 0, for all, or above"),
+        ("--do_train --use_datasets", "give --data_dir or --use_datasets, one of them"),
+        ("--do_train --data_dir=", "give --data_dir or --use_datasets, one of them"),
+        ("--do_train --data_dir= --use_datasets", "film-reviews is not in datasets; give --data_dir"),
+        ("--do_eval --eval_split test", "film-reviews has no split 'test'; it has dev"),
+        ("--do_eval --task_name rte --eval_split test", "rte has no split 'test' with labels; it has train, dev"),
+        ("--do_train --task_name RTE --data_dir=no", "no file 'no/train.tsv', the train split of rte"),
+        ("--do_eval --task_name sick --data_dir= --use_datasets", "sick cannot be read with datasets"),
+        ("--do_eval --bert_model no-such-model", "--bert_model 'no-such-model' cannot be loaded: "),
+        ("--do_train --output_dir README.md/out", "--output_dir 'README.md/out' cannot be written: Not a directory"),
+        ("--do_train --export README.md/a.safetensors", "--export 'README.md/a.safetensors' cannot be written: "),
         ("--do_train --bert_model a.safetensors", "'a.safetensors' can only be evaluated"),
         ("--do_train --resume", "no complete checkpoint in "),
         ("--do_train --data_dir no.tar.gz", "'no.tar.gz' is no file"),
@@ -459,9 +474,122 @@ def test_bad_flags(
     monkeypatch.setattr(demo_model, "encoder_folder", lambda: tmp_path)
     with pytest.raises(SystemExit) as stop:
         run_classifier_orig.main(flags(tmp_path / "out", *more.split()))
-    assert stop.value.code
-    assert message in capsys.readouterr().err + str(stop.value)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count(": error: ") == len(error.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+# The other tasks.
+
+
+def write_task(folder: Path, name: str, rows: int = 24) -> list[str]:
+    """Train and dev files of a task, and the flags that name them."""
+    content = {
+        "SST-2": lambda k: f"{'good' if k % 2 else 'bad'} film {k % 10}\t{k % 2}",
+        "RTE": lambda k: f"{k}\ta film\ta {'good' if k % 2 else 'bad'} film\t{'not_' * (k % 2)}entailment",
+        "CoLA": lambda k: f"gj04\t{k % 2}\t\t{'good' if k % 2 else 'bad'} film",
+        "STS-B": lambda k: f"good film\t{'good' if k % 2 else 'bad'} film\t{5.0 * (k % 2)}",
+    }[name]
+    header = {"SST-2": "sentence\tlabel", "RTE": "index\tsentence1\tsentence2\tlabel", "CoLA": None}
+    first = header.get(name, "sentence1\tsentence2\tscore")
+    text = "".join(f"{line}\n" for line in ([first] if first else []) + [content(k) for k in range(rows)])
+    for split in ("train", "dev"):
+        (folder / f"{split}.tsv").write_text(text)
+    return ["--task_name", name, "--data_dir", str(folder)]
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "metric"),
+    [
+        ("SST-2", ("negative", "positive"), "accuracy"),
+        ("RTE", ("entailment", "not_entailment"), "accuracy"),
+        ("CoLA", ("unacceptable", "acceptable"), "matthews"),
+        ("STS-B", ("score",), "pearson"),
+    ],
+)
+def test_each_kind_of_task(
+    name: str, labels: tuple[str, ...], metric: str, tmp_path: Path, flags: Callable[..., list[str]]
+) -> None:
+    data = write_task(tmp_path, name)
+    fast = ["--learning_rate", "3e-2", "--num_train_epochs", "12", "--train_batch_size", "8", "--group_by_length"]
+    measured = run_classifier_orig.main(flags(tmp_path / "out", *data, "--do_train", "--do_eval", *fast))
+    assert measured[f"eval_{metric}"] > 0.9
+    model = BertForSequenceClassification.from_pretrained(tmp_path / "out")
+    assert model.config.id2label == dict(enumerate(labels))
+    assert model.config.num_labels == len(labels)
+    again = flags(tmp_path / "eval", *data, "--do_eval", "--bert_model", str(tmp_path / "out"))
+    assert run_classifier_orig.main(again)[f"eval_{metric}"] == pytest.approx(measured[f"eval_{metric}"])
+
+
+def test_pairs_are_tokenized_as_pairs(tiny: Path) -> None:
+    tokenizer = BertTokenizer.from_pretrained(tiny)
+    pair, single = encode([Example(("a film", "good 7"), 1), Example("bad", 0)], tokenizer, 16)
+    assert tokenizer.convert_ids_to_tokens(pair["input_ids"]) == ["[CLS]", "a", "film", "[SEP]", "good", "7", "[SEP]"]
+    assert pair["token_type_ids"] == [0, 0, 0, 0, 1, 1, 1]
+    assert (pair["labels"], single["labels"]) == (1, 0)
+    assert single["token_type_ids"] == [0, 0, 0]
+    cut = encode([Example(("a film 0 1 2 3", "good"), 1)], tokenizer, 7)[0]["input_ids"]
+    assert tokenizer.convert_ids_to_tokens(cut) == ["[CLS]", "a", "film", "0", "[SEP]", "good", "[SEP]"]
+
+
+def test_training_on_the_first_examples_only(tmp_path: Path, flags: Callable[..., list[str]]) -> None:
+    data = write_task(tmp_path, "SST-2")
+    args = read_flags(flags(tmp_path / "out", *data, "--do_train", "--num_train_examples", "5"))
+    assert read_task_data(args).train == [Example(f"{'good' if k % 2 else 'bad'} film {k}", k % 2) for k in range(5)]
+    assert not read_task_data(args).held_out
+    args.num_train_examples = 0
+    assert len(read_task_data(args).train) == 24
+
+
+@pytest.mark.parametrize(
+    ("outputs", "do", "message"),
+    [
+        (
+            ["not_entailment", "entailment"],
+            "--do_eval",
+            "has the outputs not_entailment, entailment; the task's are ent",
+        ),
+        (["a", "b", "c"], "--do_eval", "has 3 outputs and the task 2: entailment, not_entailment"),
+        (["a", "b", "c"], "--do_train", "has 3 outputs and the task 2: entailment, not_entailment"),
+    ],
+)
+def test_model_whose_outputs_are_not_the_tasks(
+    outputs: list[str],
+    do: str,
+    message: str,
+    tmp_path: Path,
+    flags: Callable[..., list[str]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = tiny_config()
+    config.id2label = dict(enumerate(outputs))
+    BertForSequenceClassification(config).save_pretrained(tmp_path / "model")
+    data = write_task(tmp_path, "RTE")
+    with pytest.raises(SystemExit):
+        run_classifier_orig.main(flags(tmp_path / "out", *data, do, "--bert_model", str(tmp_path / "model")))
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_data_is_one_line_and_leaves_nothing(
+    tmp_path: Path, flags: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_task(tmp_path, "SST-2")
+    for content, message in (
+        ("", "dev.tsv is empty"),
+        ("text\tlabel\nfine\t1\n", "has no column 'sentence'; its header has 'text', 'label'"),
+        ("sentence\tlabel\nfine\t1\nfine\t2\n", "dev.tsv, line 3: label '2' is not one of sst-2's: 0, 1"),
+    ):
+        (tmp_path / "dev.tsv").write_text(content)
+        with pytest.raises(SystemExit) as stop:
+            run_classifier_orig.main(flags(tmp_path / "out", *data, "--do_train", "--do_eval"))
+        error = capsys.readouterr().err
+        assert stop.value.code == 2
+        assert message in error
+        assert len(error.splitlines()) == 1
+        assert not (tmp_path / "out").exists()
 
 
 def test_checkpoints_are_never_overwritten(
