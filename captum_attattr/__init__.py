@@ -2,23 +2,63 @@
 
 from captum_attattr.attattr import LayerAttAttr
 from captum_attattr.attention import AttentionLayer, attention_layers
+from captum_attattr.curves import PruningComparison, PruningCurve, compare_pruning, pruning_curve
 from captum_attattr.exceptions import ConvergenceWarning, ResultFileError, UnsupportedModelError
 from captum_attattr.explanation import Explanation, explain, explain_iter
+from captum_attattr.faithfulness import Effectiveness, effectiveness_analysis
+from captum_attattr.gates import mask_heads
+from captum_attattr.heads import Correlation, HeadImportance, head_importance, importance_correlation
 from captum_attattr.integration import PathIntegral
 from captum_attattr.pages import write_html
-from captum_attattr.plots import plot_attention
+from captum_attattr.plots import (
+    plot_attention,
+    plot_correlation,
+    plot_effectiveness,
+    plot_flow,
+    plot_heads,
+    plot_pruning_curve,
+    plot_tree,
+)
+from captum_attattr.pruning import load_pruned, prune_heads, save_pruned
+from captum_attattr.report import write_report
+from captum_attattr.tree import attribution_tree, load_tree, save_tree, tree_text
 
 __all__ = [
     "AttentionLayer",
     "ConvergenceWarning",
+    "Correlation",
+    "Effectiveness",
     "Explanation",
+    "HeadImportance",
     "LayerAttAttr",
     "PathIntegral",
+    "PruningComparison",
+    "PruningCurve",
     "ResultFileError",
     "UnsupportedModelError",
     "attention_layers",
+    "attribution_tree",
+    "compare_pruning",
+    "effectiveness_analysis",
     "explain",
     "explain_iter",
+    "head_importance",
+    "importance_correlation",
+    "load_pruned",
+    "load_tree",
+    "mask_heads",
     "plot_attention",
+    "plot_correlation",
+    "plot_effectiveness",
+    "plot_flow",
+    "plot_heads",
+    "plot_pruning_curve",
+    "plot_tree",
+    "prune_heads",
+    "pruning_curve",
+    "save_pruned",
+    "save_tree",
+    "tree_text",
     "write_html",
+    "write_report",
 ]

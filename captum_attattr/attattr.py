@@ -61,7 +61,7 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
         >>> from captum_attattr import LayerAttAttr, attention_layers
         >>> _ = torch.manual_seed(0)
         >>> config = BertConfig(hidden_size=24, num_hidden_layers=2, num_attention_heads=4,
-        ...                     intermediate_size=24, vocab_size=10)
+        ...                     intermediate_size=24, vocab_size=10, initializer_range=0.2)
         >>> model = BertForSequenceClassification(config).eval()
         >>> lattr = LayerAttAttr(lambda ids: model(ids).logits.softmax(-1), attention_layers(model))
         >>> maps, deltas = lattr.attribute(torch.tensor([[1, 5, 6, 2]]), target=1, return_convergence_delta=True)

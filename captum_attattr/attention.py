@@ -60,6 +60,15 @@ class Replacement(NamedTuple):
     """(rows, H, Tq, Tk), in the model's own attention dtype."""
 
 
+class KeptHeads(NamedTuple):
+    """What `prune_heads` left of a layer; an attribute `kept_heads` of its module."""
+
+    numbers: tuple[int, ...]
+    """The heads that are left, by their numbers in the original model."""
+    of: int
+    """How many heads the layer had in the original model."""
+
+
 Visitor = Callable[[int, Tensor], "Replacement | None"]
 """Called with (position in the layer list, probabilities (B, H, Tq, Tk)) at every layer of a forward."""
 
@@ -91,6 +100,12 @@ class AttentionLayer:
         return f"AttentionLayer({self.kind} {self.index}: {self.name}{call})"
 
     @property
+    def kept(self) -> KeptHeads | None:
+        """What `prune_heads` left of the layer; None if nothing was removed."""
+        kept: KeptHeads | None = getattr(self.module, "kept_heads", None)
+        return kept
+
+    @property
     def key(self) -> tuple[int, int]:
         """What tells this layer from the model's others while a forward runs."""
         return id(self.module), self.call
@@ -108,7 +123,8 @@ def attention_layers(model: nn.Module, kind: str | None = None) -> list[Attentio
             "cross" for the layers of that kind only.
 
     Returns:
-        One handle per layer, to be given to `LayerAttAttr`.
+        One handle per layer, to be given to `LayerAttAttr`; layers that `prune_heads` left no head are not
+        among them.
 
     Raises:
         UnsupportedModelError: no attention that can be read, or a windowed, hashed or fused one.
@@ -122,6 +138,14 @@ def attention_layers(model: nn.Module, kind: str | None = None) -> list[Attentio
         [AttentionLayer(encoder 0: encoder.layer.0.attention.self), \
 AttentionLayer(encoder 1: encoder.layer.1.attention.self)]
     """
+    layers = [layer for layer in every_layer(model, kind) if layer.kept is None or layer.kept.numbers]
+    if not layers:
+        raise UnsupportedModelError(f"{_family(model)} has no attention head left: all have been pruned")
+    return layers
+
+
+def every_layer(model: nn.Module, kind: str | None = None) -> list[AttentionLayer]:
+    """What `attention_layers` finds, and the layers that have no head left."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     if kind not in (None, "encoder", "decoder", "cross"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,15 +15,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from captum_attattr.attattr import LayerAttAttr
-from captum_attattr.attention import AttentionLayer, attention_layers
 from captum_attattr.exceptions import ResultFileError
 from captum_attattr.files import replacing
-
-Text = str | tuple[str, str]
-"""A text, or a pair such as (premise, hypothesis)."""
+from captum_attattr.texts import Encoded, Text, TextModel
 
 _HEADER = "captum_attattr"
 _VERSION = 1
@@ -36,6 +31,7 @@ class Explanation:
 
     Attributes:
         tokens: the T tokens, special ones included, padding never.
+            (Heads and layers that `prune_heads` took keep their places below, with zeros.)
         attributions: (L, H, T, T) float32, rows queries and columns keys; each layer adds up to
             F(A) - F(0).
         attention: (L, H, T, T) float32, the attention probabilities A.
@@ -170,10 +166,11 @@ def explain(
         UnsupportedModelError: the model's attention cannot be read.
 
     Example:
-        >>> explanations = explain(model, tokenizer, ["a fine film", ("a premise", "a hypothesis")]) \
-# doctest: +SKIP
-        >>> explanations[0].attributions.shape  # (layers, heads, tokens, tokens)  # doctest: +SKIP
-        torch.Size([6, 12, 5, 5])
+        >>> from demo_model import load_demo_model  # examples/demo_model.py
+        >>> model, tokenizer = load_demo_model()
+        >>> explanations = explain(model, tokenizer, ["a fine film", ("a premise", "a hypothesis")], progress=False)
+        >>> explanations[0].label, explanations[0].attributions.shape  # (layers, heads, tokens, tokens)
+        ('positive', torch.Size([6, 12, 5, 5]))
     """
     if isinstance(texts, str) or not isinstance(texts, Sequence):
         raise TypeError(f"texts must be a list of texts or of pairs, got {type(texts).__name__}; use [text]")
@@ -185,7 +182,7 @@ def explain(
     targets = target if isinstance(target, list) else [target] * len(texts)
     if len(targets) != len(texts):
         raise ValueError(f"target lists {len(targets)} entries for {len(texts)} texts")
-    items = [explainer.encode(i, text, want) for i, (text, want) in enumerate(zip(texts, targets, strict=True))]
+    items = [explainer.texts.encode(i, text, want) for i, (text, want) in enumerate(zip(texts, targets, strict=True))]
     with tqdm(total=len(items), desc="explain", unit="text", delay=2, disable=not progress) as bar:
         found = dict(explainer.run(items, bar.update))
     return [found[i] for i in range(len(items))]
@@ -226,108 +223,40 @@ def explain_iter(
     source = enumerate(texts)
     total = len(texts) if isinstance(texts, Sequence) else None
     with tqdm(total=total, desc="explain", unit="text", delay=2, disable=not progress) as bar:
-        while items := [explainer.encode(i, text, target) for i, text in islice(source, window)]:
+        while items := [explainer.texts.encode(i, text, target) for i, text in islice(source, window)]:
             found = dict(explainer.run(items, bar.update))
             yield from (found[item.number] for item in items)
 
 
-@dataclass
-class _Item:
-    """One encoded text."""
-
-    number: int
-    text: Text
-    encoding: dict[str, Tensor]
-    special: list[bool]
-    segments: list[int]
-    target: int | None
-
-    @property
-    def length(self) -> int:
-        return int(self.encoding["input_ids"].shape[1])
-
-
 class _Explainer:
-    """A model and how its texts, outputs and targets are to be understood."""
+    """Explains encoded texts of one model."""
 
     MAPS_AT_ONCE = 2**28
     """Most attention entries (examples x layers x heads x T x T) of a group: 1 GiB of float32."""
 
     def __init__(self, model: nn.Module, tokenizer: Any, truncate: bool, options: dict[str, Any]) -> None:
-        self.model, self.tokenizer, self.truncate, self.options = model, tokenizer, truncate, options
-        self.config: Any = getattr(model, "config", None)
-        self.language = _is_language_model(model)
-        encoder_decoder = bool(getattr(self.config, "is_encoder_decoder", False))
-        self.layers: list[AttentionLayer] = attention_layers(model, "encoder" if encoder_decoder else None)
-        self.device = next(model.parameters()).device
-        self.extra: dict[str, Any] = {}
-        accepted = inspect.signature(model.forward).parameters
-        if self.language and "use_cache" in accepted:
-            self.extra["use_cache"] = False
-        if self.language and "logits_to_keep" in accepted:
-            self.extra["logits_to_keep"] = 1
+        self.texts = TextModel(model, tokenizer, truncate)
+        self.options = options
 
-    def encode(self, number: int, text: Text, target: Any) -> _Item:
-        """Tokenize and check one text."""
-        text = _checked(number, text)
-        parts = (text,) if isinstance(text, str) else text
-        limit = _longest(self.config, self.tokenizer)
-        cut = {"truncation": True, "max_length": limit} if self.truncate else {}
-        encoding = self.tokenizer(*parts, return_tensors="pt", return_special_tokens_mask=True, verbose=False, **cut)
-        special = [bool(flag) for flag in encoding.pop("special_tokens_mask")[0]]
-        length = encoding["input_ids"].shape[1]
-        if length > limit:
-            raise ValueError(
-                f"texts[{number}] has {length} tokens and the model takes {limit}; shorten it, or pass truncate=True"
-            )
-        if length == 0 or all(special):
-            raise ValueError(f"texts[{number}] = {text!r} holds no token")
-        segments = [int(part or 0) for part in encoding.sequence_ids(0)] if encoding.is_fast else [0] * length
-        if len(parts) == 2 and "token_type_ids" in encoding:
-            segments = encoding["token_type_ids"][0].tolist()
-        return _Item(number, text, dict(encoding), special, segments, self._target(number, target))
-
-    def _target(self, number: int, target: Any) -> int | None:
-        """The number of a class or token that was asked for."""
-        if target is None:
-            return None
-        if isinstance(target, str) and self.language:
-            ids = self.tokenizer(target, add_special_tokens=False)["input_ids"]
-            if len(ids) != 1:
-                tokens = self.tokenizer.convert_ids_to_tokens(ids)
-                raise ValueError(f"target {target!r} of texts[{number}] is {len(ids)} tokens {tokens}; one is needed")
-            return int(ids[0])
-        if isinstance(target, str):
-            labels = {str(label): int(i) for i, label in self.config.id2label.items()}
-            if target not in labels:
-                raise ValueError(f"target {target!r} of texts[{number}] is no label; the model has {sorted(labels)}")
-            return labels[target]
-        if isinstance(target, bool) or not isinstance(target, int):
-            raise TypeError(f"target {target!r} of texts[{number}] must be a number, a name or None")
-        size = self.config.vocab_size if self.language else self.config.num_labels
-        if not 0 <= target < size:
-            raise ValueError(f"target {target} of texts[{number}] is out of range: the model has {size}")
-        return target
-
-    def run(self, items: list[_Item], progress: Callable[[int], object]) -> Iterator[tuple[int, Explanation]]:
+    def run(self, items: list[Encoded], progress: Callable[[int], object]) -> Iterator[tuple[int, Explanation]]:
         """Explain encoded texts in groups of one length, longest first."""
-        by_length: dict[tuple[Any, ...], list[_Item]] = {}
+        by_length: dict[tuple[Any, ...], list[Encoded]] = {}
         for item in items:
             by_length.setdefault((item.length, tuple(item.encoding)), []).append(item)
-        heads = getattr(self.config, "num_attention_heads", 1)
+        heads = getattr(self.texts.config, "num_attention_heads", 1)
         for (length, *_), group in sorted(by_length.items(), key=lambda pair: -pair[0][0]):
-            size = max(1, self.MAPS_AT_ONCE // (len(self.layers) * heads * length**2))
+            size = max(1, self.MAPS_AT_ONCE // (len(self.texts.layers) * heads * length**2))
             for start in range(0, len(group), size):
                 yield from self._explain(group[start : start + size])
                 progress(len(group[start : start + size]))
 
-    def _explain(self, group: list[_Item]) -> Iterator[tuple[int, Explanation]]:
-        names = list(group[0].encoding)
-        inputs = tuple(torch.cat([item.encoding[name] for item in group]).to(self.device) for name in names)
+    def _explain(self, group: list[Encoded]) -> Iterator[tuple[int, Explanation]]:
+        texts = self.texts
+        named = texts.inputs(group)
+        inputs = tuple(named.values())
 
         def forward(*tensors: Tensor) -> Tensor:
-            output = self.model(**dict(zip(names, tensors, strict=True)), **self.extra)
-            return self._probabilities(output.logits)
+            return texts.probabilities(texts.logits(dict(zip(named, tensors, strict=True))))
 
         with torch.no_grad():
             predictions = torch.cat(
@@ -336,7 +265,7 @@ class _Explainer:
         wanted = [
             p if item.target is None else item.target for item, p in zip(group, predictions.tolist(), strict=True)
         ]
-        result = LayerAttAttr(forward, self.layers).integrate(
+        result = LayerAttAttr(forward, texts.layers).integrate(
             inputs[0],
             target=wanted,
             additional_forward_args=inputs[1:],
@@ -344,18 +273,23 @@ class _Explainer:
             store="cpu",
             **self.options,
         )
+        places = [layer.index for layer in texts.layers]
         for i, item in enumerate(group):
+            delta, error, nodes = (
+                part.new_zeros(texts.depth).index_copy(0, torch.tensor(places), part[:, i])
+                for part in (result.delta, result.error, result.nodes)
+            )
             yield (
                 item.number,
                 Explanation(
-                    tokens=self.tokenizer.convert_ids_to_tokens(item.encoding["input_ids"][0].tolist()),
-                    attributions=torch.stack([map_[i] for map_ in result.attributions]).float(),
-                    attention=torch.stack([map_[i] for map_ in result.attention]).float(),
-                    delta=result.delta[:, i].float(),
-                    error=result.error[:, i].float(),
-                    nodes=result.nodes[:, i].clone(),
+                    tokens=texts.tokenizer.convert_ids_to_tokens(item.encoding["input_ids"][0].tolist()),
+                    attributions=texts.complete([map_[i] for map_ in result.attributions]).float(),
+                    attention=texts.complete([map_[i] for map_ in result.attention]).float(),
+                    delta=delta.float(),
+                    error=error.float(),
+                    nodes=nodes,
                     target=wanted[i],
-                    label=self._label(wanted[i]),
+                    label=texts.label(wanted[i]),
                     probability=float(result.output[i]),
                     prediction=int(predictions[i]),
                     text=item.text,
@@ -363,61 +297,3 @@ class _Explainer:
                     special=item.special,
                 ),
             )
-
-    def _probabilities(self, logits: Tensor) -> Tensor:
-        if self.language:
-            return logits[:, -1].float().softmax(-1)
-        if logits.shape[-1] == 1 or getattr(self.config, "problem_type", None) == "regression":
-            return logits.float()
-        if getattr(self.config, "problem_type", None) == "multi_label_classification":
-            return logits.float().sigmoid()
-        return logits.float().softmax(-1)
-
-    def _label(self, target: int) -> str:
-        if self.language:
-            return str(self.tokenizer.decode([target]))
-        return str(self.config.id2label.get(target, target))
-
-
-def _is_language_model(model: nn.Module) -> bool:
-    """Whether the model predicts next tokens (True) or classes (False).
-
-    Raises:
-        TypeError: neither, as far as its class tells.
-    """
-    names = {kind.__name__ for kind in type(model).__mro__}
-    if any(name.endswith("ForSequenceClassification") for name in names):
-        return False
-    if names & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()):
-        return True
-    raise TypeError(
-        f"explain takes a model for sequence classification or a causal language model, got {type(model).__name__}; "
-        "for others give LayerAttAttr a forward function of your own"
-    )
-
-
-def _checked(number: int, text: Any) -> Text:
-    if isinstance(text, str):
-        parts: tuple[Any, ...] = (text,)
-    elif isinstance(text, (tuple, list)) and len(text) == 2:
-        parts = tuple(text)
-    else:
-        raise TypeError(f"texts[{number}] must be a text or a pair of texts, got {text!r}")
-    for part in parts:
-        if not isinstance(part, str):
-            raise TypeError(f"texts[{number}] must hold text, got {type(part).__name__}: {part!r}")
-        if not part.strip():
-            raise ValueError(f"texts[{number}] = {text!r} is empty")
-    return text if isinstance(text, str) else (parts[0], parts[1])
-
-
-def _longest(config: Any, tokenizer: Any) -> int:
-    """Most tokens that model and tokenizer take."""
-    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2**62
-    if getattr(config, "position_embedding_type", "") != "relative" and config.model_type in _OFFSET_POSITIONS:
-        positions -= config.pad_token_id + 1
-    return int(min(positions, tokenizer.model_max_length))
-
-
-# Families whose positions start after the padding token's.
-_OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "xlm-roberta-xl", "esm"})

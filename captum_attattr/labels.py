@@ -11,6 +11,7 @@ import math
 import unicodedata
 
 LABEL = 14  # characters of a token on an axis; the hover shows the rest
+NAME = 40  # characters of the name of a method, a curve or a metric
 HOVER, HOVER_LINE = 600, 60  # characters of a token in a hover, and in one line of it
 CHARACTER = 6.2  # pixels of a character of an axis label
 
@@ -57,3 +58,18 @@ def length(token: str) -> int:
 def signed(value: float) -> str:
     """A number with its sign, in three digits."""
     return f"{value:+.3g}".replace("-", "−")
+
+
+def named(name: str) -> str:
+    """The name of a method, a curve or a metric, for menus, legends and titles."""
+    return escape(visible(name, NAME))
+
+
+def number(value: float) -> str:
+    """A number in three digits."""
+    return f"{value:.3g}".replace("-", "−")
+
+
+def counted(count: int, noun: str) -> str:
+    """ "1 example", "2 examples"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

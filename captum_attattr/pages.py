@@ -5,13 +5,16 @@ from __future__ import annotations
 import html
 import os
 import re
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import plotly.graph_objects as go
-import plotly.io
+from plotly.offline import get_plotlyjs
 
 from captum_attattr.files import replacing
+from captum_attattr.packing import figure_json
 
 _CONFIG = {
     "displaylogo": False,
@@ -19,7 +22,6 @@ _CONFIG = {
     "responsive": False,
     "showTips": False,
     "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
-    "toImageButtonOptions": {"filename": "attention", "scale": 2},
 }
 # The page may load nothing; plotly.js writes styles and draws pictures into it.
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -32,7 +34,8 @@ def write_html(figure: go.Figure, path: str | os.PathLike[str]) -> Path:
     light or dark setting; paper is light. An old file stays as it is until the new one is there whole.
 
     Args:
-        figure: a figure of this package; other plotly figures work too, in their own colours.
+        figure: a figure of this package; other plotly figures work too, in their own colours. Its maps travel
+            as half floats, which hold the three digits that a page shows.
         path: the file; it is replaced if it exists. Its directory must exist.
 
     Returns:
@@ -52,22 +55,60 @@ def write_html(figure: go.Figure, path: str | os.PathLike[str]) -> Path:
     """
     if not isinstance(figure, go.Figure):
         raise TypeError(f"figure must be a plotly Figure, not {type(figure).__name__}")
-    page = _page(figure)
+    return write_page(page(title_of(figure), figure_block(figure), [figure]), path)
+
+
+def write_page(text: str, path: str | os.PathLike[str]) -> Path:
+    """Write a page whole or not at all."""
     with replacing(path) as temporary:
-        temporary.write_text(page, encoding="utf-8", newline="\n")
+        temporary.write_text(text, encoding="utf-8", newline="\n")
     return Path(path)
 
 
-def _page(figure: go.Figure) -> str:
-    assets = resources.files("captum_attattr") / "assets"
-    style, script = ((assets / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    plain = re.sub("<[^<>]*>|[\u2068\u2069]", "", figure.layout.title.text or "Explanation")
-    title = html.escape(html.unescape(plain))
-    meta = figure.layout.meta
-    hint = html.escape(meta.get("hint", "")) if isinstance(meta, dict) else ""
-    drawing = plotly.io.to_html(
-        figure, config=_CONFIG, include_plotlyjs=True, full_html=False, div_id="plot", post_script=script
-    )
+def title_of(figure: go.Figure) -> str:
+    """A figure's title as plain text."""
+    return html.unescape(re.sub("<[^<>]*>|[\u2068\u2069]", "", figure.layout.title.text or "Explanation"))
+
+
+def figure_block(figure: go.Figure, name: str = "") -> str:
+    """The HTML of one figure of a page.
+
+    Args:
+        figure: any figure.
+        name: begins the ids inside, where a page has several figures: "tree" makes "tree-plot", "tree-hint" and
+            "tree-chosen" of "plot", "hint" and "chosen".
+    """
+    start = f"{name}-" if name else ""
+    meta = _meta(figure)
+    config = {**_CONFIG, "toImageButtonOptions": {"filename": meta.get("filename", "figure"), "scale": 2}}
+    size = "; ".join(f"{side}: {figure.layout[side]}px" for side in ("width", "height") if figure.layout[side])
+    return f"""<div class="figure" role="figure" aria-label="{html.escape(title_of(figure))}" \
+aria-describedby="{start}hint">
+<div class="plot" id="{start}plot" style="{size}"></div>
+<p class="hint" id="{start}hint">{html.escape(meta.get("hint", ""))}</p>
+<p class="chosen" id="{start}chosen" role="status"></p>
+<script type="application/json" class="content">{figure_json(figure, config)}</script>
+</div>"""
+
+
+def page(title: str, body: str, figures: Sequence[go.Figure], kind: str | None = None) -> str:
+    """A whole page.
+
+    plotly.js and each script are in it once, however many figures there are. A figure names the scripts that
+    make it answer, beside `page.js` for all, in its `layout.meta["scripts"]`; each is a file of `assets/` and
+    runs once for each such figure as a function of its own, which has four constants: `plot`, the drawn
+    element; `meta`, of its layout; `hint` and `chosen`, the paragraphs below it, the one seen and the other heard.
+
+    Args:
+        title: plain text.
+        body: HTML, with a `figure_block` for each figure.
+        figures: all figures in it.
+        kind: the name of a stylesheet and a script in `assets/` for such pages, beside `page.css` and `draw.js`.
+    """
+    names = dict.fromkeys(["page", *(name for figure in figures for name in _meta(figure).get("scripts", ()))])
+    scripts = "\n".join(f"{name}: (plot, meta, hint, chosen) => {{\n{_asset(f'{name}.js')}}}," for name in names)
+    style = _asset("page.css") + (_asset(f"{kind}.css") if kind else "")
+    own = _asset(f"{kind}.js") if kind else ""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -75,18 +116,32 @@ def _page(figure: go.Figure) -> str:
 <meta http-equiv="Content-Security-Policy" content="{_POLICY}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <link rel="icon" href="data:,">
-<title>{title}</title>
+<title>{html.escape(title)}</title>
 <style>
 {style}</style>
 </head>
 <body>
 <main>
-<div role="figure" aria-label="{title}" aria-describedby="hint">
-{drawing}
-</div>
-<p id="hint">{hint}</p>
-<p id="chosen" role="status"></p>
+{body}
 </main>
+<script>window.PlotlyConfig = {{ MathJaxConfig: "local" }};</script>
+<script>{get_plotlyjs()}</script>
+<script>
+(() => {{
+const scripts = {{
+{scripts}
+}};
+{own}{_asset("draw.js")}}})();
+</script>
 </body>
 </html>
 """
+
+
+def _meta(figure: go.Figure) -> dict[str, Any]:
+    meta = figure.layout.meta
+    return meta if isinstance(meta, dict) else {}
+
+
+def _asset(name: str) -> str:
+    return (resources.files("captum_attattr") / "assets" / name).read_text(encoding="utf-8")

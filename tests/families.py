@@ -41,7 +41,7 @@ Inputs = Callable[[int, "int | None"], dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class Family:
-    """One family; `layers` counts the attention layers of each kind, `reason` is in the words of the refusal."""
+    """One family; `layers` counts the attention layers of each kind, reasons are in the words of the refusal."""
 
     name: str
     build: Callable[[], PreTrainedModel]
@@ -50,6 +50,7 @@ class Family:
     layers: dict[str, int]  # of "encoder", "decoder" and "cross"
     task: str  # "classification": logits (batch, LABELS); "lm": logits at each token; "features"
     reason: str = ""
+    uncut: str = ""  # why its heads can be masked, but not pruned
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -122,11 +123,12 @@ def family(
     layers: dict[str, int] | None = None,
     inputs: Inputs = tokens,
     reason: str = "",
+    uncut: str = "",
     **config: Any,
 ) -> Family:
     size = TINY | (TEXT if inputs in (tokens, blocks, speech) else VISION)
     model = partial(build, cls, **size | config)
-    return Family(name, model, inputs, route, layers or {kind: LAYERS}, task(cls), reason)
+    return Family(name, model, inputs, route, layers or {kind: LAYERS}, task(cls), reason, uncut)
 
 
 encoder = family
@@ -181,6 +183,12 @@ WHISPER = BART | {"num_mel_bins": 8, "max_source_positions": 6, "max_target_posi
 
 SMALL_TEXT = {"vocab_size": VOCAB, "bos_token_id": BOS, "eos_token_id": EOS}
 NESTED = {"vision_config": TINY | VISION, "text_config": SMALL_TEXT}
+SHARED_BIAS = "its position bias has a column for each head and is shared by all layers"
+NOT_LINEAR = "one of its maps is a {}"
+FUSED = "it is not known which part of its {!r} belongs to which head"
+BY_CONFIG = "it splits its queries, keys and values by the head count of the model's config"
+NORMALISED = "its queries are normalised over all heads together"
+
 SWIN = {
     "image_size": 16,
     "patch_size": 2,
@@ -215,48 +223,61 @@ FAMILIES: tuple[Family, ...] = (
     encoder("LayoutLM", "LayoutLMForSequenceClassification"),
     encoder("DeBERTa", "DebertaForSequenceClassification", route="softmax", **DEBERTA),
     encoder("DeBERTa-v2", "DebertaV2ForSequenceClassification", route="softmax", **DEBERTA),
-    encoder("MPNet", "MPNetForSequenceClassification", route="softmax"),
+    encoder("MPNet", "MPNetForSequenceClassification", route="softmax", uncut=SHARED_BIAS),
     encoder("RemBERT", "RemBertForSequenceClassification", route="softmax", input_embedding_size=16),
     encoder("RoFormer", "RoFormerForSequenceClassification", route="softmax"),
     encoder("MegatronBERT", "MegatronBertForSequenceClassification", route="softmax"),
     encoder("LUKE", "LukeForSequenceClassification", route="softmax", entity_vocab_size=10),
-    encoder("SqueezeBERT", "SqueezeBertForSequenceClassification", route="softmax", embedding_size=HIDDEN),
+    encoder(
+        "SqueezeBERT",
+        "SqueezeBertForSequenceClassification",
+        route="softmax",
+        embedding_size=HIDDEN,
+        uncut=NOT_LINEAR.format("Conv1d"),
+    ),
     encoder("XLM", "XLMForSequenceClassification", route="softmax", pad_index=PAD),
     encoder("FlauBERT", "FlaubertForSequenceClassification", route="softmax", pad_index=PAD),
-    encoder("XLNet", "XLNetForSequenceClassification", route="softmax", summary_type="first", **XLNET),
+    encoder(
+        "XLNet",
+        "XLNetForSequenceClassification",
+        route="softmax",
+        summary_type="first",
+        uncut=NOT_LINEAR.format("bare parameter"),
+        **XLNET,
+    ),
     encoder("BigBird (full)", "BigBirdForSequenceClassification", route="softmax", **FULL),
-    encoder("T5 (encoder)", "T5EncoderModel", **T5),
+    encoder("T5 (encoder)", "T5EncoderModel", uncut=SHARED_BIAS, **T5),
     encoder("CLIP (text)", "CLIPTextModel", max_position_embeddings=32),
     decoder("GPT-2", "GPT2ForSequenceClassification"),
     decoder("GPT-NeoX", "GPTNeoXForSequenceClassification"),
     decoder("GPT-Neo", "GPTNeoForSequenceClassification", route="softmax", **GPT_NEO),
-    decoder("GPTBigCode", "GPTBigCodeForSequenceClassification"),
+    decoder("GPTBigCode", "GPTBigCodeForSequenceClassification", uncut=FUSED.format("c_attn")),
     decoder("OPT", "OPTForSequenceClassification", **OPT),
     decoder("Phi", "PhiForSequenceClassification"),
     decoder("BioGPT", "BioGptForSequenceClassification"),
-    decoder("BLOOM", "BloomForSequenceClassification", route="softmax"),
-    decoder("MPT", "MptForSequenceClassification", route="softmax", **MPT),
+    decoder("BLOOM", "BloomForSequenceClassification", route="softmax", uncut=SHARED_BIAS),
+    decoder("MPT", "MptForSequenceClassification", route="softmax", uncut=SHARED_BIAS, **MPT),
     decoder("GPT-J", "GPTJForSequenceClassification", route="softmax", rotary_dim=4),
-    decoder("CodeGen", "CodeGenForCausalLM", route="softmax", rotary_dim=4),
+    decoder("CodeGen", "CodeGenForCausalLM", route="softmax", rotary_dim=4, uncut=FUSED.format("qkv_proj")),
     grouped("Llama", "LlamaForSequenceClassification"),
     grouped("Mistral", "MistralForSequenceClassification", sliding_window=4),
     grouped("Mixtral", "MixtralForSequenceClassification", **EXPERTS),
     grouped("Qwen2", "Qwen2ForSequenceClassification"),
     grouped("Qwen3", "Qwen3ForSequenceClassification"),
-    grouped("Phi-3", "Phi3ForSequenceClassification"),
+    grouped("Phi-3", "Phi3ForSequenceClassification", uncut=BY_CONFIG),
     grouped("Gemma", "GemmaForSequenceClassification"),
     grouped("Gemma2", "Gemma2ForSequenceClassification", **GEMMA2),
     grouped("Gemma3", "Gemma3TextForSequenceClassification", **GEMMA3),
     grouped("GPT-OSS", "GptOssForSequenceClassification", **ALTERNATING, **EXPERTS),
     grouped("Cohere", "CohereForCausalLM"),
     grouped("Cohere2", "Cohere2ForCausalLM", **ALTERNATING),
-    grouped("OLMo2", "Olmo2ForSequenceClassification", **SANDWICH),
+    grouped("OLMo2", "Olmo2ForSequenceClassification", uncut=NORMALISED, **SANDWICH),
     grouped("StableLM", "StableLmForSequenceClassification"),
     grouped("StarCoder2", "Starcoder2ForSequenceClassification"),
     grouped("Granite", "GraniteForCausalLM"),
     grouped("SmolLM3", "SmolLM3ForSequenceClassification"),
     grouped("GLM-4", "Glm4ForSequenceClassification", **SANDWICH),
-    both("T5", "T5ForSequenceClassification", **T5),
+    both("T5", "T5ForSequenceClassification", uncut=SHARED_BIAS, **T5),
     both("BART", "BartForSequenceClassification", **BART),
     both("mBART", "MBartForSequenceClassification", **BART),
     both("Whisper", "WhisperForConditionalGeneration", inputs=speech, **WHISPER),
@@ -267,7 +288,7 @@ FAMILIES: tuple[Family, ...] = (
     vision("DINOv3", "DINOv3ViTModel"),
     vision("CLIP (vision)", "CLIPForImageClassification", **NESTED),
     vision("SigLIP (vision)", "SiglipForImageClassification", **NESTED),
-    vision("BLIP (vision)", "BlipVisionModel", route="softmax"),
+    vision("BLIP (vision)", "BlipVisionModel", route="softmax", uncut=FUSED.format("qkv")),
     encoder("Wav2Vec2", "Wav2Vec2ForSequenceClassification", inputs=sound, **WAV2VEC2),
     refused(
         "Longformer", "LongformerForSequenceClassification", reason="its attention is windowed", attention_window=4

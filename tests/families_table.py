@@ -14,16 +14,21 @@ BEGIN, END = "<!-- families -->", "<!-- /families -->"
 
 
 def table(families: Iterable[Family] = FAMILIES) -> str:
-    """The Markdown between the markers: what is attributed by which route, and what is refused and why."""
+    """The Markdown between the markers: what is attributed by which route, what cannot be pruned or is refused, why."""
     supported: dict[tuple[str, str], list[str]] = {}
+    uncut: dict[str, list[str]] = {}
     refused: dict[str, list[str]] = {}
     for family in families:
         if family.route == "refused":
             refused.setdefault(family.reason, []).append(family.name)
         else:
             supported.setdefault((family.route, ", ".join(family.kinds)), []).append(family.name)
+            if family.uncut:
+                uncut.setdefault(family.uncut, []).append(family.name)
     lines = ["| families | route | kinds attributed |", "|---|---|---|"]
     lines += [f"| {', '.join(names)} | {route} | {kinds} |" for (route, kinds), names in supported.items()]
+    lines += ["", "`mask_heads` switches heads off in all of these, and `prune_heads` removes them in all but:", ""]
+    lines += [f"- {', '.join(names)}: {reason}" for reason, names in uncut.items()]
     lines += ["", "Refused, with an error that says why:", ""]
     lines += [f"- {', '.join(names)}: {reason}" for reason, names in refused.items()]
     return "\n".join(lines) + "\n"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,8 +15,10 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 import torch
+from browser import look
 from plotly.offline import get_plotlyjs
 
+from captum_attattr.packing import figure_json
 from captum_attattr.pages import write_html
 from captum_attattr.plots import plot_attention
 
@@ -133,6 +134,21 @@ def test_title_and_note_name_prediction_and_delta() -> None:
 # ------------------------------------------------------------------------------------------- the colours
 
 
+def test_difference_is_attribution_less_attention_in_shares_of_each_heads_largest() -> None:
+    attributions = torch.tensor([[[[0.0, 0.2], [-0.4, 0.1]], [[0.0, 0.0], [0.0, 0.0]]]])
+    attention = torch.tensor([[[[0.5, 0.5], [0.8, 0.2]], [[1.0, 0.0], [0.75, 0.25]]]])
+    given = explain(1, 2, ["a", "b"], attributions=attributions, attention=attention, delta=[0.0], error=[0.0])
+    figure = plot_attention(given, view="difference")
+    expected = [[-0.625, 0.5 - 0.625], [-2, 0.25 - 0.25]], [[-1, 0], [-0.75, -0.25]]
+    for head in range(2):
+        map_ = trace(figure, f"difference 0 {head}")
+        assert (map_.z.dtype, map_.opacity) == (np.float32, 1)
+        np.testing.assert_allclose(map_.z, expected[head], atol=1e-6)
+        np.testing.assert_array_equal(tile(figure, "difference", 0, head), map_.z)
+    assert (figure.layout.coloraxis3.cmin, figure.layout.coloraxis3.cmax) == (-2, 2)
+    assert figure.layout.coloraxis3.showscale
+
+
 def test_one_scale_for_all_heads_symmetric_about_zero() -> None:
     explanation = explain()
     figure = plot_attention(explanation)
@@ -144,7 +160,8 @@ def test_one_scale_for_all_heads_symmetric_about_zero() -> None:
         assert button.args[0]["coloraxis.cmin"] == -button.args[0]["coloraxis.cmax"]
     for each in figure.data:
         if each.name not in ("heads", "labels"):
-            assert each.coloraxis == ("coloraxis" if "attribution" in each.name else "coloraxis2")
+            views = {"attribution": "coloraxis", "attention": "coloraxis2", "difference": "coloraxis3"}
+            assert each.coloraxis == views[each.name.split()[0]]
 
 
 def test_the_middle_of_the_diverging_scale_is_neutral_and_its_ends_differ_in_blue_and_red() -> None:
@@ -203,7 +220,7 @@ def test_thumbnail_hover_names_the_strongest_link() -> None:
 
 def test_one_head_needs_no_thumbnails_and_no_menu_of_heads() -> None:
     figure = plot_attention(explain(1, 1, 4))
-    assert [each.name for each in figure.data] == ["labels", "attribution 0 0", "attention 0 0"]
+    assert [each.name for each in figure.data] == ["labels", "attribution 0 0", "attention 0 0", "difference 0 0"]
     assert [each.name for each in figure.layout.updatemenus] == ["view", "range"]
     assert not any("shapes" in path for theme in figure.layout.meta["themes"].values() for path in theme)
 
@@ -370,7 +387,29 @@ def test_page_of_a_large_model_holds_the_maps_once(tmp_path: Path) -> None:
     explanation = explain(12, 12, 128)
     path = write_html(plot_attention(explanation), tmp_path / "large.html")
     raw = 4 * (explanation.attributions.numel() + explanation.attention.numel())
-    assert path.stat().st_size < 1.5 * raw + len(get_plotlyjs().encode())
+    assert path.stat().st_size < 0.75 * raw + len(get_plotlyjs().encode())
+
+
+def test_maps_travel_as_typed_arrays_and_differences_not_at_all(tmp_path: Path) -> None:
+    figure = plot_attention(explain(2, 3, 30))
+    text = write_html(figure, tmp_path / "page.html").read_text(encoding="utf-8")
+    (content,) = re.findall('<script type="application/json" class="content">(.*?)</script>', text)
+    for each in json.loads(content)["data"]:
+        if each["name"].startswith("difference") and "thumbnails" not in each["name"]:
+            assert "z" not in each
+        elif "z" in each:
+            rows, columns = each["z"]["shape"]
+            halves = np.frombuffer(base64.b64decode(each["z"]["halves"]), "<f2").reshape(rows, columns)
+            np.testing.assert_allclose(halves * np.float64(each["z"]["unit"]), trace(figure, each["name"]).z, rtol=5e-4)
+    assert "http" not in text.replace(get_plotlyjs(), "").replace("http-equiv", "")
+
+
+@pytest.mark.parametrize("largest", [1e38, 1.0, 3e-5, 1e-30, 0.0])
+def test_small_numbers_keep_three_digits(largest: float) -> None:
+    z = np.array([[largest, -largest / 3], [largest * 1e-6, np.nan]], dtype=np.float32)
+    (trace_,) = json.loads(figure_json(go.Figure(go.Heatmap(z=z)), {}))["data"]
+    halves = np.frombuffer(base64.b64decode(trace_["z"]["halves"]), "<f2").astype(float).reshape(2, 2)
+    np.testing.assert_allclose(halves * trace_["z"]["unit"], z, rtol=5e-4)
 
 
 def test_other_figures_have_pages_too(tmp_path: Path) -> None:
@@ -407,7 +446,7 @@ def test_failed_write_leaves_the_old_file_alone(tmp_path: Path, monkeypatch: pyt
         ({}, {"head": -1}, ValueError, "head must be from 0 to 2, not -1"),
         ({}, {"layer": 1.0}, TypeError, "layer must be an integer, not float: 1.0"),
         ({}, {"head": True}, TypeError, "head must be an integer, not bool"),
-        ({}, {"view": "scores"}, ValueError, "view must be 'attribution' or 'attention', not 'scores'"),
+        ({}, {"view": "scores"}, ValueError, "view must be 'attribution', 'attention' or 'difference', not 'scores'"),
         ({"tokens": ["a", "b"]}, {}, ValueError, "2 tokens need maps of 2 x 2, not 5 x 5"),
         ({"tokens": ["a", 2, "c", "d", "e"]}, {}, TypeError, "tokens must be strings, not int: 2"),
         ({"attributions": torch.zeros(3, 5, 5)}, {}, ValueError, r"attributions must have the shape \(L, H, T, T\)"),
@@ -439,65 +478,47 @@ def test_wrong_path(tmp_path: Path) -> None:
 
 # ------------------------------------------------------------------------------------------ the browser
 
-# Uses the page as a reader would, and leaves what it saw in an attribute.
-PROBE = """
-<script>
-const wait = () => new Promise((done) => setTimeout(done, 500));
-const texts = (where) => [...document.querySelectorAll(where)].map((each) => each.textContent);
-const seen = { failures: [] };
-addEventListener("error", (event) => seen.failures.push(event.message));
-addEventListener("securitypolicyviolation", (event) => seen.failures.push(event.blockedURI));
-addEventListener("load", async () => {
-  await wait();
-  seen.dark = matchMedia("(prefers-color-scheme: dark)").matches;
+STEPS = """
   seen.paper = plot._fullLayout.paper_bgcolor;
   seen.pictures = document.querySelectorAll(".heatmaplayer image").length;
   seen.labels = texts(".y3tick text");
   const area = document.querySelector('.nsewdrag[data-subplot="x2y2"]');
   const { left, top, width } = area.getBoundingClientRect();
   const cell = width / 20;
-  const place = { clientX: left + 0.5 * cell, clientY: top + 1.5 * cell, bubbles: true };
-  area.dispatchEvent(new MouseEvent("mousemove", place));
+  mouse("mousemove", area, left + 0.5 * cell, top + 1.5 * cell);
   await wait();
   seen.hover = texts(".hoverlayer text").join(" | ");
   plot.emit("plotly_click", { points: [{ data: { name: "heads" }, pointNumber: [1, 2] }] });
   await wait();
   seen.clicked = [plot._fullLayout.xaxis2.range, plot._fullLayout.yaxis3.range];
-  plot.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowDown" }));
+  key(plot, "ArrowDown");
   await wait();
   seen.moved = [plot._fullLayout.xaxis3.range, plot._fullLayout.yaxis2.range];
   seen.chosen = document.getElementById("chosen").textContent;
   seen.menus = plot.layout.updatemenus.map((each) => each.active);
-  seen.elements = document.querySelectorAll("main img, main a[href*=evil], main script[src]").length;
-  document.documentElement.dataset.seen = JSON.stringify(seen);
-});
-</script>
+  const drawn = () => plot._fullData.filter((each) => each.visible && each.opacity && each.z).map((each) => each.name);
+  seen.before = drawn();
+  await Plotly.relayout(plot, plot.layout.updatemenus[1].buttons[1].args[0]); // as its own menu does
+  await wait();
+  seen.byMenu = [drawn(), plot._fullLayout.xaxis3.range, plot._fullLayout.yaxis2.range];
+  seen.maps = {};
+  for (const { name, z } of plot.data) if (z) seen.maps[name] = z.map((row) => [...row]);
+  const buttons = [...document.querySelectorAll(".updatemenu-button")];
+  buttons.find((each) => each.textContent === "difference").dispatchEvent(new MouseEvent("click", { bubbles: true }));
+  await wait();
+  seen.after = drawn();
+  seen.bar = texts(".cbcoloraxis3 text").join(" ");
 """
 
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_in_a_browser(hostile_page: Path, tmp_path: Path, dark: bool) -> None:
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-    browser = next(filter(None, map(shutil.which, names)), None)
-    if browser is None:
-        pytest.skip("no chromium on this machine: the page was not opened in a browser")
-    path = tmp_path / "probe.html"
-    path.write_text(hostile_page.read_text(encoding="utf-8").replace("</body>", f"{PROBE}</body>"), encoding="utf-8")
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    command += ["--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr", "--virtual-time-budget=20000"]
-    command += [f"--blink-settings=preferredColorScheme={0 if dark else 1}", "--dump-dom", path.as_uri()]
-    ran = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=120, check=True)
-    assert [line for line in ran.stderr.splitlines() if "CONSOLE" in line] == []
-    found = re.search('data-seen="(.*?)"', ran.stdout)
-    assert found, ran.stderr
-    seen = json.loads(html.unescape(found[1]))
-    assert seen["failures"] == []
-    assert seen["elements"] == 0
-    assert (seen["dark"], seen["paper"]) == (dark, "#12161b" if dark else "#ffffff")
+    seen = look(hostile_page, STEPS, tmp_path, dark)
+    assert seen["paper"] == ("#12161b" if dark else "#ffffff")
     assert seen["pictures"] >= 4
     shown = [text.strip("\u2068\u2069\u200b") for text in seen["labels"]]
     assert shown[:4] == ["<script>alert…", "</script><img…", "<b>bold</b>", "<a href='http…"]
-    for part in (HOSTILE[0], HOSTILE[1], "layer 0, head 0", "attribution ", "attention "):
+    for part in (HOSTILE[0], HOSTILE[1], "layer 0, head 0", "attribution ", "attention ", "difference "):
         assert part in seen["hover"]
     size = len(HOSTILE)
     head, layer = [2 * size - 0.5, 3 * size - 0.5], [[0.5 - n * size, 0.5 - (n - 1) * size] for n in (2, 3)]
@@ -505,3 +526,12 @@ def test_in_a_browser(hostile_page: Path, tmp_path: Path, dark: bool) -> None:
     assert seen["moved"] == [head, layer[1]]
     assert seen["chosen"] == "layer 2, head 2"
     assert seen["menus"] == [0, 2, 2, 0]
+    assert seen["before"] == ["attribution thumbnails", "heads", "attribution 2 2"]
+    assert seen["byMenu"] == [["attribution thumbnails", "heads", "attribution 1 2"], head, layer[0]]
+    assert seen["after"] == ["difference thumbnails", "heads", "difference 1 2"]
+    assert "attribution" in seen["bar"]
+    # The page holds half floats and computes the difference; its numbers are the figure's.
+    for each in plot_attention(explain(3, 4, HOSTILE)).data:
+        if each.type == "heatmap" and each.name in seen["maps"]:
+            found = np.array(seen["maps"][each.name], dtype=float)  # JSON tells NaN as null
+            np.testing.assert_allclose(found, each.z, rtol=5e-4, atol=1e-3 * (each.name[0] == "d"))

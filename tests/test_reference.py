@@ -15,7 +15,8 @@ from torch import Tensor
 from toy import sentences, tiny_bert
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification, BertTokenizer
 
-from captum_attattr import LayerAttAttr, attention_layers, explain
+from captum_attattr import LayerAttAttr, attention_layers, explain, head_importance, pruning_curve
+from captum_attattr.tasks import task
 
 # ---------------------------------------------------------------------------------------- plain equations
 
@@ -209,3 +210,27 @@ def test_the_plain_equations_agree_with_the_published_file(reference):
     plain = PlainBert(reference.model, example.ids, example.target, example.segments).attribution(11, 64)
     published = reference.maps("attr", 5)[11]
     torch.testing.assert_close(plain[0], published, rtol=0, atol=2e-5 * float(published.abs().max()))
+
+
+# ---------------------------------------------------------------------------------------------- heads
+
+HEADS = {
+    "attr": {"method": "attattr", "n_steps": 20, "rule": "riemann_left"},
+    "taylor": {"method": "taylor_logits"},
+}
+RANKED = 12  # the first rows, from which the published scripts were told to rank heads
+
+
+@pytest.mark.parametrize(("kind", "tolerance"), [("attr", 1e-4), ("taylor", 1e-3)])
+def test_head_importance_and_pruned_accuracy_are_the_published_ones(reference, kind, tolerance):
+    rows = task("mnli").read(reference.folder / "mnli", "dev")
+    texts, labels = [row.text for row in rows], [row.label for row in rows]
+    parts = reference.model, reference.tokenizer
+    found = head_importance(*parts, texts[:RANKED], labels[:RANKED], progress=False, **HEADS[kind])
+    scores = (found.scores * found.count).flatten() if kind == "attr" else found.scores  # sums in the one file
+    published = json.loads((reference.folder / f"out/head_importance_{kind}.json").read_text())
+    torch.testing.assert_close(scores, torch.tensor(published, dtype=torch.double), rtol=tolerance, atol=0)
+    curve = pruning_curve(*parts, texts, labels, found, progress=False)
+    assert curve.metric == json.loads((reference.folder / f"out/prune_result_{kind}.json").read_text())
+    assert curve.heads == [0, 14, 28, 43, 57, 72, 86, 100, 115, 129, 144]
+    assert curve.shared_rows == RANKED

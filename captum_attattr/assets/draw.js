@@ -1,0 +1,75 @@
+// Draws the page's figures one after another, each with scripts of its own. `scripts` holds those by name.
+
+// The values of the 65,536 half floats.
+const halves = () =>
+  Float32Array.from({ length: 65536 }, (_, bits) => {
+    const [sign, exponent, fraction] = [bits & 0x8000 ? -1 : 1, (bits >> 10) & 31, bits & 1023];
+    if (exponent === 31) return fraction ? NaN : sign * Infinity;
+    return sign * (exponent ? 2 ** (exponent - 25) * (1024 + fraction) : 2 ** -24 * fraction);
+  });
+let values = null;
+
+// The rows of a map that travelled as half floats.
+const unpacked = ({ halves: text, unit, shape: [rows, columns] }) => {
+  values ??= halves();
+  const bytes = atob(text);
+  const found = new Float32Array(rows * columns);
+  for (let i = 0; i < found.length; i++) {
+    found[i] = values[bytes.charCodeAt(2 * i) | (bytes.charCodeAt(2 * i + 1) << 8)] * unit;
+  }
+  return Array.from({ length: rows }, (_, row) => found.subarray(row * columns, (row + 1) * columns));
+};
+
+// One map less another, each in shares of its own largest absolute value.
+const difference = (first, second) => {
+  const shares = [first, second].map((map) => {
+    const largest = map.reduce((most, row) => row.reduce((a, b) => Math.max(a, Math.abs(b)), most), 0);
+    return largest ? 1 / largest : 0;
+  });
+  return first.map((row, i) => row.map((value, j) => value * shares[0] - second[i][j] * shares[1]));
+};
+
+// Which of the large maps the axes show: layer by layer, head by head.
+const shownMap = (layout, { labels, tiles }) => {
+  const [head, layer] = [layout.xaxis2, layout.yaxis2].map(({ minallowed, maxallowed }) =>
+    Math.floor(Math.abs(minallowed + maxallowed) / 2 / labels.length)
+  );
+  return layer * tiles.x + head;
+};
+
+const parsed = (figure) => {
+  const element = figure.querySelector(".content");
+  const content = JSON.parse(element.textContent);
+  element.remove();
+  const { data, layout } = content;
+  for (const trace of data) if (trace.z?.halves) trace.z = unpacked(trace.z);
+  const { differences, attention } = layout.meta || {};
+  for (const [to, from, by] of differences || []) data[to].z = difference(data[from].z, data[by].z);
+  if (attention) {
+    // plotly.js takes its time for each trace, wherever it is; `page.js` brings the others when they are chosen.
+    const shown = shownMap(layout, attention);
+    differences.forEach((traces, map) => {
+      if (map !== shown) for (const trace of traces) data[trace].visible = false;
+    });
+  }
+  return content;
+};
+
+const draw = async (figure, { data, layout, config, frames }) => {
+  const [plot, hint, chosen] = ["plot", "hint", "chosen"].map((name) => figure.querySelector(`.${name}`));
+  const meta = layout.meta || {};
+  await Plotly.newPlot(plot, { data, layout, config, frames });
+  if (frames) Plotly.animate(plot, null);
+  for (const name of ["page", ...(meta.scripts || [])]) scripts[name](plot, meta, hint, chosen);
+  figure.dataset.drawn = "";
+};
+
+(async () => {
+  const figures = [...document.querySelectorAll(".figure")];
+  const contents = figures.map(parsed);
+  if (scripts.prepare) scripts.prepare(contents);
+  for (const [i, figure] of figures.entries()) {
+    await draw(figure, contents[i]).catch(reportError); // the others are drawn all the same
+    await new Promise((done) => setTimeout(done)); // the browser shows it before the next one is begun
+  }
+})();

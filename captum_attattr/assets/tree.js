@@ -1,0 +1,91 @@
+// A click on a token, or an arrow key, lights up what it gathers from and who gathers from it.
+const { edges, nodes, labels } = meta.tree;
+const all = edges.map((_, place) => place + 1); // the trace of the tokens is the first one
+const usual = all.map((trace) => plot.data[trace].opacity ?? 1);
+// Labels are escaped for plotly; a parser that makes no element of the page gives the texts back.
+const plain = (text) => new DOMParser().parseFromString(text, "text/html").body.textContent;
+const name = (node) => `${plain(labels[node])} [${node}]`;
+let picked = null;
+
+// All nodes that are reached from one over edges, upwards (to queries) or downwards (to keys).
+const reached = (from, up) => {
+  const found = new Set();
+  const visit = (node) => {
+    for (const [query, key] of edges) {
+      const [here, next] = up ? [key, query] : [query, key];
+      if (here !== node || found.has(next)) continue;
+      found.add(next);
+      visit(next);
+    }
+  };
+  visit(from);
+  found.delete(from);
+  return found;
+};
+const listed = (some) => [...some].sort((a, b) => a - b).map(name).join(", ") || "none";
+
+const choose = (node) => {
+  picked = node === picked ? null : node;
+  let [opacity, bright] = [usual, null];
+  if (picked === null) {
+    chosen.textContent = "";
+  } else {
+    const [above, below] = [reached(picked, true), reached(picked, false)];
+    const upper = new Set([...above, picked]);
+    const lower = new Set([...below, picked]);
+    const on = ([query, key]) => (above.has(query) && upper.has(key)) || (lower.has(query) && below.has(key));
+    opacity = edges.map((edge, place) => (on(edge) ? usual[place] : 0.07));
+    bright = nodes.flatMap((each, place) => (upper.has(each) || below.has(each) ? [place] : []));
+    chosen.textContent = `${name(picked)}: gathered by ${listed(above)}; gathers from ${listed(below)}`;
+  }
+  Plotly.restyle(plot, { opacity: [1, ...opacity], selectedpoints: [bright, ...all.map(() => null)] }, [0, ...all]);
+};
+
+plot.tabIndex = 0;
+plot.setAttribute("role", "application");
+plot.setAttribute("aria-label", plot.closest(".figure").getAttribute("aria-label"));
+
+// A token is its mark, or its label below.
+const near = (event) => {
+  const { left, top } = plot.getBoundingClientRect();
+  const { xaxis, yaxis } = plot._fullLayout;
+  const [x, y] = [event.clientX - left - xaxis._offset, event.clientY - top - yaxis._offset];
+  const { x: columns, y: rows } = plot.data[0];
+  let [best, least] = [null, 16];
+  nodes.forEach((node, place) => {
+    const off = Math.hypot(xaxis.l2p(columns[place]) - x, yaxis.l2p(rows[place]) - y);
+    const label = y > yaxis._length ? Math.abs(xaxis.l2p(node) - x) : Infinity;
+    if (Math.min(off, label) < least) [best, least] = [node, Math.min(off, label)];
+  });
+  return best;
+};
+let pressed = null; // a drag is no click
+plot.addEventListener("pointerdown", (event) => { pressed = [event.clientX, event.clientY]; }, true);
+addEventListener("pointerup", (event) => {
+  if (!pressed || Math.hypot(event.clientX - pressed[0], event.clientY - pressed[1]) > 4) return;
+  pressed = null;
+  const node = near(event);
+  if (node !== null) choose(node);
+}, true);
+
+plot.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && picked !== null) {
+    choose(picked);
+    return;
+  }
+  const move = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+  const up = { ArrowUp: true, ArrowDown: false }[event.key];
+  if (move === undefined && up === undefined) return;
+  event.preventDefault();
+  let next;
+  if (picked === null) {
+    next = move === -1 ? nodes.at(-1) : nodes[0];
+  } else if (move) {
+    next = nodes[nodes.indexOf(picked) + move];
+  } else {
+    // The edge that was found last is the nearest one upwards, the first one the nearest downwards.
+    const ends = edges.filter((edge) => edge[up ? 1 : 0] === picked).map((edge) => edge[up ? 0 : 1]);
+    next = up ? ends.at(-1) : ends[0];
+  }
+  if (next !== undefined && next !== picked) choose(next);
+});

@@ -1,0 +1,58 @@
+"""Builds the attribution tree of one example from the published code's files, and draws it.
+
+Writes OUTPUT.html (offline), OUTPUT.txt and OUTPUT.graphml. --algorithm reference gives the edges of the published
+script; the default is Algorithm 1 of the paper.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import webbrowser
+from pathlib import Path
+
+from captum_attattr import attribution_tree, plot_tree, save_tree, tree_text, write_html
+from captum_attattr.published import read_explanation
+from captum_attattr.tasks import task
+
+
+def arguments() -> argparse.Namespace:
+    """The command line; --attr_file, --tokens_file, --task_name and --example_index are the published code's."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--attr_file", required=True, help="attributions of the example: attr_zero_base_exp{N}.json")
+    parser.add_argument("--tokens_file", required=True, help="tokens of all examples: tokens_and_pred_{N}.json")
+    parser.add_argument("--task_name", required=True, help="the task, in any case: MNLI, SST-2 ...")
+    parser.add_argument("--example_index", type=int, default=128, help="the example's number in --tokens_file")
+    parser.add_argument("--att_file", help="its attention, for the hover: att_score_zero_base_exp{N}.json")
+    parser.add_argument("--threshold", type=float, default=0.4, help="share of a layer's maximum that an edge needs")
+    parser.add_argument("--algorithm", choices=("paper", "reference"), default="paper", help="whose rules")
+    parser.add_argument("--output", type=Path, help="path of the results without ending; tree_exp{N} by default")
+    parser.add_argument("--show", action="store_true", help="open the page in the browser")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Read, grow, write, print."""
+    args = arguments()
+    output = args.output or Path(f"tree_exp{args.example_index}")
+    names = task(args.task_name).label_names
+    explanation = read_explanation(args.attr_file, args.tokens_file, args.example_index, args.att_file, names)
+    tree = attribution_tree(explanation, args.threshold, args.algorithm)
+    figure = plot_tree(tree, explanation)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    pages = [Path(f"{output}{ending}") for ending in (".html", ".txt", ".graphml")]
+    write_html(figure, pages[0])
+    for page in pages[1:]:
+        save_tree(tree, page)
+    print(tree_text(tree))
+    print(f"wrote {', '.join(map(str, pages))}")
+    if args.show:
+        webbrowser.open(pages[0].resolve().as_uri())
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (OSError, TypeError, ValueError) as error:
+        print(f"{Path(__file__).name}: error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,65 @@
+"""A fine-tuned sequence classifier and its tokenizer, as the published code's flags name them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+from captum_attattr.tasks import Task
+
+
+def load_classifier(bert_model: str, model_file: str | None, task: Task, do_lower_case: bool) -> tuple[Any, Any]:
+    """Load a classifier for a task.
+
+    Args:
+        bert_model: a folder or hub name: architecture, tokenizer and, unless `model_file` is given, weights.
+        model_file: a file of weights (`.bin`, `.pt`: a state dict; `.safetensors`), or a folder that
+            transformers loads.
+        task: says how many classes there are and what they are called.
+        do_lower_case: lower-case; else as the tokenizer's own setting says.
+
+    Returns:
+        The model, in evaluation mode, and its tokenizer.
+
+    Raises:
+        OSError: no such model or file.
+        ValueError: weights that do not fit the model; the message names some of them.
+    """
+    if Path(bert_model).is_file():
+        raise ValueError(f"{bert_model!r} is a file; a folder or a hub name is needed, and weights as model_file")
+    names = task.label_names or ("score",)
+    labels = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+    tokenizer = AutoTokenizer.from_pretrained(bert_model, **({"do_lower_case": True} if do_lower_case else {}))
+    if model_file is None or os.path.isdir(model_file):
+        model = AutoModelForSequenceClassification.from_pretrained(model_file or bert_model, **labels)
+    else:
+        config = AutoConfig.from_pretrained(bert_model, **labels)
+        model = AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-untyped-call]
+        _load_weights(model, model_file)
+    return model.eval(), tokenizer
+
+
+def _load_weights(model: Any, file: str) -> None:
+    if not Path(file).is_file():
+        raise FileNotFoundError(f"no file of weights {file!r}")
+    try:
+        safe = file.endswith(".safetensors")
+        weights = load_file(file) if safe else torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling fails in many ways
+        raise ValueError(f"{file!r} is no file of weights ({type(error).__name__})") from error
+    # Layer norms were gamma and beta in the years of the published code.
+    named = {key.replace(".gamma", ".weight").replace(".beta", ".bias"): value for key, value in weights.items()}
+    own = model.state_dict()
+    missing = sorted(own.keys() - named.keys())
+    unknown = sorted(key for key in named.keys() - own.keys() if not key.endswith("position_ids"))
+    sizes = [key for key in own.keys() & named.keys() if own[key].shape != named[key].shape]
+    for what, keys in (("lacks", missing), ("has the unknown", unknown), ("has other sizes of", sorted(sizes))):
+        if keys:
+            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+            raise ValueError(f"{file!r} does not fit the model: it {what} {', '.join(keys[:3])}{more}")
+    model.load_state_dict({key: named[key] for key in own})

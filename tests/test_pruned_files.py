@@ -1,0 +1,224 @@
+"""Pruned models saved and loaded: transformers' own files, and what is refused."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import Tensor, nn
+from toy import HEADS, LAYERS, bert_config, sentences, tiny_bert, tiny_llama
+
+from captum_attattr import load_pruned, mask_heads, prune_heads, save_pruned
+
+ALL = [0, 1, 2, 3]
+GONE = {0: [0, 1], 1: ALL}
+RECORD = {"encoder.0": [0, 1], "encoder.1": ALL}
+
+
+@torch.no_grad()
+def logits(model: nn.Module) -> Tensor:
+    return model(sentences()).logits
+
+
+def saved(path: Path, model: Any = None) -> Path:
+    """The folder of a pruned model."""
+    model = model or tiny_bert()
+    prune_heads(model, GONE)
+    return save_pruned(model, path)
+
+
+def rewrite(folder: Path, **entries: Any) -> None:
+    """Change entries of a folder's config."""
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+
+
+# ------------------------------------------------------------------------------------------- there and back
+
+
+@pytest.mark.parametrize("size", ["5GB", "4KB"])
+def test_record_weights_and_class_come_back(size: str, tmp_path: Path) -> None:
+    model = tiny_bert()
+    prune_heads(model, GONE)
+    assert save_pruned(model, str(tmp_path / "a" / "b"), max_shard_size=size) == tmp_path / "a" / "b"
+    assert (len(list(tmp_path.glob("a/b/*.safetensors"))) > 1) == (size == "4KB")
+    loaded = load_pruned(str(tmp_path / "a" / "b"))
+    assert type(loaded) is transformers.BertForSequenceClassification
+    assert loaded.config.pruned_heads == RECORD
+    assert loaded.state_dict().keys() == model.state_dict().keys()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+    assert torch.equal(logits(loaded), logits(model))
+
+
+def test_loaded_model_is_pruned_and_saved_again(tmp_path: Path) -> None:
+    loaded = load_pruned(saved(tmp_path / "one"))
+    with mask_heads(loaded, {0: [3], 2: [1]}):
+        masked = logits(loaded)
+    prune_heads(loaded, {0: [1, 3], 2: [1]})
+    torch.testing.assert_close(logits(loaded), masked, rtol=1e-5, atol=1e-5)
+    again = load_pruned(save_pruned(loaded, tmp_path / "two"))
+    assert torch.equal(logits(again), logits(loaded))
+    assert again.config.pruned_heads == {"encoder.0": [0, 1, 3], "encoder.1": ALL, "encoder.2": [1]}
+
+
+def test_options_are_those_of_from_pretrained(tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    half = load_pruned(folder, dtype=torch.bfloat16, attn_implementation="eager")
+    assert {parameter.dtype for parameter in half.parameters()} == {torch.bfloat16}
+    assert half.config._attn_implementation == "eager"
+    model, info = load_pruned(folder, output_loading_info=True, local_files_only=False)
+    assert type(model) is transformers.BertForSequenceClassification
+    assert not any(info.values())
+    assert load_pruned(folder, output_attentions=True).config.output_attentions
+
+
+def test_model_that_lost_no_head_is_loaded_plainly(tmp_path: Path) -> None:
+    model = tiny_bert()
+    loaded = load_pruned(save_pruned(model, tmp_path))
+    assert "pruned_heads" not in json.loads((tmp_path / "config.json").read_text())
+    assert torch.equal(logits(loaded), logits(model))
+    assert torch.equal(logits(transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path)), logits(model))
+
+
+def test_transformers_alone_does_not_load_it_silently(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError):
+        transformers.AutoModelForSequenceClassification.from_pretrained(saved(tmp_path))
+
+
+def test_tied_embeddings_stay_tied(tmp_path: Path) -> None:
+    for number, kind in enumerate([transformers.BertForMaskedLM, transformers.BertForPreTraining]):
+        model = kind(bert_config()).eval()
+        loaded: Any = load_pruned(saved(tmp_path / str(number), model))
+        assert loaded.cls.predictions.decoder.weight is loaded.get_input_embeddings().weight
+        assert type(loaded) is kind
+        with torch.no_grad():
+            for ours, theirs in zip(loaded(sentences()).values(), model(sentences()).values(), strict=True):
+                assert torch.equal(ours, theirs)
+
+
+def test_generation_settings_survive(tmp_path: Path) -> None:
+    model = tiny_llama(initializer_range=0.3)
+    model.generation_config.max_new_tokens = 5
+    model.generation_config.repetition_penalty = 1.5
+    loaded: Any = load_pruned(saved(tmp_path, model))
+    assert loaded.can_generate()
+    assert loaded.generation_config.repetition_penalty == 1.5
+    ids = sentences(2, 4)
+    wanted = model.generate(ids, attention_mask=torch.ones_like(ids))
+    assert torch.equal(loaded.generate(ids, attention_mask=torch.ones_like(ids)), wanted)
+    assert wanted.shape[1] <= 9
+
+
+def test_models_of_one_config_keep_their_records_apart(tmp_path: Path) -> None:
+    config = bert_config()
+    first, second, third = (transformers.BertForSequenceClassification(config).eval() for _ in range(3))
+    prune_heads(first, {0: [1]})
+    prune_heads(second, {0: [2]})
+    for number, model in ((1, first), (2, second)):
+        loaded = load_pruned(save_pruned(model, tmp_path / str(number)))
+        assert loaded.config.pruned_heads == {"encoder.0": [number]}
+        assert torch.equal(logits(loaded), logits(model))
+    assert torch.equal(logits(load_pruned(save_pruned(third, tmp_path / "3"))), logits(third))
+
+
+def test_models_beside_one_another_are_recorded_apart(tmp_path: Path) -> None:
+    """One without attention comes first."""
+    small = transformers.ResNetConfig(embedding_size=4, hidden_sizes=[4], depths=[1], layer_type="basic")
+    both = nn.ModuleList([transformers.ResNetModel(small), tiny_bert(seed=0), tiny_bert(seed=1)])
+    prune_heads(both, {0: [1], LAYERS + 2: ALL})
+    for number, record in ((1, {"encoder.0": [1]}), (2, {"encoder.2": ALL})):
+        model: Any = both[number]
+        assert model.config.pruned_heads == record
+        assert torch.equal(logits(load_pruned(save_pruned(model, tmp_path / str(number)))), logits(model))
+    assert not hasattr(both[0].config, "pruned_heads")
+
+
+def test_part_of_a_model_is_recorded_too(tmp_path: Path) -> None:
+    model = tiny_bert()
+    prune_heads(model.bert, GONE)
+    assert torch.equal(logits(load_pruned(save_pruned(model, tmp_path / "whole"))), logits(model))
+    bare: Any = load_pruned(save_pruned(model.bert, tmp_path / "bare"))
+    assert type(bare) is transformers.BertModel
+    with torch.no_grad():
+        assert torch.equal(bare(sentences())[0], model.bert(sentences())[0])
+
+
+# ------------------------------------------------------------------------------------------- what is refused
+
+
+def test_code_of_the_folder_never_runs(tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    wanted = logits(load_pruned(folder))
+    mark = folder / "it_ran"
+    for name in ("theirs.py", "custom_generate/generate.py"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(f"open({str(mark)!r}, 'w').close()\n")
+    rewrite(folder, auto_map={"AutoConfig": "theirs.Config", "AutoModelForSequenceClassification": "theirs.Model"})
+    assert torch.equal(logits(load_pruned(folder)), wanted)
+    with pytest.raises(ValueError, match="trust_remote_code=True: load_pruned never runs a folder's own code"):
+        load_pruned(folder, trust_remote_code=True)
+    rewrite(folder, model_type="theirs")
+    with pytest.raises(ValueError, match="custom code"):
+        load_pruned(folder)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("names", [["os"], ["__version__"], ["BertConfig"], ["AutoModel"], ["TheirBert"], [], None])
+def test_unknown_architecture_is_named(names: Any, tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    rewrite(folder, architectures=names)
+    with pytest.raises(ValueError, match=re.escape(f"names {names or []} as its architecture")):
+        load_pruned(folder)
+
+
+RECORDS: dict[str, tuple[Any, str]] = {
+    "layer": ({"encoder.9": [1]}, r"name \['encoder.9'\]; the model has \['encoder.0', 'encoder.1', 'encoder.2'\]"),
+    "kind": ({"decoder.0": [1]}, r"name \['decoder.0'\]; the model has"),
+    "old form": ({"0": [1]}, r"name \['0'\]; the model has \['encoder.0'"),
+    "head": ({"encoder.0": [HEADS]}, "head 4 of layer .* is out of range: the layer has heads 0 to 3"),
+    "list": ([1], r"pruned_heads must be {'encoder.0': \[heads\]}, got \[1\]"),
+    "number": ({"encoder.0": 1}, r"pruned_heads must be .*, got {'encoder.0': 1}"),
+    "text": ({"encoder.0": ["a"]}, r"pruned_heads must be .*, got {'encoder.0': \['a'\]}"),
+}
+
+
+@pytest.mark.parametrize(("record", "message"), RECORDS.values(), ids=RECORDS)
+def test_record_that_the_model_cannot_have_is_refused(record: Any, message: str, tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    rewrite(folder, pruned_heads=record)
+    with pytest.raises(ValueError, match=message):
+        load_pruned(folder)
+
+
+@pytest.mark.parametrize("record", [{}, {"encoder.0": [0]}, RECORD | {"encoder.2": [0]}], ids=str)
+def test_record_that_the_weights_do_not_have_is_refused(record: Any, tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    rewrite(folder, pruned_heads=record)
+    with pytest.raises(RuntimeError):
+        load_pruned(folder)
+
+
+@pytest.mark.parametrize("make", ["nothing", "empty", "file"])
+def test_folder_without_a_model_is_named(make: str, tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    if make == "empty":
+        path.mkdir()
+    elif make == "file":
+        path.write_text("x")
+    with pytest.raises(FileNotFoundError, match=f"no pruned model in '{path}': it has no config.json"):
+        load_pruned(path)
+
+
+def test_only_models_of_transformers_are_saved_to_folders(tmp_path: Path) -> None:
+    bare: Any = nn.Linear(2, 2)
+    with pytest.raises(TypeError, match="model must be a transformers model, got Linear"):
+        save_pruned(bare, tmp_path / "model")
+    file = tmp_path / "file"
+    file.write_text("x")
+    with pytest.raises(ValueError, match=f"path must be a folder, but '{file}' is a file"):
+        save_pruned(tiny_bert(), file)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -1,0 +1,195 @@
+"""The two pruning scripts through the command line: the published files, their numbers, and plain refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import head_pruning
+import prune_head_with_taylor
+import pytest
+import torch
+from classifier import load_classifier
+from toy import VOCAB, WORDS, tiny_bert
+from transformers import BertForSequenceClassification
+
+from captum_attattr import HeadImportance, head_importance, pruning_curve
+from captum_attattr.tasks import task
+
+ROOT = Path(__file__).parents[1]
+REFERENCE = ROOT.parent / "shared/data/reference"
+LABELS = ("contradiction", "entailment", "neutral")
+COLUMNS = ("index", *("x1", "x2", "x3", "x4", "x5", "x6", "x7"), "sentence1", "sentence2", "label1", "gold_label")
+ROWS = 9
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny BERT and MNLI-shaped rows."""
+    folder = tmp_path_factory.mktemp("mnli")
+    model = tiny_bert(seed=1)
+    model.save_pretrained(folder / "model")
+    torch.save(model.state_dict(), folder / "model.bin")
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    (folder / "model/vocab.txt").write_text("\n".join([*special, *WORDS][:VOCAB]) + "\n")
+    (folder / "model/tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    rows = ["\t".join(COLUMNS)]
+    for i in range(ROWS):
+        first, second = " ".join(WORDS[i : i + 2 + i % 3]), " ".join(WORDS[-1 - i % 4 :])
+        rows.append("\t".join([str(i), *"xxxxxxx", first, second, "n", LABELS[i % 3]]))
+    (folder / "data").mkdir()
+    (folder / "data/dev_matched.tsv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def run(script: str, *flags: Any, processes: int = 1) -> subprocess.CompletedProcess[str]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [sys.executable, *(launcher if processes > 1 else []), str(ROOT / "examples" / script), *map(str, flags)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+
+
+def flags(folder: Path, output: Path, **changes: Any) -> list[Any]:
+    given = {
+        "task_name": "MNLI",
+        "data_dir": folder / "data",
+        "bert_model": folder / "model",
+        "model_file": folder / "model.bin",
+        "output_dir": output,
+        "num_examples": 4,
+    }
+    given |= changes
+    return [part for name, value in given.items() for part in (f"--{name}", value) if value is not None]
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def expected(folder: Path, method: str, **options: Any) -> tuple[HeadImportance, Any]:
+    """What the library gives for the same rows."""
+    from transformers import AutoTokenizer
+
+    model = BertForSequenceClassification.from_pretrained(folder / "model").eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    rows = task("mnli").read(folder / "data", "dev")
+    texts, labels = [row.text for row in rows], [row.label for row in rows]
+    found = head_importance(model, tokenizer, texts[:4], labels[:4], method, progress=False, **options)
+    return found, pruning_curve(model, tokenizer, texts, labels, found, progress=False)
+
+
+def test_attribution_script_writes_the_published_files(folder, tmp_path):
+    done = run("prune_head_with_attr.py", *flags(folder, tmp_path / "out"), "--structural")
+    assert done.returncode == 0, done.stderr
+    importance, curve = expected(folder, "attattr", n_steps=20, rule="riemann_left")
+    sums = read(tmp_path / "out/head_importance_attr.json")
+    assert sums == pytest.approx((importance.scores * 4).flatten().tolist(), rel=1e-5)
+    assert read(tmp_path / "out/prune_result_attr.json") == curve.metric
+    assert (tmp_path / "out/head_importance_attr.json").read_text().startswith("[\n  ")  # indented as published
+    assert "4 of them in the ranking too" in done.stdout
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".json", ".html", ".safetensors"}
+
+
+def test_taylor_script_writes_a_list_for_each_layer(folder, tmp_path):
+    done = run("prune_head_with_taylor.py", *flags(folder, tmp_path), "--evaluation_rows", "4:")
+    assert done.returncode == 0, done.stderr
+    importance, _ = expected(folder, "taylor_logits")
+    torch.testing.assert_close(
+        torch.tensor(read(tmp_path / "head_importance_taylor.json"), dtype=torch.double), importance.scores
+    )
+    assert len(read(tmp_path / "prune_result_taylor.json")) == 11
+    assert f"on dev rows 4 to {ROWS - 1}, 0 of them in the ranking too" in done.stdout
+
+
+def test_published_takes_the_papers_definitions(folder, tmp_path):
+    for script, kind in (("prune_head_with_attr.py", "attr"), ("prune_head_with_taylor.py", "taylor")):
+        done = run(script, *flags(folder, tmp_path, model_file=folder / "model"), "--published", "--quiet")
+        assert done.returncode == 0, done.stderr
+        options = {"n_steps": 20, "rule": "riemann_right"} if kind == "attr" else {}
+        importance, _ = expected(folder, "attattr" if kind == "attr" else "taylor", **options)
+        stored = HeadImportance.load(tmp_path / f"head_importance_{kind}.safetensors")
+        torch.testing.assert_close(stored.scores, importance.scores, rtol=1e-5, atol=1e-8)
+
+
+def test_two_processes_resume_and_write_what_one_writes(folder, tmp_path):
+    one = run("prune_head_with_taylor.py", *flags(folder, tmp_path / "one", eval_batch_size=2))
+    given = [*flags(folder, tmp_path / "two", eval_batch_size=2), "--resume"]
+    two = run("prune_head_with_taylor.py", *given, processes=2)
+    assert (one.returncode, two.returncode) == (0, 0), two.stderr
+    assert (tmp_path / "two/head_importance_taylor.jsonl.rank1").is_file()
+    files = "head_importance_taylor.json", "prune_result_taylor.json"
+    single, shared = ([read(tmp_path / name / file) for file in files] for name in ("one", "two"))
+    torch.testing.assert_close(torch.tensor(shared[0]), torch.tensor(single[0]), rtol=0, atol=1e-6)
+    assert shared[1] == single[1]
+    again = run("prune_head_with_taylor.py", *given)
+    assert again.returncode == 0, again.stderr
+    assert [read(tmp_path / "two" / file) for file in files] == shared
+
+
+MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
+    "task": ({"task_name": "MNIST"}, "MNIST"),
+    "data": ({"data_dir": "nowhere"}, "nowhere"),
+    "model": ({"bert_model": "nowhere"}, "nowhere"),
+    "weights": ({"model_file": "nowhere.bin"}, "no file of weights 'nowhere.bin'"),
+    "junk": ({"model_file": __file__}, "is no file of weights"),
+    "rows": ({"evaluation_rows": "99:"}, f"--evaluation_rows '99:' holds no row; the file has {ROWS}"),
+    "range": ({"evaluation_rows": "all of them"}, "must be START:END"),
+    "number": ({"num_examples": 0}, "--num_examples is 0; it must be 1 or more"),
+    "length": ({"max_seq_length": 2}, "must be True, False or a number of 3 or more tokens"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistake_is_one_line_and_status_2(folder, tmp_path, capsys, name):
+    changes, message = MISTAKES[name]
+    line = [str(part) for part in flags(folder, tmp_path / "out", **changes)]
+    with pytest.raises(SystemExit) as end:
+        head_pruning.run(line, "taylor", "", prune_head_with_taylor.method)
+    assert end.value.code == 2
+    (said,) = capsys.readouterr().err.strip().splitlines()
+    assert ": error: " in said
+    assert message in said
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_mistake_ends_the_program_without_a_traceback(folder, tmp_path):
+    done = run("prune_head_with_taylor.py", *flags(folder, tmp_path, task_name="MNIST"))
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("prune_head_with_taylor.py: error: ")
+
+
+def test_weights_of_another_model_are_refused_by_key(folder, tmp_path):
+    torch.save({"bert.pooler.dense.weight": torch.zeros(3, 3)}, tmp_path / "other.bin")
+    with pytest.raises(ValueError, match=r"does not fit the model: it lacks bert\.embeddings"):
+        load_classifier(str(folder / "model"), str(tmp_path / "other.bin"), task("mnli"), False)
+
+
+def test_weights_with_the_names_of_old_are_taken(folder, tmp_path):
+    weights = torch.load(folder / "model.bin", weights_only=True)
+    renamed = {
+        key.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): value + 1
+        for key, value in weights.items()
+    }
+    torch.save(renamed, tmp_path / "old.bin")
+    model, _ = load_classifier(str(folder / "model"), str(tmp_path / "old.bin"), task("mnli"), False)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, weights[key] + 1), key
+
+
+@pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"the published code's output is not at hand: no {REFERENCE}")
+def test_published_commands_give_the_published_files(tmp_path):
+    model = REFERENCE / "tiny-base"
+    given = {"bert_model": model, "model_file": model / "pytorch_model.bin", "num_examples": 12}
+    given |= {"task_name": "mnli", "data_dir": REFERENCE / "mnli", "output_dir": tmp_path}
+    line = [part for name, value in given.items() for part in (f"--{name}", value)]
+    for script, kind in (("prune_head_with_attr.py", "attr"), ("prune_head_with_taylor.py", "taylor")):
+        done = run(script, *line, "--quiet")
+        assert done.returncode == 0, done.stderr
+        found, published = (read(place / f"head_importance_{kind}.json") for place in (tmp_path, REFERENCE / "out"))
+        torch.testing.assert_close(torch.tensor(found), torch.tensor(published), rtol=1e-4, atol=0)
+        assert read(tmp_path / f"prune_result_{kind}.json") == read(REFERENCE / f"out/prune_result_{kind}.json")

@@ -1,0 +1,265 @@
+"""Runs over a data set: interrupted, torn, of another run, shared among processes; always the same numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from toy import tiny_bert, tiny_tokenizer
+from transformers import BertForSequenceClassification
+
+from captum_attattr import HeadImportance, head_importance, pruning_curve
+from captum_attattr.runs import model_digest, run_batches, text_digests
+
+BATCHES = [[4, 0], [2], [1, 3]]
+ABOUT = {"method": "square", "size": 2}
+
+
+def square(places: list[int]) -> Tensor:
+    return torch.tensor([[place**2, place / 3] for place in places], dtype=torch.double)
+
+
+def run(path: Path | None = None, work: Any = square, about: Any = ABOUT) -> Tensor:
+    return run_batches(BATCHES, work, about, resume=path, progress=False)
+
+
+def test_values_come_in_the_order_of_the_examples():
+    assert torch.equal(run(), square([0, 1, 2, 3, 4]))
+
+
+@pytest.mark.parametrize("broken", [0, 1, 2])
+def test_interrupted_run_does_the_rest_and_ends_the_same(tmp_path, broken):
+    path, done = tmp_path / "run.jsonl", []
+
+    def breaks(places: list[int]) -> Tensor:
+        if places == BATCHES[broken]:
+            raise KeyboardInterrupt
+        done.append(places)
+        return square(places)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(path, breaks)
+    assert done == BATCHES[:broken]
+
+    def rest(places: list[int]) -> Tensor:
+        assert places not in done
+        return square(places)
+
+    assert torch.equal(run(path, rest), run())
+    assert torch.equal(run(path, lambda _: pytest.fail("all is done")), run())
+
+
+@pytest.mark.parametrize("end", [0.2, 0.7, 1.0])
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_torn_last_line_is_named_and_done_again_and_nothing_else_is(tmp_path, number, end):
+    path = tmp_path / "run.jsonl"
+    run(path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    whole = lines[number - 1].rstrip(b"\n")  # all that is missing may be the line's end
+    path.write_bytes(b"".join(lines[: number - 1]) + whole[: max(1, int(end * len(whole)))])
+    again: list[list[int]] = []
+
+    def work(places: list[int]) -> Tensor:
+        again.append(places)
+        return square(places)
+
+    with pytest.warns(UserWarning, match=rf"the last line \({number}\) of .*run.jsonl' is torn"):
+        assert torch.equal(run(path, work), run())
+    assert again == BATCHES[max(0, number - 2) :]
+    assert [json.loads(line) for line in path.read_bytes().splitlines()] == [json.loads(line) for line in lines]
+    assert path.read_bytes() == b"".join(lines)
+
+
+def test_line_torn_in_the_middle_is_an_error_that_names_it(tmp_path):
+    path = tmp_path / "run.jsonl"
+    run(path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:2], lines[2][:9] + b"\n", lines[3]]))
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"run.jsonl' is damaged at line 3"):
+        run(path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"a": 1}\n', "is no file of a run"),
+        (b'{"captum_attattr run": 1, "method": "cube", "size": 2}\n', "method 'cube' there, 'square' now"),
+        (b'{"captum_attattr run": 9, "method": "square", "size": 2}\n', "captum_attattr run 9 there, 1 now"),
+    ],
+)
+def test_file_of_another_run_is_refused_and_kept(tmp_path, content, message):
+    path = tmp_path / "run.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        run(path, lambda _: pytest.fail("nothing is to be done"))
+    assert path.read_bytes() == content
+
+
+def test_batch_that_the_run_does_not_have_is_refused(tmp_path):
+    path = tmp_path / "run.jsonl"
+    run(path)
+    with path.open("ab") as file:
+        file.write(b'{"batch": 7, "values": []}\n')
+    with pytest.raises(ValueError, match="line 5 is no batch of this run"):
+        run(path)
+
+
+def test_place_that_is_no_file_is_refused(tmp_path):
+    for path in (tmp_path, tmp_path / "nowhere" / "run.jsonl"):
+        with pytest.raises(ValueError, match="resume must be a file in a directory that exists"):
+            run(path)
+
+
+def test_digest_tells_models_apart():
+    model = tiny_bert()
+    before = model_digest(model)
+    assert before == model_digest(tiny_bert())
+    with torch.no_grad():
+        model.classifier.bias[1] += 1e-6
+    assert model_digest(model) != before
+    assert model_digest(nn.Sequential(tiny_bert())) != before
+
+
+def test_digests_tell_texts_and_pairs_apart():
+    one, two, three = text_digests(["a b", ("a", "b"), "a b "])
+    assert len({one, two, three}) == 3
+
+
+# ------------------------------------------------------------------------------- head importance, resumed
+
+TEXTS = [" ".join("abcdefghij"[: 1 + i % 10]) + (" good" if i % 3 else " bad") for i in range(30)]
+GOLD = [i % 3 for i in range(30)]
+
+
+def importance(**options: Any) -> HeadImportance:
+    return head_importance(
+        tiny_bert(seed=1), tiny_tokenizer(), TEXTS, GOLD, progress=False, **{"batch_size": 2} | options
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"method": "attention"}, "method 'attattr' there, 'attention' now"),
+        ({"target": "predicted"}, "options"),
+        ({"batch_size": 3}, "batch_size 2 there, 3 now"),
+    ],
+)
+def test_importance_of_another_method_does_not_continue(tmp_path, changes, difference):
+    path = tmp_path / "scores.jsonl"
+    importance(resume=path)
+    with pytest.raises(ValueError, match=f"belongs to another run and is not continued.*{difference}"):
+        importance(resume=path, **changes)
+
+
+def test_one_file_serves_every_reduction_of_the_maps(tmp_path, monkeypatch):
+    path = tmp_path / "scores.jsonl"
+    expected = importance(reduce="sum", absolute=True)
+    importance(resume=path)
+    monkeypatch.setattr(BertForSequenceClassification, "forward", lambda *_, **__: pytest.fail("all is done"))
+    found = importance(resume=path, reduce="sum", absolute=True)
+    assert torch.equal(found.scores, expected.scores)
+
+
+@pytest.mark.parametrize("what", ["model", "data", "labels"])
+def test_importance_of_another_model_or_data_does_not_continue(tmp_path, what):
+    path = tmp_path / "scores.jsonl"
+    options: dict[str, Any] = {"method": "taylor", "progress": False, "resume": path}
+    head_importance(tiny_bert(seed=1), tiny_tokenizer(), TEXTS, GOLD, **options)
+    model = tiny_bert(seed=2 if what == "model" else 1)
+    texts = [*TEXTS[1:], "z"] if what == "data" else TEXTS
+    labels = [*GOLD[1:], 0] if what == "labels" else GOLD
+    with pytest.raises(ValueError, match="model" if what == "model" else "data"):
+        head_importance(model, tiny_tokenizer(), texts, labels, **options)
+
+
+def test_curve_of_another_importance_does_not_continue(tmp_path):
+    path = tmp_path / "curve.jsonl"
+    model, options = tiny_bert(seed=1), {"steps": 3, "resume": path, "progress": False}
+    one, other = (importance(method="random", seed=seed) for seed in (0, 1))
+    first = pruning_curve(model, tiny_tokenizer(), TEXTS, GOLD, one, **options)
+    assert pruning_curve(model, tiny_tokenizer(), TEXTS, GOLD, one, **options) == first
+    with pytest.raises(ValueError, match="another run"):
+        pruning_curve(model, tiny_tokenizer(), TEXTS, GOLD, other, **options)
+
+
+SCRIPT = """
+import sys, time
+import torch, torch.distributed
+torch.set_num_threads(1)
+sys.path.insert(0, {tests!r})
+from captum_attattr import head_methods
+import test_runs
+if {processes} > 1:
+    torch.distributed.init_process_group("gloo")
+path, out = sys.argv[1:3]
+slow = head_methods.attattr_scores
+if {wait}:
+    method = head_methods.METHODS["attattr"]
+    def waiting(batch, options):
+        time.sleep({wait})
+        return slow(batch, options)
+    head_methods.METHODS["attattr"] = head_methods.Method(waiting, method.options)
+found = test_runs.importance(resume=path or None)
+from captum_attattr.runs import is_main_process
+if is_main_process():
+    found.save(out)
+"""
+
+
+def script(tmp_path: Path, wait: float = 0, processes: int = 1) -> list[str]:
+    file = tmp_path / "script.py"
+    file.write_text(SCRIPT.format(tests=str(Path(__file__).parent), wait=wait, processes=processes))
+    return [str(file)]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def test_killed_run_started_again_gives_the_same_bits(tmp_path):
+    path, out = tmp_path / "scores.jsonl", tmp_path / "importance.safetensors"
+    command = [sys.executable, *script(tmp_path, wait=0.05), str(path), str(out)]
+    for lines in (3, 8):
+        process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while not path.exists() or path.read_bytes().count(b"\n") < lines:
+            assert process.poll() is None, "the run ended before it was killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not out.exists()
+    assert 8 <= path.read_bytes().count(b"\n") < 16
+    done = importance(resume=path)
+    torch.testing.assert_close(done.scores, importance().scores, rtol=0, atol=0)
+    torch.testing.assert_close(done.stderr, importance().stderr, rtol=0, atol=0)
+
+
+def test_two_processes_give_what_one_gives_and_one_finishes_what_two_began(tmp_path):
+    path, out = tmp_path / "scores.jsonl", tmp_path / "importance.safetensors"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    command = [*torchrun, *script(tmp_path, processes=2), str(path), str(out)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    torch.testing.assert_close(HeadImportance.load(out).scores, importance().scores, rtol=0, atol=1e-6)
+    parts = [path, path.with_name(path.name + ".rank1")]
+    counts = [part.read_bytes().count(b"\n") - 1 for part in parts]
+    assert sum(counts) == 15
+    assert min(counts) > 0
+    # The first process's file loses half: the other's batches are still used.
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:4]))
+    torch.testing.assert_close(importance(resume=path).scores, importance().scores, rtol=0, atol=1e-6)
+    assert path.read_bytes().count(b"\n") - 1 == counts[0]
