@@ -57,13 +57,14 @@ def main() -> None:
         file = args.output / f"{method}.jsonl"  # which serves both reductions of attattr
         importances.append(head_importance(model, tokenizer, texts, labels, method, resume=file, **options))
     rows = [row.text for row in evaluation], [row.label for row in evaluation]
-    compared = compare_pruning(model, tokenizer, *rows, importances, metric=what.metric)
+    compared = compare_pruning(model, tokenizer, *rows, importances, metric=what.metric, resume=args.output / "curves")
     compared.save(args.output / "curves.json")
     by_name = {each.name: each for each in importances}
     write_html(plot_heads(by_name), args.output / "heads.html")
     write_html(plot_pruning_curve(compared), args.output / "curves.html")
     write_html(plot_correlation(importances[1], importances[-1]), args.output / "correlation.html")
-    effect = effectiveness_analysis(model, tokenizer, *(part[:200] for part in rows), target="predicted")
+    few = tuple(part[:200] for part in rows)
+    effect = effectiveness_analysis(model, tokenizer, *few, target="predicted", resume=args.output / "effect.jsonl")
     effect.save(args.output / "effectiveness.json")
     write_html(plot_effectiveness(effect), args.output / "effectiveness.html")
 

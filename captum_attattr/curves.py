@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -348,6 +349,7 @@ def compare_pruning(
     metric: Metric | None = None,
     batch_size: int = 32,
     truncate: bool | int = False,
+    resume: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> PruningComparison:
     """Pruning curves of several rankings, and of random ones, on the same evaluation rows.
@@ -360,6 +362,7 @@ def compare_pruning(
         orders: "least", "most" or both.
         random_seeds: how many random rankings.
         structural: measure parameters and latency too, with the least important heads going first.
+        resume: a folder, made if it is missing, with a file for each curve that is continued as in `pruning_curve`.
 
     Returns:
         The curves.
@@ -371,8 +374,14 @@ def compare_pruning(
         raise ValueError("importances is empty: give at least one result of head_importance")
     options: dict[str, Any] = {"metric": metric, "batch_size": batch_size, "truncate": truncate, "progress": progress}
 
+    folder = Path(resume) if resume is not None else None
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+
     def curve(importance: HeadImportance, order: str, cut: bool) -> PruningCurve:
-        return pruning_curve(model, tokenizer, examples, labels, importance, steps, order, structural=cut, **options)
+        name = re.sub(r"\W+", "_", f"{importance.name} {order}")
+        own = {**options, "structural": cut, "resume": folder / f"curve_{name}.jsonl" if folder else None}
+        return pruning_curve(model, tokenizer, examples, labels, importance, steps, order, **own)
 
     curves = [curve(each, order, structural and order == "least") for order in orders for each in importances]
     seeds = [

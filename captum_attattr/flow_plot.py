@@ -164,6 +164,8 @@ def _chosen(flow: _Flow, edges: _Edges, view: _View) -> _Edges:
 
 def _cut(edges: _Edges, share: float, most: int, sign: str) -> int:
     """How many edges carry `share` of the positive (or else negative) attribution of `edges`, at most `most`."""
+    if share == 1:  # those of the other sign too
+        return min(most, len(edges.score))
     counts = edges.score < 0 if sign == "negative" or not (edges.score > 0).any() else edges.score > 0
     mass = np.cumsum(np.where(counts, np.abs(edges.score), 0), dtype=np.float64)
     return min(int(np.searchsorted(mass, share * mass[-1] * (1 - 1e-9))) + 1, most, len(edges.score))
@@ -256,12 +258,12 @@ def _quantised(by_head: _Floats) -> dict[str, Any]:
     """Every head's scores in 12 bits each: the sign, and the logarithm of |score| in steps of 0.8 %.
 
     The bits go as one byte with the upper eight and as half a byte with the lower four. A level k above 0
-    stands for scale * exp(-step * (levels - k)); what is smaller than 8e-8 of the largest score becomes 0.
+    stands for scale * exp(-step * (levels - k)); what is smaller than 8e-8 of the largest score becomes that.
     """
     scale = float(np.abs(by_head).max())
     with np.errstate(divide="ignore"):
         levels = _LEVELS + np.log(np.abs(by_head.ravel()) / np.float32(scale)) / np.float32(_STEP)
-    level = np.clip(np.rint(levels), 0, _LEVELS).astype(np.uint16)
+    level = np.where(by_head.ravel() != 0, np.clip(np.rint(levels), 1, _LEVELS), 0).astype(np.uint16)
     code = level | np.where(by_head.ravel() < 0, np.uint16(2048), np.uint16(0))
     low = (code & 15).astype(np.uint8)
     low = np.append(low, np.zeros(len(low) % 2, dtype=np.uint8))
@@ -339,13 +341,13 @@ def plot_flow(
     """Draw all interactions of an explanation, strongest first, up to a cut that a slider moves.
 
     Tokens are columns, and between two lines lies a layer; an edge goes from the key below to the query above.
-    Orange adds to the prediction, blue takes away; blue is dashed, up to 200 edges. Widths have four classes: from
-    1/2, 1/4 and 1/10 of the largest |score| on, and below. In a page of `write_html`, menus choose what is looked
-    at, the slider and the arrow keys move the cut, and every edge that is drawn answers to the mouse. Elsewhere the
-    figure shows its first cut.
+    Orange adds to the prediction, blue takes away; blue is dashed, up to 200 edges and in print. Widths have four
+    classes: from 1/2, 1/4 and 1/10 of the largest |score| on, and below. In a page of `write_html`, menus choose
+    what is looked at, the slider and the arrow keys move the cut, and every edge that is drawn answers to the mouse.
+    Elsewhere the figure shows its first cut.
 
     The scores in the traces, and in the page the sums over heads, are exact (float32). Scores of single heads
-    travel to the page once, in 12 bits each, within 0.4 % of their values; below 8e-8 of the largest they are 0.
+    travel to the page once, in 12 bits each, within 0.4 % of their values, down to 8e-8 of the largest.
 
     Args:
         explanation: its `tokens` (T), `attributions` (L, H, T, T), `special` and `segments` (T,), `target`,
@@ -357,7 +359,7 @@ def plot_flow(
         segment: for pairs of texts, the edges shown at first: "all", within the "first" or the "second" text, or
             "across" from one to the other.
         share: the first cut shows so many edges as carry this share of the positive attribution of what is
-            looked at (of the negative, if that is all there is).
+            looked at (of the negative, if that is all there is); 1 for all edges.
         most: the first cut shows no more edges than these, 3,000 at most.
 
     Returns:
@@ -375,7 +377,7 @@ def plot_flow(
         >>> explanation = explain(*load_demo_model(), ["a gorgeous , witty film"], progress=False)[0]
         >>> figure = plot_flow(explanation, special_tokens=False, most=10)
         >>> figure.layout.annotations[0].text[:18]
-        '10 of 294 edges = '
+        '10 of 252 edges = '
     """
     flow = _checked(explanation)
     view = _view(flow, layer, head, sign, special_tokens, segment)

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from captum_attattr import Explanation, explain, plot_attention, write_html
+from captum_attattr import Explanation, attribution_tree, explain, tree_text, write_report
 
 TEXTS = [
     "Seldom has a movie so closely matched the spirit of a man and his work .",
@@ -65,6 +65,11 @@ def report(explanation: Explanation, top: int) -> None:
     for layer, head, query, key, score in explanation.strongest(top, special=False):
         words = f"{explanation.tokens[query]} <- {explanation.tokens[key]}"
         print(f"  {score:9.3g}  {layer:5d}  {head:4d}  {words}")
+    try:
+        tree = tree_text(attribution_tree(explanation, merge_subwords=True))
+        print("\n".join(f"  {line}" for line in ["attribution tree:", *tree.splitlines()[1:]]))
+    except ValueError as error:  # no interaction between words above the threshold
+        print(f"  no attribution tree: {error}")
     print(
         f"  largest |delta| {float(explanation.delta.abs().max()):.1e}, "
         f"{int(explanation.nodes.sum())} nodes for {len(explanation.nodes)} layers"
@@ -72,7 +77,7 @@ def report(explanation: Explanation, top: int) -> None:
 
 
 def main() -> None:
-    """Explain, print, and write one page and one safetensors file per text."""
+    """Explain, print, and write one report and one safetensors file per text."""
     args = arguments()
     if args.top < 1:
         raise ValueError(f"--top {args.top} is too small: at least 1 is needed")
@@ -86,7 +91,7 @@ def main() -> None:
     for number, explanation in enumerate(explanations, 1):
         report(explanation, args.top)
         explanation.save(args.output / f"explanation_{number}.safetensors")
-        write_html(plot_attention(explanation), args.output / f"explanation_{number}.html")
+        write_report(explanation, args.output / f"explanation_{number}.html")
     print(f"\n{len(texts)} texts in {seconds:.1f} s; pages and safetensors files in {args.output}/")
 
 

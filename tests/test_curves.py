@@ -147,7 +147,7 @@ def test_curve_of_a_pruned_model_goes_over_what_is_left(ranking):
 # --------------------------------------------------------------------------------------------- comparison
 
 
-def test_comparison_holds_every_method_in_both_orders_and_random_ones(model, ranking, tmp_path):
+def test_comparison_holds_every_method_in_both_orders_and_random_ones(model, ranking, tmp_path, monkeypatch):
     other = head_importance(model, tiny_tokenizer(), TEXTS, GOLD, "taylor", progress=False)
     options: dict[str, Any] = {"steps": 4, "random_seeds": 3, "progress": False}
     found = compare_pruning(model, tiny_tokenizer(), TEXTS, GOLD, [ranking, other], **options)
@@ -166,6 +166,23 @@ def test_comparison_holds_every_method_in_both_orders_and_random_ones(model, ran
     table = found.table()
     assert f"{found.curves[0].area:.4f}" in table
     assert f"{np.mean([c.area for c in found.random]):.4f}" in table
+    kept = compare_pruning(
+        model, tiny_tokenizer(), TEXTS, GOLD, [ranking, other], resume=tmp_path / "kept", structural=False, **options
+    )
+    assert len(list((tmp_path / "kept").iterdir())) == 7
+    with monkeypatch.context() as patch:
+        patch.setattr(BertForSequenceClassification, "forward", lambda *_, **__: pytest.fail("all is done"))
+        again = compare_pruning(
+            model,
+            tiny_tokenizer(),
+            TEXTS,
+            GOLD,
+            [ranking, other],
+            resume=tmp_path / "kept",
+            structural=False,
+            **options,
+        )
+    assert again == kept
     assert PruningComparison.load(found.save(tmp_path / "curves.json")) == found
     (tmp_path / "junk.json").write_text('{"curves": [{}], "random": []}')
     with pytest.raises(ResultFileError, match="junk"):

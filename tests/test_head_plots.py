@@ -441,7 +441,11 @@ INF = torch.tensor([[0.0, 1.0], [torch.inf, 0.0]], dtype=torch.float64)
         (lambda: plot_heads(importance(stderr=torch.ones(3))), ValueError, r"shape \(3, 4\) of its scores, not \(3,\)"),
         (lambda: plot_correlation(importance(), 3), TypeError, "both arguments must be a HeadImportance, not int"),
         (lambda: plot_correlation(importance(), importance(2, 4)), ValueError, "importances of different models"),
-        (lambda: plot_correlation(importance(1, 1), importance(1, 1)), ValueError, "1 heads have scores in both"),
+        (
+            lambda: plot_correlation(importance(1, 1), importance(1, 1)),
+            ValueError,
+            "heads with scores in both importances: 1",
+        ),
         (lambda: plot_correlation(importance(), importance(), names="ab"), TypeError, "two strings, not 'ab'"),
         (lambda: plot_correlation(importance(), importance(), names=("a", 2)), TypeError, "not int: 2"),
         (lambda: plot_pruning_curve(3), TypeError, "curves must be a PruningCurve.* not int: 'name' is missing"),

@@ -184,8 +184,9 @@ const ends = (i, [x, dx, y, dy]) => {
   return [x + dx * (place % size), y + dy * level, x + dx * (Math.floor(place / size) % size), y + dy * (level + 1)];
 };
 
-// Those of negative edges come first of each pair; browsers take a second for thousands of dashed lines.
-const isDashed = (trace) => trace % 2 === 0 && count <= dashed;
+// Negative edges come first of each pair. Browsers take a second for thousands of dashed lines; printers may.
+let printing = false;
+const isDashed = (trace) => trace % 2 === 0 && (count <= dashed || printing);
 const paint = () => {
   const scale = scales();
   const parts = paths.map(() => []);
@@ -199,6 +200,12 @@ const paint = () => {
     each.setAttribute("stroke-dasharray", isDashed(place) ? `${3 + 2 * width} ${2 + width}` : "none");
   });
 };
+for (const [name, now] of [["beforeprint", true], ["afterprint", false]]) {
+  addEventListener(name, () => {
+    printing = now;
+    paint();
+  });
+}
 const percent = (part, whole) => Math.round((100 * part) / whole);
 const short = (value, digits) => String(Number(Math.abs(value).toPrecision(digits))).replace("e-", "e−");
 const describe = () => {

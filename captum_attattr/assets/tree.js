@@ -50,12 +50,15 @@ const near = (event) => {
   const { left, top } = plot.getBoundingClientRect();
   const { xaxis, yaxis } = plot._fullLayout;
   const [x, y] = [event.clientX - left - xaxis._offset, event.clientY - top - yaxis._offset];
+  if (y > yaxis._length) {
+    const below = event.clientY - top < plot.offsetHeight; // further down are plotly's buttons
+    return below ? nodes.find((node) => Math.abs(xaxis.p2l(x) - node) < 0.5) : undefined;
+  }
   const { x: columns, y: rows } = plot.data[0];
-  let [best, least] = [null, 16];
+  let [best, least] = [undefined, 16];
   nodes.forEach((node, place) => {
     const off = Math.hypot(xaxis.l2p(columns[place]) - x, yaxis.l2p(rows[place]) - y);
-    const label = y > yaxis._length ? Math.abs(xaxis.l2p(node) - x) : Infinity;
-    if (Math.min(off, label) < least) [best, least] = [node, Math.min(off, label)];
+    if (off < least) [best, least] = [node, off];
   });
   return best;
 };
@@ -65,7 +68,9 @@ addEventListener("pointerup", (event) => {
   if (!pressed || Math.hypot(event.clientX - pressed[0], event.clientY - pressed[1]) > 4) return;
   pressed = null;
   const node = near(event);
-  if (node !== null) choose(node);
+  if (node === undefined) return;
+  plot.focus({ preventScroll: true }); // plotly keeps a click from it, and Esc would not arrive
+  choose(node);
 }, true);
 
 plot.addEventListener("keydown", (event) => {
