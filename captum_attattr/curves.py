@@ -8,9 +8,9 @@ import os
 import re
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from captum_attattr.heads import HeadImportance, Pair, head_importance
 from captum_attattr.metrics import METRICS, score
 from captum_attattr.projections import Heads
 from captum_attattr.pruning import prune_heads
-from captum_attattr.runs import is_main_process, model_digest, run_batches, text_digests
+from captum_attattr.runs import data_digest, is_main_process, run_batches, text_digests
 from captum_attattr.texts import Encoded, Text, TextModel, evaluation_mode
 
 Metric = str | Callable[[list[float], list[float]], float]
@@ -204,8 +204,8 @@ def pruning_curve(
     gone = [[pair for unit in units[:count] for pair in unit] for count in counts]
     name, measure = checked_metric(metric, texts)
     digests = text_digests(item.text for item in items)
-    about: dict[str, Any] = {"curve": importance.name, "order": order, "steps": gone, "model": model_digest(model)}
-    about |= {"batch_size": batch_size, "data": text_digests([[digests, gold.tolist()]])[0]}
+    about = {"curve": importance.name, "order": order, "heads": data_digest(gone)}
+    about |= texts.fingerprint(items, gold, batches)
     with evaluation_mode(model):
         values = _evaluate(texts, items, gold, gone, batches, about, resume, progress)
         cut = _structure(texts, items, gone, batch_size) if structural and is_main_process() else []
@@ -241,6 +241,9 @@ def checked_metric(metric: Metric | None, texts: TextModel) -> tuple[str, Callab
         raise TypeError(f"metric={metric!r} must be one of {', '.join(METRICS)}, or a function")
     if metric not in METRICS:
         raise ValueError(f"metric={metric!r} is unknown; use one of {', '.join(METRICS)}, or a function")
+    if (metric == "pearson") != texts.regression:
+        kind, fits = ("a score", "'pearson'") if texts.regression else ("classes", "'accuracy' or 'matthews'")
+        raise ValueError(f"metric={metric!r} does not fit a model that gives {kind}; use {fits}")
     return metric, partial(score, metric)
 
 
@@ -248,6 +251,11 @@ def _units(texts: TextModel, importance: HeadImportance, order: str, structural:
     """The heads in the order in which they go, together those that can only go together."""
     ranking = importance.ranking(order)
     present = texts.present(texts.width)
+    unknown = [tuple(pair) for pair in present.nonzero().tolist() if tuple(pair) not in set(ranking)]
+    if unknown:
+        raise ValueError(
+            f"importance has no score for {len(unknown)} heads of the model, the first (layer, head) {unknown[0]}"
+        )
     ranking = [pair for pair in ranking if present[pair]]
     if not structural:
         return [[pair] for pair in ranking]
@@ -340,7 +348,7 @@ def compare_pruning(
     tokenizer: Any,
     examples: Sequence[Text],
     labels: Sequence[Any],
-    importances: Sequence[HeadImportance],
+    importances: Sequence[HeadImportance] | Mapping[str, HeadImportance],
     steps: int = 11,
     *,
     orders: Sequence[str] = ("least", "most"),
@@ -358,7 +366,8 @@ def compare_pruning(
 
     Args:
         model, tokenizer, examples, labels, steps, metric, batch_size, truncate, progress: as in `pruning_curve`.
-        importances: the rankings; one curve for each and for each of `orders`.
+        importances: the rankings, one curve for each and for each of `orders`: a list, whose curves have the
+            methods' names, or a dict by names of one's own.
         orders: "least", "most" or both.
         random_seeds: how many random rankings.
         structural: measure parameters and latency too, with the least important heads going first.
@@ -372,20 +381,29 @@ def compare_pruning(
     """
     if not importances:
         raise ValueError("importances is empty: give at least one result of head_importance")
+    if not isinstance(importances, Sequence | Mapping):
+        raise TypeError(f"importances must be a list or a dict, got {type(importances).__name__}")
+    given = list(importances.items()) if isinstance(importances, Mapping) else [(one.name, one) for one in importances]
+    names = [name for name, _ in given]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"two importances are called {twice[0]!r}; give a dict with a name for each")
+    if isinstance(orders, str) or not orders:
+        raise ValueError(f"orders={orders!r} must be a list with 'least', 'most' or both")
     options: dict[str, Any] = {"metric": metric, "batch_size": batch_size, "truncate": truncate, "progress": progress}
 
     folder = Path(resume) if resume is not None else None
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
 
-    def curve(importance: HeadImportance, order: str, cut: bool) -> PruningCurve:
-        name = re.sub(r"\W+", "_", f"{importance.name} {order}")
-        own = {**options, "structural": cut, "resume": folder / f"curve_{name}.jsonl" if folder else None}
-        return pruning_curve(model, tokenizer, examples, labels, importance, steps, order, **own)
+    def curve(name: str, importance: HeadImportance, order: str, cut: bool) -> PruningCurve:
+        file = "curve_" + re.sub(r"\W+", "_", f"{name} {order}") + ".jsonl"
+        own = {**options, "structural": cut, "resume": folder / file if folder else None}
+        return replace(pruning_curve(model, tokenizer, examples, labels, importance, steps, order, **own), name=name)
 
-    curves = [curve(each, order, structural and order == "least") for order in orders for each in importances]
+    curves = [curve(*each, order, structural and order == "least") for order in orders for each in given]
     seeds = [
         head_importance(model, tokenizer, examples[:1], labels[:1], "random", seed=seed, truncate=truncate)
         for seed in range(random_seeds)
     ]
-    return PruningComparison(curves, [curve(each, "least", False) for each in seeds])
+    return PruningComparison(curves, [curve(each.name, each, "least", False) for each in seeds])

@@ -25,7 +25,7 @@ from captum_attattr.head_methods import (
     method_options,
     warn_unconverged,
 )
-from captum_attattr.runs import model_digest, run_batches, text_digests
+from captum_attattr.runs import run_batches
 from captum_attattr.texts import Text, TextModel, evaluation_mode
 
 _SCORES = ("attribution", "attention")
@@ -125,9 +125,7 @@ def effectiveness_analysis(
     gold = texts.labels(labels, items)
     batches = texts.batches(items, batch_size)
     name, measure = checked_metric(metric, texts)
-    about: dict[str, Any] = {"analysis": "effectiveness", "options": settings, "model": model_digest(model)}
-    digests = text_digests(item.text for item in items)
-    about |= {"batch_size": batch_size, "data": text_digests([[digests, gold.tolist()]])[0]}
+    about = {"analysis": "effectiveness", "options": settings, **texts.fingerprint(items, gold, batches)}
     width = texts.width
     unconverged: list[str] = []
 

@@ -155,6 +155,15 @@ def _caller(layer: AttentionLayer) -> nn.Module:
     return layer.model.get_submodule(stack.rpartition(".")[0])
 
 
+def active_gates(model: nn.Module) -> list[list[Any]]:
+    """The gates that work on a model now, as [layer, call, gate's numbers]; empty without any."""
+    hooks = [hook for module in model.modules() for hook in module._forward_pre_hooks.values()]
+    gates = [gate for hook in hooks if isinstance(hook, _Gate) for gate in hook.calls.items()]
+    found = [[layer.name, call, gate.detach().cpu().tolist()] for call, (layer, gate) in gates]
+    modes: list[Any] = torch.overrides._get_current_function_mode_stack()  # type: ignore[no-untyped-call]
+    return found + [["bare", 0, list(mode.gates)] for mode in modes if isinstance(mode, _BareOutput)]
+
+
 class _Gate:
     """Gates an output projection's input; where layers share it (ALBERT), each of a forward's calls by its own gate."""
 

@@ -29,10 +29,9 @@ class Batch:
     """Where maps that did not converge are written down."""
 
     def real(self, maps: Tensor, example: int) -> Tensor:
-        """(H, T, T) of one example without its padding."""
+        """(H, T, T) of one example without its padding, which is on the right."""
         length = self.items[example].length
-        side = slice(-length, None) if self.texts.tokenizer.padding_side == "left" else slice(length)
-        return maps[:, side, side]
+        return maps[:, :length, :length]
 
 
 def _reductions(map_: Tensor) -> Tensor:

@@ -238,8 +238,7 @@ def head_importance(
     else:
         # Every reduction of the maps is kept: one file serves them all.
         kept = {name: value for name, value in settings.items() if name not in ("reduce", "absolute", "normalize")}
-        about = {"method": method, "options": kept, "model": digest, "batch_size": batch_size}
-        about["data"] = text_digests([[digests, gold.tolist()]])[0]
+        about = {"method": method, "options": kept, **texts.fingerprint(items, gold, batches)}
 
         unconverged: list[str] = []
 
@@ -249,6 +248,12 @@ def head_importance(
         with evaluation_mode(model):
             values = run_batches(batches, work, about, resume=resume, progress=progress, desc=method)
         warn_unconverged(unconverged)
+        broken = (~values.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+        if broken:
+            raise ValueError(
+                f"the scores of {len(broken)} examples are not finite, the first of texts[{broken[0]}]: the model's "
+                "numbers overflow; use a wider floating-point type"
+            )
         mean, stderr = _mean_and_error(chosen_reduction(values, settings), settings)
     absent = ~texts.present(mean.shape[1])
     return HeadImportance(

@@ -18,7 +18,7 @@ from transformers import AutoConfig, Cache, PreTrainedModel
 
 from captum_attattr.attention import AttentionLayer, KeptHeads, every_layer
 from captum_attattr.exceptions import UnsupportedModelError
-from captum_attattr.gates import HeadSpec, selected_heads
+from captum_attattr.gates import HeadSpec, active_gates, selected_heads
 from captum_attattr.projections import Cut, Heads, apply_cut
 
 _RECORD = "pruned_heads"
@@ -50,6 +50,8 @@ def prune_heads(model: nn.Module, heads: HeadSpec) -> None:
         (torch.Size([12, 24]), {'encoder.0': [1, 3], 'encoder.1': [0, 1, 2, 3]})
     """
     chosen = selected_heads(model, heads)
+    if active_gates(model):
+        raise ValueError("heads cannot be removed inside mask_heads, which counts on them; leave that context first")
     _check_shared(model, chosen)
     plans: dict[nn.Module, tuple[Heads, list[int], list[Cut]]] = {}
     for layer, numbers in chosen.items():

@@ -91,14 +91,21 @@ def is_main_process() -> bool:
 
 
 def model_digest(model: nn.Module) -> str:
-    """What tells a model's weights from others: names, shapes and up to 1,024 numbers of every tensor."""
+    """What tells a model from others: every number of every weight, and the configuration."""
     digest = hashlib.sha256()
+    config: Any = getattr(model, "config", None)
+    if hasattr(config, "to_dict"):
+        digest.update(json.dumps(config.to_dict(), sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items()):
-        flat = tensor.detach().reshape(-1)
-        some = flat[:: max(1, flat.numel() // 1024)].cpu()
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(some.contiguous().view(torch.uint8).numpy().tobytes() if some.numel() else b"")
+        if tensor.numel():
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
+
+
+def data_digest(*parts: Any) -> str:
+    """What tells a data set from others: token ids, labels, whatever JSON can hold."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def text_digests(texts: Iterable[Any]) -> list[str]:
@@ -154,6 +161,8 @@ class _Journal:
         for number, line in enumerate(lines, 1):
             last = number == len(lines)
             entry = _parsed(line)
+            if number == 1 and not self._may_be_header(line):
+                raise ValueError(f"{str(path)!r} is no file of a run; choose another name for resume")
             if entry is None or (last and not ends_clean):
                 if not last:
                     raise ValueError(f"{str(path)!r} is damaged at line {number}: {line[:60]!r}; remove that line")
@@ -161,11 +170,17 @@ class _Journal:
                 break
             if number == 1:
                 self._check(path, entry)
-            elif entry.keys() != {"batch", "values"} or not 0 <= entry["batch"] < batches:
+            elif not _is_batch(entry, batches):
                 raise ValueError(f"{str(path)!r}: line {number} is no batch of this run: {line[:60]!r}")
             else:
                 done[entry["batch"]] = entry["values"]
         return done
+
+    def _may_be_header(self, line: bytes) -> bool:
+        """Whether a first line is the header of a run, or the beginning of this run's own."""
+        entry = _parsed(line)
+        own = json.dumps(self.header).encode()
+        return own.startswith(line) if entry is None else _HEADER in entry
 
     def _drop_last(self, path: Path, content: bytes, number: int, line: bytes, ends_clean: bool) -> None:
         warnings.warn(
@@ -179,10 +194,9 @@ class _Journal:
     def _check(self, path: Path, entry: dict[str, Any]) -> None:
         if entry == self.header:
             return
-        if _HEADER not in entry:
-            raise ValueError(f"{str(path)!r} is no file of a run; choose another name for resume")
         differing = [name for name in self.header.keys() | entry.keys() if self.header.get(name) != entry.get(name)]
-        changes = ", ".join(f"{n} {entry.get(n)!r} there, {self.header.get(n)!r} now" for n in sorted(differing))
+        shown = {n: (f"{entry.get(n)!r:.40}", f"{self.header.get(n)!r:.40}") for n in sorted(differing)}
+        changes = ", ".join(f"{n} {there} there, {now} now" for n, (there, now) in shown.items())
         raise ValueError(
             f"{str(path)!r} belongs to another run and is not continued ({changes}); choose another file, or delete it"
         )
@@ -193,6 +207,12 @@ class _Journal:
         lines.append({"batch": batch, "values": values})
         with open(self.own, "ab") as file:
             file.write("".join(json.dumps(line) + "\n" for line in lines).encode())
+
+
+def _is_batch(entry: dict[str, Any], batches: int) -> bool:
+    number, values = entry.get("batch"), entry.get("values")
+    known = isinstance(number, int) and not isinstance(number, bool) and 0 <= number < batches
+    return entry.keys() == {"batch", "values"} and known and isinstance(values, list)
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from captum_attattr.attention import AttentionLayer, attention_layers, every_layer
+from captum_attattr.gates import active_gates
 from captum_attattr.projections import Heads
+from captum_attattr.runs import data_digest, model_digest
 
 Text = str | tuple[str, str]
 """A text, or a pair such as (premise, hypothesis)."""
@@ -74,8 +76,9 @@ class TextModel:
                 f"{type(model).__name__} cannot tell where the texts of a batch end: its config has no pad_token_id; "
                 "set model.config.pad_token_id = tokenizer.pad_token_id, or tokenizer.eos_token_id where that is None"
             )
-        # Positions of a decoder may count the padding; an encoder is told what is padding by its mask.
-        self.pads = not decoder and getattr(tokenizer, "pad_token_id", None) is not None
+        # Positions may count padding on the left, and a decoder's any; an encoder's mask hides it on the right.
+        right = getattr(tokenizer, "padding_side", "") == "right"
+        self.pads = right and not decoder and getattr(tokenizer, "pad_token_id", None) is not None
         self.device = next(model.parameters()).device
         self.extra: dict[str, Any] = {}
         accepted = inspect.signature(model.forward).parameters
@@ -139,6 +142,13 @@ class TextModel:
         if not 0 <= wanted < size:
             raise ValueError(f"{what} {target} of texts[{number}] is out of range: the model has {size}")
         return wanted
+
+    def fingerprint(self, items: Sequence[Encoded], gold: Tensor, batches: Sequence[Sequence[int]]) -> dict[str, Any]:
+        """What tells a run over these examples from others: model, masks, tokens, labels, batches."""
+        tokens = [{name: tensor[0].tolist() for name, tensor in item.encoding.items()} for item in items]
+        data = data_digest(tokens, gold.tolist(), [list(batch) for batch in batches])
+        about = {"model": model_digest(self.model), "data": data, "batch_size": max(map(len, batches))}
+        return about | ({"masked": masked} if (masked := active_gates(self.model)) else {})
 
     def labels(self, labels: Any, items: Sequence[Encoded]) -> Tensor:
         """The gold labels as numbers, (N,): classes, tokens, or the scores of a regression.
@@ -268,7 +278,7 @@ def _is_language_model(model: nn.Module) -> bool:
     if names & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()):
         return True
     raise TypeError(
-        "explain takes a model for sequence classification or a causal language model, got "
+        "a model for sequence classification or a causal language model is needed, got "
         f"{type(model).__name__}; for others give LayerAttAttr a forward function of your own"
     )
 

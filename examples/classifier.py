@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,7 @@ def load_classifier(bert_model: str, model_file: str | None, task: Task, do_lowe
     """
     if Path(bert_model).is_file():
         raise ValueError(f"{bert_model!r} is a file; a folder or a hub name is needed, and weights as model_file")
-    names = task.label_names or ("score",)
-    labels = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+    labels = _labels(bert_model if model_file is None or not os.path.isdir(model_file) else model_file, task)
     tokenizer = AutoTokenizer.from_pretrained(bert_model, **({"do_lower_case": True} if do_lower_case else {}))
     if model_file is None or os.path.isdir(model_file):
         model = AutoModelForSequenceClassification.from_pretrained(model_file or bert_model, **labels)
@@ -42,6 +42,18 @@ def load_classifier(bert_model: str, model_file: str | None, task: Task, do_lowe
         model = AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-untyped-call]
         _load_weights(model, model_file)
     return model.eval(), tokenizer
+
+
+def _labels(name: str, task: Task) -> dict[str, Any]:
+    """The names of a model's outputs: its own, in its own order, if they are the task's; else the task's."""
+    names = task.label_names or ("score",)
+    own = [str(label) for _, label in sorted(AutoConfig.from_pretrained(name).id2label.items())]
+    if not all(re.fullmatch(r"LABEL_\d+", label) for label in own):
+        by_lower = {label.lower(): label for label in names}
+        if sorted(label.lower() for label in own) != sorted(by_lower):
+            raise ValueError(f"the model {name!r} tells {own} apart, the task {task.name} {list(names)}")
+        names = tuple(by_lower[label.lower()] for label in own)
+    return {"id2label": dict(enumerate(names)), "label2id": {label: i for i, label in enumerate(names)}}
 
 
 def _load_weights(model: Any, file: str) -> None:

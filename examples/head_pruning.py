@@ -67,7 +67,7 @@ def run(
     try:
         _run(args, kind, method(args))
     except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
         print(f"{Path(sys.argv[0]).name}: error: {first}", file=sys.stderr)
         sys.exit(2)
 
@@ -93,17 +93,24 @@ def _run(args: argparse.Namespace, kind: str, options: dict[str, Any]) -> None:
         "progress": not args.quiet,
     }
     done = folder / f"head_importance_{kind}.jsonl", folder / f"prune_result_{kind}.jsonl"
-    texts, labels = [row.text for row in ranking], [row.label for row in ranking]
+    # By name: the model may have the task's classes in another order.
+    labels = [row.label if what.regression else what.label_names[int(row.label)] for row in rows]
+    texts = [row.text for row in rows]
     importance = head_importance(
-        model, tokenizer, texts, labels, resume=done[0] if args.resume else None, **common, **options
+        model,
+        tokenizer,
+        texts[: len(ranking)],
+        labels[: len(ranking)],
+        resume=done[0] if args.resume else None,
+        **common,
+        **options,
     )
-    evaluation = rows[start:end]
     common["batch_size"] = args.eval_batch_size
     curve = pruning_curve(
         model,
         tokenizer,
-        [row.text for row in evaluation],
-        [row.label for row in evaluation],
+        texts[start:end],
+        labels[start:end],
         importance,
         metric=what.metric,
         structural=args.structural,
@@ -112,7 +119,7 @@ def _run(args: argparse.Namespace, kind: str, options: dict[str, Any]) -> None:
     )
     if int(os.environ.get("RANK", "0")):
         return
-    write_json(folder / f"head_importance_{kind}.json", _as_published(importance, kind))
+    write_json(folder / f"head_importance_{kind}.json", _for_file(importance, kind, args.published))
     write_json(folder / f"prune_result_{kind}.json", curve.metric)
     importance.save(folder / f"head_importance_{kind}.safetensors")
     write_html(plot_heads(importance), folder / f"head_importance_{kind}.html")
@@ -124,11 +131,11 @@ def _run(args: argparse.Namespace, kind: str, options: dict[str, Any]) -> None:
     print(f"results in {folder}/")
 
 
-def _as_published(importance: HeadImportance, kind: str) -> list[Any]:
-    """The published code's numbers: sums over the examples in one list, or a list for each layer."""
+def _for_file(importance: HeadImportance, kind: str, mean: bool) -> list[Any]:
+    """The published code's form: sums over the examples (or their mean) in one list, or a list for each layer."""
     if kind == "taylor":
         return list(importance.scores.tolist())
-    return list((importance.scores * importance.count).flatten().tolist())
+    return list((importance.scores * (1 if mean else importance.count)).flatten().tolist())
 
 
 def write_json(path: Path, value: Any) -> None:

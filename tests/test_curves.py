@@ -200,6 +200,7 @@ def test_comparison_holds_every_method_in_both_orders_and_random_ones(model, ran
         ({"order": "last"}, ValueError, "order='last' is unknown"),
         ({"metric": "f1"}, ValueError, "metric='f1' is unknown; use one of accuracy"),
         ({"metric": 3}, TypeError, "metric=3"),
+        ({"metric": "pearson"}, ValueError, "metric='pearson' does not fit a model that gives classes"),
         ({"importance": importance([[1.0, 2.0]])}, ValueError, r"importance has \(1, 2\).*the model \(3, 4\)"),
         ({"importance": [[1.0]]}, TypeError, "importance must be a HeadImportance, got list"),
         ({"examples": []}, ValueError, "examples is empty"),
@@ -212,6 +213,33 @@ def test_mistake_is_named_before_the_model_runs(model, ranking, monkeypatch, cha
     monkeypatch.setattr(BertForSequenceClassification, "forward", lambda *_, **__: pytest.fail("the model ran"))
     with pytest.raises(error, match=message):
         pruning_curve(**arguments | {"importance": ranking} | changes)
+
+
+def test_equal_names_are_refused_before_any_work_and_a_dict_names_them(model, ranking, monkeypatch):
+    other = head_importance(model, tiny_tokenizer(), TEXTS[3:], GOLD[3:], "loss_difference", progress=False)
+    options: dict[str, Any] = {"steps": 2, "random_seeds": 0, "structural": False, "progress": False}
+    given = {"first rows": ranking, "last rows": other}
+    found = compare_pruning(model, tiny_tokenizer(), TEXTS, GOLD, given, orders=["most"], **options)
+    assert [c.name for c in found.curves] == list(given)
+    monkeypatch.setattr(BertForSequenceClassification, "forward", lambda *_, **__: pytest.fail("the model ran"))
+    with pytest.raises(ValueError, match="two importances are called 'loss_difference'"):
+        compare_pruning(model, tiny_tokenizer(), TEXTS, GOLD, [ranking, other], **options)
+    with pytest.raises(ValueError, match="orders='least' must be a list"):
+        compare_pruning(model, tiny_tokenizer(), TEXTS, GOLD, [ranking], orders="least", **options)
+
+
+def test_importance_of_a_pruned_model_does_not_rank_the_whole_one(model):
+    pruned = undecided()
+    prune_heads(pruned, {0: [1]})
+    partial = head_importance(pruned, tiny_tokenizer(), TEXTS, GOLD, "taylor", progress=False)
+    with pytest.raises(ValueError, match=r"no score for 1 heads of the model, the first \(layer, head\) \(0, 1\)"):
+        curve(model, partial)
+
+
+def test_heads_are_not_removed_inside_a_mask(model):
+    whole = undecided()
+    with mask_heads(whole, {0: [1]}), pytest.raises(ValueError, match="inside mask_heads"):
+        prune_heads(whole, {0: [1]})
 
 
 def test_comparison_of_nothing_is_refused(model):

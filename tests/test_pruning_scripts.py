@@ -169,6 +169,27 @@ def test_weights_of_another_model_are_refused_by_key(folder, tmp_path):
         load_classifier(str(folder / "model"), str(tmp_path / "other.bin"), task("mnli"), False)
 
 
+def test_models_own_label_order_counts(folder, tmp_path):
+    """The model with its classes in another order, and its rows moved with them, is the same model."""
+    model = BertForSequenceClassification.from_pretrained(folder / "model")
+    order = [2, 0, 1]
+    with torch.no_grad():
+        for part in (model.classifier.weight, model.classifier.bias):
+            part.copy_(part[order].clone())
+    model.config.id2label = {i: LABELS[label].upper() for i, label in enumerate(order)}
+    model.save_pretrained(tmp_path / "model")
+    results = []
+    for weights in (folder / "model", tmp_path / "model"):
+        line = flags(folder, tmp_path / "out", model_file=weights)
+        head_pruning.run([str(part) for part in (*line, "--quiet")], "taylor", "", prune_head_with_taylor.method)
+        results.append(read(tmp_path / "out/prune_result_taylor.json"))
+    assert results[0] == results[1]
+    model.config.id2label = {0: "a", 1: "b", 2: "c"}
+    model.save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"tells \['a', 'b', 'c'\] apart, the task mnli"):
+        load_classifier(str(folder / "model"), str(tmp_path / "model"), task("mnli"), False)
+
+
 def test_weights_with_the_names_of_old_are_taken(folder, tmp_path):
     weights = torch.load(folder / "model.bin", weights_only=True)
     renamed = {

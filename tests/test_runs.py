@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from toy import tiny_bert, tiny_tokenizer
 from transformers import BertForSequenceClassification
 
-from captum_attattr import HeadImportance, head_importance, pruning_curve
+from captum_attattr import HeadImportance, head_importance, mask_heads, pruning_curve
 from captum_attattr.runs import model_digest, run_batches, text_digests
 
 BATCHES = [[4, 0], [2], [1, 3]]
@@ -192,6 +193,39 @@ def test_curve_of_another_importance_does_not_continue(tmp_path):
     assert pruning_curve(model, tiny_tokenizer(), TEXTS, GOLD, one, **options) == first
     with pytest.raises(ValueError, match="another run"):
         pruning_curve(model, tiny_tokenizer(), TEXTS, GOLD, other, **options)
+
+
+@pytest.mark.parametrize("what", ["cut", "masked", "configured", "one head"])
+def test_importance_under_other_conditions_does_not_continue(tmp_path, what):
+    path, model = tmp_path / "scores.jsonl", tiny_bert(seed=1)
+    options: dict[str, Any] = {"method": "taylor", "progress": False, "resume": path}
+    head_importance(model, tiny_tokenizer(), TEXTS, GOLD, **options)
+    if what == "configured":
+        model.config.problem_type = "multi_label_classification"
+    if what == "one head":
+        with torch.no_grad():
+            model.bert.encoder.layer[0].attention.output.dense.weight[:, 8:16] = 0
+    masked = mask_heads(model, {0: [1]}) if what == "masked" else nullcontext()
+    with masked, pytest.raises(ValueError, match="another run"):
+        head_importance(model, tiny_tokenizer(), TEXTS, GOLD, truncate=4 if what == "cut" else False, **options)
+
+
+@pytest.mark.parametrize("content", [b"my notes", b'{"a": 1}', b"[1, 2]\n", b"one\ntwo\n", b"\x93\x00"])
+def test_file_of_somebody_else_is_kept(tmp_path, content):
+    path = tmp_path / "notes.txt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="is no file of a run"):
+        run(path)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("line", [b'{"batch": "0", "values": []}', b'{"batch": 0, "values": null}', b'{"batch": 0}'])
+def test_line_of_another_form_is_named(tmp_path, line):
+    path = tmp_path / "run.jsonl"
+    run(path)
+    path.write_bytes(path.read_bytes() + line + b"\n")
+    with pytest.raises(ValueError, match="line 5 is no batch of this run"):
+        run(path)
 
 
 SCRIPT = """
