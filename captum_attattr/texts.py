@@ -278,7 +278,7 @@ def _is_language_model(model: nn.Module) -> bool:
     if names & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()):
         return True
     raise TypeError(
-        "a model for sequence classification or a causal language model is needed, got "
+        "expected a model for sequence classification or a causal language model, got "
         f"{type(model).__name__}; for others give LayerAttAttr a forward function of your own"
     )
 

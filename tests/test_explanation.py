@@ -459,8 +459,8 @@ CASES = (
     Case("pair too long", texts([(LONG, "a")]), ValueError, r"texts\[0\] has 34 tokens and the model takes 24"),
     Case("class too large", texts(["a"], 3), ValueError, r"target 3 of texts\[0\] is out of range: the model has 3"),
     Case("class below 0", texts(["a"], -1), ValueError, r"target -1 of texts\[0\] is out of range"),
-    Case("label", texts(["a"], "joy"), ValueError, r"'joy' of texts\[0\] is no label; the model has \['LABEL_0', 'LA"),
-    Case("float", texts(["a"], 1.0), TypeError, r"target 1.0 of texts\[0\] must be a number, a name or None"),
+    Case("label", texts(["a"], "joy"), ValueError, r"'joy' of texts\[0\] is unknown; the model has \['LABEL_0', 'LA"),
+    Case("float", texts(["a"], 1.0), TypeError, r"target 1.0 of texts\[0\] must be a number or a name"),
     Case("bool", texts(["a"], True), TypeError, r"target True of texts\[0\] must be a number"),
     Case("tensor", texts(["a"], torch.tensor(1)), TypeError, r"target tensor\(1\) of texts\[0\] must be"),
     Case("one of a list", texts(["a", "b"], [0, 7]), ValueError, r"target 7 of texts\[1\] is out of range"),
@@ -472,7 +472,7 @@ CASES = (
     Case("iter: list of targets", windows(["a"], [0]), TypeError, "one target for all texts; use explain"),
     Case("iter: window", windows(["a"], window=0), ValueError, "window=0 is too small: at least 1"),
     Case("iter: option", windows(["a"], steps=3), TypeError, "unexpected keyword argument 'steps'"),
-    Case("iter: label", windows(["a"], "joy"), ValueError, "'joy' of .* is no label"),
+    Case("iter: label", windows(["a"], "joy"), ValueError, "'joy' of .* is unknown"),
     Case("iter: too long", windows(["a", LONG]), ValueError, r"texts\[1\] has 32 tokens"),
 )
 
@@ -500,7 +500,7 @@ def test_bad_texts_and_targets_are_found_before_the_model_runs(bert, tokenizer, 
         ("", ValueError, r"target '' of texts\[0\] is 0 tokens"),
         (VOCAB, ValueError, f"target {VOCAB} .* out of range: the model has {VOCAB}"),
         (-1, ValueError, "target -1 .* out of range"),
-        (1.5, TypeError, "must be a number, a name or None"),
+        (1.5, TypeError, "must be a number or a name"),
     ],
 )
 def test_unknown_tokens_of_a_language_model(llama, tokenizer, target, error, message):

@@ -329,7 +329,7 @@ STEPS = """
 def test_in_a_browser(tmp_path: Path, dark: bool) -> None:
     given = explanation(2, 3, HOSTILE, label=HOSTILE[0], text=(HOSTILE[1], HOSTILE[0]))
     layer, query, key = 1, 4, 7  # the strongest edge; that of an odd place, whose lower bits are upper halves
-    given.attributions[layer, :, query, key] = torch.tensor([1.7, 3.1, -0.22])
+    given.attributions[layer, :, query, key] = torch.tensor([17.0, 31.0, -2.2])
     figure = plot_flow(given, most=50)
     sums = given.attributions.double().sum(1)
     assert int(sums.abs().argmax()) == (layer * len(HOSTILE) + query) * len(HOSTILE) + key
