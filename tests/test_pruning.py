@@ -392,7 +392,9 @@ def tiny_writer() -> transformers.BartForConditionalGeneration:
 
 @pytest.mark.parametrize("heads", [{0: ALL}, {0: [0, 1], 1: ALL}], ids=str)
 @pytest.mark.parametrize("cache", [None, "static"])
-@pytest.mark.parametrize("build", [partial(tiny_llama, initializer_range=0.3), tiny_gpt2, tiny_writer], ids=str)
+@pytest.mark.parametrize(
+    "build", [partial(tiny_llama, initializer_range=0.3), tiny_gpt2, tiny_writer], ids=["Llama", "GPT-2", "BART"]
+)
 def test_pruned_model_generates_what_the_masked_one_does(
     build: Callable[[], Any], cache: str | None, heads: dict[int, list[int]]
 ) -> None:
