@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,10 @@ from captum_attattr.projections import Heads
 from captum_attattr.texts import Encoded, TextModel
 
 
+_LIKE_LENGTH = 0.9
+"""Of the longest example's tokens, what the shortest beside it has when every row of them is many runs."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """Some examples as the methods take them."""
@@ -27,6 +31,18 @@ class Batch:
     """(B,)"""
     unconverged: list[str]
     """Where maps that did not converge are written down."""
+
+    def parts(self) -> Iterator[Batch]:
+        """The batch in runs of like length, so that little of it is padding."""
+        start = 0
+        for place, item in enumerate(self.items):
+            if item.length < _LIKE_LENGTH * self.items[start].length:
+                yield self._part(start, place)
+                start = place
+        yield self._part(start, len(self.items))
+
+    def _part(self, start: int, stop: int) -> Batch:
+        return Batch(self.texts, self.items[start:stop], self.labels[start:stop], self.unconverged)
 
     def real(self, maps: Tensor, example: int) -> Tensor:
         """(H, T, T) of one example without its padding, which is on the right."""
@@ -70,6 +86,10 @@ def warn_unconverged(found: list[str]) -> None:
 
 def attattr_scores(batch: Batch, options: dict[str, Any]) -> Tensor:
     """(B, V, L, H), every reduction of the attribution maps."""
+    return torch.cat([_attattr_scores(part, options) for part in batch.parts()])
+
+
+def _attattr_scores(batch: Batch, options: dict[str, Any]) -> Tensor:
     texts = batch.texts
     named = texts.inputs(batch.items)
 

@@ -60,6 +60,8 @@ class Chunk:
 
 Evaluate = Callable[[Tensor], Tensor]
 """F of the examples with these numbers (rows,), as a tensor (rows,): expands the batch and runs the model."""
+Read = Callable[[int, Tensor], None]
+"""Takes a layer's position and its attention (rows, H, Tq, Tk)."""
 Baseline = Callable[[int, Tensor, Tensor], "Tensor | float"]
 """B for (layer, attention (n, H, Tq, Tk), examples (n,)), of a shape that broadcasts to the attention's."""
 
@@ -118,18 +120,32 @@ class Sweep:
                     )
 
             recorder = _Recorder(self.control)
-            with recorder.record(visits), self.control.watch(read, check_output=True):
-                controlled = self.evaluate(first)
+            controlled = self._learn(recorder, first, visits, read)
             self._compare(own[:1], controlled, 0)
             self.shapes = [shapes[layer] for layer in range(len(self.control.layers))]
             self.order = visits
-            with recorder.record([]), self.control.watch(lambda *_: None):
-                self.evaluate(first.repeat(2))
-            self.branching = recorder.branching()
             for rows in torch.arange(1, len(own), device=self.device)[:, None]:
-                with self.control.watch(lambda *_: None):
-                    self._compare(own[rows], self.evaluate(rows), int(rows[0]))
+                self._compare(own[rows], self._learn(recorder, rows), int(rows[0]))
+            self.branching = recorder.branching()
             self._verify(controlled)
+
+    def _learn(
+        self, recorder: _Recorder, row: Tensor, visits: list[int] | None = None, read: Read | None = None
+    ) -> Tensor:
+        """F of one example, whose blocks are recorded; run twice over where it brings them tensors not met before.
+
+        A mask, for one, comes with the examples that are padded and with no others.
+        """
+        with (
+            recorder.record([] if visits is None else visits),
+            self.control.watch(read or _pass_over, check_output=read is not None),
+        ):
+            value = self.evaluate(row)
+        if recorder.met_new():
+            with recorder.record([]), self.control.watch(_pass_over):
+                self.evaluate(row.repeat(2))
+            recorder.pair()
+        return value
 
     def _compare(self, own: Tensor, controlled: Tensor, first: int) -> None:
         """Refuse a model that computes something else eagerly, for consecutive examples from `first` on."""
@@ -234,6 +250,10 @@ class Sweep:
         in_order[torch.tensor(layout.numbers[layout.clean :], device=branched.device)] = branched.detach()
         examples = layout.examples[: layout.clean].tolist()
         return Chunk(in_order, dict(zip(examples, clean.detach(), strict=True)), leaves)
+
+
+def _pass_over(*_: Any) -> None:
+    """Leaves attention as it is."""
 
 
 def _gradients(values: Tensor, clean: int, paths: list[Tensor]) -> Sequence[Tensor | None]:
@@ -342,11 +362,13 @@ class _Visit:
 
 
 class _Recorder:
-    """Watches blocks in a run of one row and one of two rows, to learn which dimensions hold the rows."""
+    """Watches blocks in runs of one row and of two rows, to learn which dimensions hold the rows."""
 
     def __init__(self, control: AttentionControl) -> None:
         self.stacks = block_stacks(control.layers)
         self.runs: list[list[_Visit]] = []
+        self.pairs: list[tuple[list[_Visit], list[_Visit]]] = []
+        """The same example in one row and in two."""
 
     @contextmanager
     def record(self, visits: list[int]) -> Iterator[None]:
@@ -370,29 +392,39 @@ class _Recorder:
             visit.layers = visits[begin:end]
         self.runs.append(run)
 
+    def met_new(self) -> bool:
+        """Whether the last run's blocks got tensors that no pair has."""
+        known = {(visit.site, path) for one, _ in self.pairs for visit in one for path in visit.shapes}
+        return not self.pairs or any((v.site, path) not in known for v in self.runs[-1] for path in v.shapes)
+
+    def pair(self) -> None:
+        """The last two runs are of one example, in one row and in two."""
+        self.pairs.append((self.runs[-2], self.runs[-1]))
+
     def branching(self) -> LateBranching | None:
         """How to cut the blocks, or None where they cannot be cut."""
         if not self.stacks:
             return None
-        one, two = self.runs
-        if [v.site for v in one] != [v.site for v in two]:
+        visits = self.runs[0]
+        if any([v.site for v in run] != [v.site for v in visits] for run in self.runs):
             return None
-        stacks = [visit.stack for visit in one]
+        stacks = [visit.stack for visit in visits]
         if sorted(range(len(stacks)), key=lambda i: stacks.index(stacks[i])) != list(range(len(stacks))):
             return None  # stacks take turns: there is no moment at which one has ended
         dims: dict[tuple[Site, Path], tuple[int, int]] = {}
-        for a, b in zip(one, two, strict=True):
-            if a.shapes.keys() != b.shapes.keys():
-                return None
-            for path, shape in a.shapes.items():
-                changed = [d for d, (m, n) in enumerate(zip(shape, b.shapes[path], strict=True)) if m != n]
-                if not changed:
-                    continue
-                if len(changed) > 1 or b.shapes[path][changed[0]] != 2 * shape[changed[0]]:
+        for one, two in self.pairs:
+            for a, b in zip(one, two, strict=True):
+                if a.shapes.keys() != b.shapes.keys():
                     return None
-                dims[a.site, path] = changed[0], shape[changed[0]]
-        last = [i + 1 == len(one) or stacks[i + 1] != stacks[i] for i in range(len(one))]
-        return LateBranching(self.stacks, one, last, dims)
+                for path, shape in a.shapes.items():
+                    changed = [d for d, (m, n) in enumerate(zip(shape, b.shapes[path], strict=True)) if m != n]
+                    if not changed:
+                        continue
+                    if len(changed) > 1 or b.shapes[path][changed[0]] != 2 * shape[changed[0]]:
+                        return None
+                    dims[a.site, path] = changed[0], shape[changed[0]]
+        last = [i + 1 == len(visits) or stacks[i + 1] != stacks[i] for i in range(len(visits))]
+        return LateBranching(self.stacks, visits, last, dims)
 
 
 @contextmanager

@@ -378,6 +378,24 @@ def test_work_of_a_whole_attribution() -> None:
         assert sum(counts) == 5 * 3 * 3 + 3
 
 
+@pytest.mark.parametrize("padded", [[0], [1], [2], [1, 2], [0, 1, 2]], ids=str)
+def test_blocks_are_cut_whichever_examples_are_padded(padded: list[int]) -> None:
+    """Only padded examples come with a mask: the tensors that a block gets differ from example to example."""
+    case = Case("BERT", padding=None)
+    for example in padded:
+        case.inputs["attention_mask"][example, -1 - example :] = 0
+    rows = case.rows(2)
+    expected = alone(case, rows)
+    all_examples = torch.arange(3)
+    with torch.no_grad():
+        own = torch.cat([case(example) for example in all_examples[:, None]])
+    with AttentionControl(case.layers) as control:
+        sweep = Sweep(control, case, zero, 3, torch.device("cpu"))
+        sweep.prepare(own)
+        assert sweep.branching is not None
+        assert_same(run(sweep, rows), expected)
+
+
 @pytest.mark.parametrize("dim", [0, 1, 2])
 @pytest.mark.parametrize("each", [1, 2, 4])
 def test_rows_that_are_several_places_are_copied_whole(dim: int, each: int) -> None:
