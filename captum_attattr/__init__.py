@@ -1,5 +1,7 @@
 """Self-attention attribution (AttAttr, AAAI 2021) for Hugging Face transformers, as a Captum plugin."""
 
+from captum_attattr.attack import attack
+from captum_attattr.attack_report import AttackReport
 from captum_attattr.attattr import LayerAttAttr
 from captum_attattr.attention import AttentionLayer, attention_layers
 from captum_attattr.curves import PruningComparison, PruningCurve, compare_pruning, pruning_curve
@@ -8,6 +10,7 @@ from captum_attattr.explanation import Explanation, explain, explain_iter
 from captum_attattr.faithfulness import Effectiveness, effectiveness_analysis
 from captum_attattr.gates import mask_heads
 from captum_attattr.heads import Correlation, HeadImportance, head_importance, importance_correlation
+from captum_attattr.insertion import Insertion, insert_trigger
 from captum_attattr.integration import PathIntegral
 from captum_attattr.pages import write_html
 from captum_attattr.plots import (
@@ -22,30 +25,50 @@ from captum_attattr.plots import (
 from captum_attattr.pruning import load_pruned, prune_heads, save_pruned
 from captum_attattr.report import write_report
 from captum_attattr.tree import attribution_tree, load_tree, save_tree, tree_text
+from captum_attattr.triggers import (
+    Pattern,
+    Trigger,
+    compose_triggers,
+    extract_triggers,
+    find_patterns,
+    load_triggers,
+    save_triggers,
+    triggers_of,
+)
 
 __all__ = [
+    "AttackReport",
     "AttentionLayer",
     "ConvergenceWarning",
     "Correlation",
     "Effectiveness",
     "Explanation",
     "HeadImportance",
+    "Insertion",
     "LayerAttAttr",
     "PathIntegral",
+    "Pattern",
     "PruningComparison",
     "PruningCurve",
     "ResultFileError",
+    "Trigger",
     "UnsupportedModelError",
+    "attack",
     "attention_layers",
     "attribution_tree",
     "compare_pruning",
+    "compose_triggers",
     "effectiveness_analysis",
     "explain",
     "explain_iter",
+    "extract_triggers",
+    "find_patterns",
     "head_importance",
     "importance_correlation",
+    "insert_trigger",
     "load_pruned",
     "load_tree",
+    "load_triggers",
     "mask_heads",
     "plot_attention",
     "plot_correlation",
@@ -58,7 +81,9 @@ __all__ = [
     "pruning_curve",
     "save_pruned",
     "save_tree",
+    "save_triggers",
     "tree_text",
+    "triggers_of",
     "write_html",
     "write_report",
 ]

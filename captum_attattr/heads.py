@@ -174,7 +174,8 @@ def head_importance(
     "attattr"              :math:`\max_{ij} \mathrm{Attr}_h(A)_{ij}`, gold class (Hao et al. 2021).
                            Options: `reduce` "max", "sum" or "mean" over the map, `absolute`, `target`
                            "gold" or "predicted"; `n_steps`, `rule`, `tolerance`, `max_nodes` and
-                           `internal_batch_size` of the quadrature (`rule` is `method` of `LayerAttAttr`)
+                           `internal_batch_size` of the quadrature (`rule` is `method` of `LayerAttAttr`;
+                           `tolerance` is 1e-2, since the mean over the examples has a far larger error)
     "taylor"               :math:`\sum_t |\langle \partial\,\mathrm{loss} / \partial o_{ht}, o_{ht}
                            \rangle|` with the head's output o at token t, then divided by the layer's
                            Euclidean norm (Michel et al. 2019). Option: `normalize`

@@ -95,23 +95,15 @@ class TextModel:
 
     def encode(self, number: int, text: Text, target: Any = None) -> Encoded:
         """Tokenize and check one text."""
-        text = _checked(number, text)
-        parts = (text,) if isinstance(text, str) else text
         limit = self.longest
-        cut = {"truncation": True, "max_length": limit} if self.truncate else {}
-        encoding = self.tokenizer(*parts, return_tensors="pt", return_special_tokens_mask=True, verbose=False, **cut)
-        special = [bool(flag) for flag in encoding.pop("special_tokens_mask")[0]]
-        length = encoding["input_ids"].shape[1]
-        if length > limit:
+        item = encode_text(self.tokenizer, number, text, limit if self.truncate else None)
+        if item.length > limit:
             raise ValueError(
-                f"texts[{number}] has {length} tokens and the model takes {limit}; shorten it, or pass truncate=True"
+                f"texts[{number}] has {item.length} tokens and the model takes {limit}; shorten it, or pass "
+                "truncate=True"
             )
-        if length == 0 or all(special):
-            raise ValueError(f"texts[{number}] = {text!r} holds no token")
-        segments = [int(part or 0) for part in encoding.sequence_ids(0)] if encoding.is_fast else [0] * length
-        if len(parts) == 2 and "token_type_ids" in encoding:
-            segments = encoding["token_type_ids"][0].tolist()
-        return Encoded(number, text, dict(encoding), special, segments, self.target(number, target))
+        item.target = self.target(number, target)
+        return item
 
     def encode_all(self, texts: Any) -> list[Encoded]:
         """Tokenize and check a list of texts."""
@@ -251,6 +243,32 @@ class TextModel:
         if getattr(self.config, "problem_type", None) == "multi_label_classification":
             return logits.sigmoid()
         return logits.softmax(-1)
+
+
+def encode_text(tokenizer: Any, number: int, text: Text, longest: int | None = None) -> Encoded:
+    """Tokenize and check one text or pair.
+
+    Args:
+        tokenizer: any.
+        number: its place in a list, for the errors.
+        text: the text or pair.
+        longest: cut it to so many tokens; None to keep it whole.
+
+    Raises:
+        TypeError, ValueError: no text, or one without a token.
+    """
+    text = _checked(number, text)
+    parts = (text,) if isinstance(text, str) else text
+    cut = {} if longest is None else {"truncation": True, "max_length": longest}
+    encoding = tokenizer(*parts, return_tensors="pt", return_special_tokens_mask=True, verbose=False, **cut)
+    special = [bool(flag) for flag in encoding.pop("special_tokens_mask")[0]]
+    length = encoding["input_ids"].shape[1]
+    if length == 0 or all(special):
+        raise ValueError(f"texts[{number}] = {text!r} holds no token")
+    segments = [int(part or 0) for part in encoding.sequence_ids(0)] if encoding.is_fast else [0] * length
+    if len(parts) == 2 and "token_type_ids" in encoding:
+        segments = encoding["token_type_ids"][0].tolist()
+    return Encoded(number, text, dict(encoding), special, segments, None)
 
 
 @contextmanager

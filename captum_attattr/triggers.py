@@ -1,0 +1,529 @@
+"""Adversarial triggers: the words whose interactions carried decisions, found in attribution maps."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from captum_attattr.exceptions import ResultFileError
+from captum_attattr.explanation import Explanation, explain
+from captum_attattr.files import replacing
+from captum_attattr.runs import run_batches
+from captum_attattr.texts import Text, TextModel, evaluation_mode
+
+RULES = ("default", "reference")
+_FORMAT = "captum_attattr triggers"
+_NO_WORDS = frozenset({"[UNK]", "<unk>"})
+_MARKERS = frozenset({"[CLS]", "[SEP]"})
+"""What the published script takes out at insertion."""
+
+Interaction = tuple[float, int, int, int, int]
+"""(score, layer, head, query, key)."""
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """The strongest interactions of one example: what a trigger is made of, and a line of the published files.
+
+    Attributes:
+        interactions: (score, layer, head, query, key), the highest score first; layer and head are -1 where a
+            file does not tell them.
+        tokens: the example's tokens.
+        special: (T,) whether a token is special.
+        segments: (T,) 0 for the first text of a pair, 1 for the second.
+        target: the class whose probability was attributed.
+        gold: the gold class; -1 where it is not known.
+        source: the example's number.
+    """
+
+    interactions: tuple[Interaction, ...]
+    tokens: tuple[str, ...]
+    special: tuple[bool, ...]
+    segments: tuple[int, ...]
+    target: int
+    gold: int
+    source: int
+
+    @property
+    def score(self) -> float:
+        """The sum of the interactions' scores."""
+        return math.fsum(interaction[0] for interaction in self.interactions)
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """A few words to be inserted into other inputs.
+
+    Attributes:
+        tokens: the words or word pieces, in the order of their places.
+        positions: where each goes in its text, from 0 (first) to 1 (last). Under the rules "reference" the
+            published script's ratio, p / (number of tokens) with p counted from 1.
+        segments: 0 where a token goes into the first text, 1 for the second of a pair.
+        score: the sum of the scores of the interactions that the tokens come from.
+        layer, head: where the strongest of them is; -1 where that is not known.
+        source: the number of the example it comes from; -1 for a composed trigger.
+        target: the class that the interactions speak for, the source's predicted one by default.
+        gold: the gold class of the source; -1 where it is not known.
+        sources: in how many examples the same tokens were found.
+        rules: "default" or "reference": how `insert_trigger` places the tokens.
+    """
+
+    tokens: tuple[str, ...]
+    positions: tuple[float, ...]
+    segments: tuple[int, ...]
+    score: float
+    layer: int
+    head: int
+    source: int
+    target: int
+    gold: int = -1
+    sources: int = 1
+    rules: str = "default"
+
+    @property
+    def name(self) -> str:
+        """The tokens as they are read; those of a pair's second text after a bar."""
+        parts = [[t for t, s in zip(self.tokens, self.segments, strict=True) if s == segment] for segment in (0, 1)]
+        return " ".join([*parts[0], *(["|", *parts[1]] if parts[1] else [])]) or "(no word)"
+
+
+def extract_triggers(
+    explanations: Iterable[Explanation],
+    labels: Sequence[int] | None = None,
+    *,
+    pairs: int = 2,
+    ratio: float = 0.2,
+    min_score: float = 0.02,
+    special_tokens: bool = False,
+    merge: bool = True,
+    rules: str = "default",
+) -> list[Trigger]:
+    r"""Turn attribution maps into triggers.
+
+    For every example the entries :math:`\mathrm{Attr}_h(A^l)_{ij}` of all layers and heads are ranked, and the
+    tokens i and j of the strongest become a trigger, with their relative places and segments (Hao et al. 2021,
+    section on adversarial attack). An interaction counts with its highest score over layers and heads, and only
+    if it brings a token that the stronger ones have not brought.
+
+    rules="reference" is the published script's choice: the two largest entries of the one map (layer and head)
+    that holds the largest entry, special tokens and a token's attention to itself included. [CLS] and [SEP] are
+    taken out at insertion, so such a trigger may hold no word at all; none is merged; and since that script
+    stops at the first pattern below the threshold, it loses the last one if none is below.
+
+    Args:
+        explanations: any iterable; each is read once, and let go.
+        labels: the gold class of each, as a number; None where it is not known.
+        pairs: interactions of a trigger, at most; two have up to four tokens.
+        ratio: a further interaction is left out if its score is below `ratio` times the first's.
+        min_score: triggers whose scores add up to less are left out.
+        special_tokens: whether interactions with a special token count; the trigger is then the other token.
+            Special tokens themselves are never part of a trigger.
+        merge: put triggers with the same tokens, segments and target together: the one with the highest score
+            stays, and counts its sources.
+        rules: "default" or "reference".
+
+    Returns:
+        The triggers, highest score first.
+
+    Raises:
+        TypeError, ValueError: numbers out of range, as many labels as explanations are not given, maps that are
+            not finite, no explanation above the threshold, or only special tokens above it.
+
+    Example:
+        >>> from captum_attattr import explain
+        >>> from demo_model import load_demo_model  # examples/demo_model.py
+        >>> explanations = explain(*load_demo_model(), ["a dull , lifeless film"], progress=False)
+        >>> [trigger.tokens for trigger in extract_triggers(explanations, pairs=1)]
+        [('dull', 'film')]
+    """
+    check_options(pairs, ratio, min_score, rules)
+    patterns: list[Pattern] = []
+    for number, explanation in enumerate(explanations):
+        if not isinstance(explanation, Explanation):
+            raise TypeError(f"explanations[{number}] must be an Explanation, got {type(explanation).__name__}")
+        if labels is not None and number >= len(labels):
+            raise ValueError(f"{len(labels)} labels for more explanations; give one for each")
+        gold = -1 if labels is None else int(labels[number])
+        patterns.append(pattern_of(explanation, number, gold, pairs, special_tokens, rules))
+    if labels is not None and len(labels) != len(patterns):
+        raise ValueError(f"{len(labels)} labels for {len(patterns)} explanations; give one for each")
+    return triggers_of(patterns, ratio=ratio, min_score=min_score, merge=merge, rules=rules)
+
+
+def find_patterns(
+    model: nn.Module,
+    tokenizer: Any,
+    examples: Sequence[Text],
+    labels: Sequence[Any] | None = None,
+    *,
+    pairs: int = 2,
+    special_tokens: bool = False,
+    rules: str = "default",
+    batch_size: int = 32,
+    truncate: bool | int = False,
+    resume: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> list[Pattern]:
+    """Explain examples and keep only their strongest interactions, so that any number of examples fits in memory.
+
+    `triggers_of` makes triggers of the result. Under `torchrun`, with a process group, every process does a
+    share of the batches.
+
+    Args:
+        model, tokenizer, examples, batch_size, truncate, resume, progress: as in `head_importance`.
+        labels: the gold class of each example, a number or a name; None where it is not known.
+        pairs, special_tokens, rules: as in `extract_triggers`.
+        options: the quadrature's, as in `explain`: `n_steps`, `method`, `tolerance` ...
+
+    Returns:
+        One pattern for each example, in order; without interactions where no score is positive.
+
+    Raises:
+        As `explain` and `extract_triggers`; ValueError for a `resume` file of another run.
+
+    Example:
+        >>> from demo_model import load_demo_model  # examples/demo_model.py
+        >>> patterns = find_patterns(*load_demo_model(), ["a dull , lifeless film"], progress=False)
+        >>> triggers_of(patterns)[0].tokens
+        ('dull', 'lifeless', 'film')
+    """
+    check_options(pairs, 0.0, 0.0, rules)
+    texts = TextModel(model, tokenizer, truncate)
+    if texts.regression:
+        raise ValueError("triggers are found for classes; the model gives a score")
+    items = texts.encode_all(examples)
+    known = labels is not None
+    gold = texts.labels(labels, items) if known else torch.full((len(items),), -1)
+    batches = texts.batches(items, batch_size)
+    about = {"patterns": [pairs, special_tokens, rules], "options": options, **texts.fingerprint(items, gold, batches)}
+
+    def work(places: list[int]) -> Tensor:
+        found = explain(model, tokenizer, [examples[i] for i in places], truncate=truncate, progress=False, **options)
+        return torch.stack([_packed(pattern_of(one, 0, -1, pairs, special_tokens, rules), pairs) for one in found])
+
+    with evaluation_mode(model):
+        values = run_batches(batches, work, about, resume=resume, progress=progress, desc="triggers")
+    return [
+        Pattern(
+            interactions=_unpacked(values[i]),
+            tokens=tuple(tokenizer.convert_ids_to_tokens(item.encoding["input_ids"][0].tolist())),
+            special=tuple(item.special),
+            segments=tuple(item.segments),
+            target=int(values[i, 0, 0]),
+            gold=int(gold[i]),
+            source=i,
+        )
+        for i, item in enumerate(items)
+    ]
+
+
+def pattern_of(
+    explanation: Explanation, source: int, gold: int, pairs: int, special_tokens: bool, rules: str
+) -> Pattern:
+    """The strongest interactions of one explanation, by the rules of `extract_triggers`."""
+    maps = np.asarray(explanation.attributions)
+    tokens, special = list(explanation.tokens), list(explanation.special)
+    if maps.ndim != 4 or maps.shape[2:] != (len(tokens), len(tokens)) or 0 in maps.shape:
+        raise ValueError(f"explanation {source}: maps of shape {maps.shape} do not fit {len(tokens)} tokens")
+    if not np.isfinite(maps).all():
+        raise ValueError(f"explanation {source}: its attributions are not finite")
+    if rules == "reference":
+        interactions = _largest_of_one_map(maps)
+    else:
+        word = np.array([not s and t not in _NO_WORDS for s, t in zip(special, tokens, strict=True)])
+        interactions = _largest_of_all(maps, word, np.array(special) if special_tokens else np.zeros_like(word), pairs)
+    return Pattern(
+        interactions=interactions,
+        tokens=tuple(tokens),
+        special=tuple(special),
+        segments=tuple(explanation.segments),
+        target=explanation.target,
+        gold=gold,
+        source=source,
+    )
+
+
+def _largest_of_one_map(maps: np.ndarray[Any, Any]) -> tuple[Interaction, ...]:
+    """The published script's: the two largest entries of the map that holds the largest entry."""
+    _, heads, length, _ = maps.shape
+    layer, head = divmod(int(maps.argmax()) // length**2, heads)
+    flat = maps[layer, head].reshape(-1)
+    best = np.argsort(flat)[::-1][:2]
+    found = [(float(flat[place]), layer, head, *divmod(int(place), length)) for place in best]
+    return tuple(found if len(found) == 2 else found * 2)  # one token: one entry
+
+
+def _largest_of_all(
+    maps: np.ndarray[Any, Any], word: np.ndarray[Any, Any], partner: np.ndarray[Any, Any], pairs: int
+) -> tuple[Interaction, ...]:
+    """The strongest interactions that bring new words; of a word with another, or with a special `partner`."""
+    _, heads, length, _ = maps.shape
+    by_map = maps.reshape(-1, length, length)
+    best, where = by_map.max(0), by_map.argmax(0)
+    allowed = np.outer(word, word) | np.outer(word, partner) | np.outer(partner, word)
+    np.fill_diagonal(allowed, False)
+    found: list[Interaction] = []
+    seen: set[int] = set()
+    for place in np.argsort(-np.where(allowed, best, -np.inf), axis=None, kind="stable"):
+        query, key = divmod(int(place), length)
+        if len(found) == pairs or not allowed[query, key] or best[query, key] <= 0:
+            break
+        words = {position for position in (query, key) if word[position]}
+        if words - seen:
+            seen |= words
+            layer, head = divmod(int(where[query, key]), heads)
+            found.append((float(best[query, key]), layer, head, query, key))
+    return tuple(found)
+
+
+def triggers_of(
+    patterns: Sequence[Pattern],
+    *,
+    ratio: float = 0.2,
+    min_score: float = 0.02,
+    merge: bool = True,
+    rules: str = "default",
+) -> list[Trigger]:
+    """Make triggers of the strongest interactions of many examples.
+
+    Args:
+        patterns: what `find_patterns` returned, or `read_patterns` read.
+        ratio, min_score, merge, rules: as in `extract_triggers`.
+
+    Returns:
+        The triggers, highest score first.
+
+    Raises:
+        ValueError: no pattern, none above the threshold, or only special tokens above it.
+    """
+    check_options(1, ratio, min_score, rules)
+    if not patterns:
+        raise ValueError("there is no pattern, and so no trigger: give at least one explanation")
+    ranked = sorted(patterns, key=lambda pattern: -pattern.score)
+    above = [pattern for pattern in ranked if pattern.interactions and pattern.score >= min_score]
+    if rules == "reference":
+        # Its loop ends at the first pattern below the threshold, or else at the last one, and leaves that out.
+        return [reference_trigger(pattern, ratio) for pattern in above[: len(ranked) - 1]]
+    if not above:
+        best = ranked[0].score if ranked[0].interactions else 0.0
+        why = "" if best > 0 else "; no example has a positive interaction between words (see special_tokens)"
+        raise ValueError(f"no trigger has a score of min_score={min_score} or more; the highest is {best:.4g}{why}")
+    made = [trigger for pattern in above if (trigger := _trigger(pattern, ratio)).tokens]
+    if not made:
+        raise ValueError(f"all {len(above)} patterns above min_score={min_score} hold special tokens only")
+    return _merged(made) if merge else made
+
+
+def _trigger(pattern: Pattern, ratio: float) -> Trigger:
+    words = [not s and t not in _NO_WORDS for s, t in zip(pattern.special, pattern.tokens, strict=True)]
+    places = [place for place in _places(pattern.interactions, ratio) if words[place]]
+    order: dict[int, list[int]] = {0: [], 1: []}
+    for place, segment in enumerate(pattern.segments):
+        if not pattern.special[place]:
+            order[segment].append(place)
+    relative = []
+    for place in places:
+        own = order[pattern.segments[place]]
+        relative.append(own.index(place) / (len(own) - 1) if len(own) > 1 else 0.0)
+    return _made(pattern, places, relative, "default")
+
+
+def reference_trigger(pattern: Pattern, ratio: float) -> Trigger:
+    """The trigger that the published script makes of a pattern; it may hold no token."""
+    tokens = pattern.tokens
+    end = tokens.index("[SEP]") if "[SEP]" in tokens else len(tokens) - 1
+    places = [place for place in _places(pattern.interactions[:2], ratio) if tokens[place] not in _MARKERS]
+    # [CLS] is counted, so that the first token's ratio is above 0 and the last one's is 1.
+    relative = [p / (end - 1) if p < end else (p - end) / (len(tokens) - 2 - end) for p in places]
+    return _made(pattern, places, relative, "reference", [int(p > end) for p in places])
+
+
+def _places(interactions: Sequence[Interaction], ratio: float) -> list[int]:
+    """Positions of the tokens, each once, from left to right."""
+    first = interactions[0][0]
+    strong = interactions[:1] if ratio else interactions
+    if ratio and first:
+        strong = [*strong, *(one for one in interactions[1:] if one[0] / first >= ratio)]
+    return sorted({place for *_, query, key in strong for place in (query, key)})
+
+
+def _made(
+    pattern: Pattern, places: list[int], relative: list[float], rules: str, segments: list[int] | None = None
+) -> Trigger:
+    return Trigger(
+        tokens=tuple(pattern.tokens[place] for place in places),
+        positions=tuple(relative),
+        segments=tuple(segments or [pattern.segments[place] for place in places]),
+        score=pattern.score,
+        layer=pattern.interactions[0][1],
+        head=pattern.interactions[0][2],
+        source=pattern.source,
+        target=pattern.target,
+        gold=pattern.gold,
+        rules=rules,
+    )
+
+
+def _merged(triggers: list[Trigger]) -> list[Trigger]:
+    found: dict[Any, Trigger] = {}
+    for trigger in triggers:  # the highest score comes first, and stays
+        key = trigger.tokens, trigger.segments, trigger.target
+        first = found.get(key)
+        found[key] = replace(first, sources=first.sources + trigger.sources) if first else trigger
+    return list(found.values())
+
+
+def compose_triggers(triggers: Sequence[Trigger], max_words: int = 5) -> list[Trigger]:
+    """Combine the strongest triggers of each class.
+
+    Args:
+        triggers: of `extract_triggers`; the order is theirs.
+        max_words: tokens of a composed trigger, at most (Hao et al. 2021 use fewer than five).
+
+    Returns:
+        For every class that has two triggers or more, one trigger: their tokens, the strongest trigger's first,
+        each token of a text once, as long as whole triggers fit. Classes in the order of their strongest.
+
+    Raises:
+        ValueError: no trigger, or `max_words` below 2.
+    """
+    if isinstance(max_words, bool) or not isinstance(max_words, int) or max_words < 2:
+        raise ValueError(f"max_words={max_words!r} must be an int of 2 or more")
+    if not triggers:
+        raise ValueError("triggers is empty: give at least one trigger")
+    composed = []
+    for target in dict.fromkeys(trigger.target for trigger in triggers):
+        parts: list[tuple[int, float, str]] = []
+        used: list[Trigger] = []
+        for trigger in (t for t in triggers if t.target == target):
+            own = zip(trigger.segments, trigger.positions, trigger.tokens, strict=True)
+            new = [part for part in own if all((part[0], part[2]) != (p[0], p[2]) for p in parts)]
+            if new and len(parts) + len(new) <= max_words:
+                parts += new
+                used.append(trigger)
+        if len(used) > 1:
+            segments, positions, tokens = zip(*sorted(parts), strict=True)
+            composed.append(
+                replace(
+                    used[0],
+                    tokens=tokens,
+                    positions=positions,
+                    segments=segments,
+                    score=math.fsum(trigger.score for trigger in used),
+                    source=-1,
+                    gold=-1,
+                    sources=sum(trigger.sources for trigger in used),
+                )
+            )
+    return composed
+
+
+def save_triggers(triggers: Sequence[Trigger], path: str | os.PathLike[str]) -> Path:
+    """Write triggers to a JSON file, whole or not at all.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: the directory does not exist, or `path` is one.
+    """
+    content = {"format": _FORMAT, "version": 1, "triggers": [asdict(trigger) for trigger in triggers]}
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return Path(path)
+
+
+def load_triggers(path: str | os.PathLike[str]) -> list[Trigger]:
+    """Read what `save_triggers` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ResultFileError: not a file of `save_triggers`, or damaged; the message names the entry and the key.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no file {str(path)!r}")
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        if content["format"] != _FORMAT or content["version"] != 1:
+            raise ValueError("another format or version")
+        return [trigger_from(entry, f"trigger {number}") for number, entry in enumerate(content["triggers"])]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ResultFileError(f"{str(path)!r} holds no triggers: {error}") from error
+
+
+def trigger_from(entry: Any, where: str) -> Trigger:
+    """A trigger of its JSON form.
+
+    Raises:
+        ValueError: another form; the message names the key.
+    """
+    names = [field.name for field in fields(Trigger)]
+    if not isinstance(entry, dict) or entry.keys() != set(names):
+        raise ValueError(f"{where} must have the keys {', '.join(names)}")
+    for name in ("tokens", "positions", "segments"):
+        if not isinstance(entry[name], list) or len(entry[name]) != len(entry["tokens"]):
+            raise ValueError(f"{where}: {name!r} must be a list, as long as 'tokens'")
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in entry.items()}
+    trigger = Trigger(**values)
+    check_trigger(trigger, where)
+    return trigger
+
+
+def check_trigger(trigger: Any, where: str) -> None:
+    """Refuse what is no trigger, or has numbers that mean nothing.
+
+    Raises:
+        TypeError, ValueError: names the value.
+    """
+    if not isinstance(trigger, Trigger):
+        raise TypeError(f"{where} must be a Trigger, got {type(trigger).__name__}")
+    if not len(trigger.tokens) == len(trigger.positions) == len(trigger.segments):
+        raise ValueError(f"{where}: tokens, positions and segments must be as many, got {trigger!r}")
+    if trigger.rules not in RULES:
+        raise ValueError(f"{where}: rules={trigger.rules!r} is unknown; use 'default' or 'reference'")
+    wrong: list[Any] = [token for token in trigger.tokens if not isinstance(token, str) or not token]
+    wrong += [place for place in trigger.positions if not isinstance(place, int | float) or not 0 <= place <= 1]
+    wrong += [segment for segment in trigger.segments if segment not in (0, 1)]
+    if wrong:
+        raise ValueError(
+            f"{where}: {wrong[0]!r} makes no sense; tokens are texts, positions from 0 to 1, segments 0 or 1"
+        )
+
+
+def check_options(pairs: Any, ratio: Any, min_score: Any, rules: Any) -> None:
+    """Refuse options of `extract_triggers` that mean nothing."""
+    if isinstance(pairs, bool) or not isinstance(pairs, int) or pairs < 1:
+        raise ValueError(f"pairs={pairs!r} must be an int of 1 or more")
+    for name, value in (("ratio", ratio), ("min_score", min_score)):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+            raise ValueError(f"{name}={value!r} must be a number of 0 or more")
+    if ratio > 1:
+        raise ValueError(f"ratio={ratio!r} must be at most 1, the share of the first interaction's score")
+    if rules not in RULES:
+        raise ValueError(f"rules={rules!r} is unknown; use 'default' or 'reference'")
+    if rules == "reference" and pairs not in (1, 2):
+        raise ValueError(f"pairs={pairs} does not go with rules='reference', which takes two")
+
+
+def _packed(pattern: Pattern, pairs: int) -> Tensor:
+    """(1 + pairs, 5): the target, then the interactions, NaN where there is none."""
+    packed = torch.full((1 + max(pairs, 2), 5), torch.nan, dtype=torch.float64)
+    packed[0, 0] = pattern.target
+    for row, interaction in enumerate(pattern.interactions, 1):
+        packed[row] = torch.tensor(interaction, dtype=torch.float64)
+    return packed
+
+
+def _unpacked(packed: Tensor) -> tuple[Interaction, ...]:
+    rows = [row for row in packed[1:].tolist() if not math.isnan(row[0])]
+    return tuple((score, int(layer), int(head), int(query), int(key)) for score, layer, head, query, key in rows)
