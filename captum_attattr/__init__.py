@@ -13,6 +13,7 @@ from captum_attattr.heads import Correlation, HeadImportance, head_importance, i
 from captum_attattr.insertion import Insertion, insert_trigger
 from captum_attattr.integration import PathIntegral
 from captum_attattr.pages import write_html
+from captum_attattr.patterns import Pattern, find_patterns
 from captum_attattr.plots import (
     plot_attention,
     plot_correlation,
@@ -26,11 +27,9 @@ from captum_attattr.pruning import load_pruned, prune_heads, save_pruned
 from captum_attattr.report import write_report
 from captum_attattr.tree import attribution_tree, load_tree, save_tree, tree_text
 from captum_attattr.triggers import (
-    Pattern,
     Trigger,
     compose_triggers,
     extract_triggers,
-    find_patterns,
     load_triggers,
     save_triggers,
     triggers_of,

@@ -87,7 +87,8 @@ def attack(
         >>> from captum_attattr import explain, extract_triggers
         >>> from demo_model import load_demo_model  # examples/demo_model.py
         >>> model, tokenizer = load_demo_model()
-        >>> triggers = extract_triggers(explain(model, tokenizer, ["a dull , lifeless film"], progress=False))
+        >>> text = "Seldom has a movie so closely matched the spirit of a man and his work ."
+        >>> triggers = extract_triggers(explain(model, tokenizer, [text], progress=False))
         >>> rows, gold = ["a gorgeous , witty film", "a quiet , moving story"], ["positive", "positive"]
         >>> report = attack(model, tokenizer, rows, gold, triggers, progress=False)
         >>> report.victims[0].outcomes[0].kind, len(report.victims[0].outcomes)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from captum_attattr.explanation import Explanation
 from captum_attattr.files import replacing
-from captum_attattr.triggers import Pattern
+from captum_attattr.patterns import Pattern
 
 _SEPARATOR = "[SEP]"
 _SPECIAL = ("[CLS]", _SEPARATOR, "<s>", "</s>")

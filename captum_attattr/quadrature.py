@@ -45,8 +45,8 @@ def clenshaw_curtis(n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
     Example:
         >>> nodes, weights = clenshaw_curtis(5)
-        >>> float(weights @ nodes**3)  # doctest: +ELLIPSIS
-        0.25...
+        >>> round(float(weights @ nodes**3), 12)
+        0.25
     """
     if n < 2:
         raise ValueError(f"a Clenshaw-Curtis rule has at least 2 nodes, got n={n}")

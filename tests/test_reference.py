@@ -15,7 +15,17 @@ from torch import Tensor
 from toy import sentences, tiny_bert
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification, BertTokenizer
 
-from captum_attattr import LayerAttAttr, attention_layers, explain, head_importance, pruning_curve
+from captum_attattr import (
+    LayerAttAttr,
+    attack,
+    attention_layers,
+    explain,
+    find_patterns,
+    head_importance,
+    pruning_curve,
+    triggers_of,
+)
+from captum_attattr.published import read_patterns, write_patterns
 from captum_attattr.tasks import task
 
 # ---------------------------------------------------------------------------------------- plain equations
@@ -234,3 +244,33 @@ def test_head_importance_and_pruned_accuracy_are_the_published_ones(reference, k
     assert curve.metric == json.loads((reference.folder / f"out/prune_result_{kind}.json").read_text())
     assert curve.heads == [0, 14, 28, 43, 57, 72, 86, 100, 115, 129, 144]
     assert curve.shared_rows == RANKED
+
+
+# ------------------------------------------------------------------------------------------- triggers
+
+
+def test_patterns_are_the_published_ones(reference, tmp_path):
+    rows = task("mnli").read(reference.folder / "mnli", "train")[:24]
+    texts, labels = [row.text for row in rows], [row.label for row in rows]
+    options = {"n_steps": 32, "method": "riemann_left", "rules": "reference"}
+    found = find_patterns(reference.model, reference.tokenizer, texts, labels, progress=False, **options)
+    written = json.loads(write_patterns(found, tmp_path / "patterns.json").read_text())
+    published = json.loads((reference.folder / "out/train_adver_pattern_exp0-24.json").read_text())
+    for entry, expected in zip(written, published, strict=True):
+        assert entry.pop("max_combined_attr") == pytest.approx(expected.pop("max_combined_attr"), rel=1e-4)
+        assert entry == expected
+
+
+def test_accuracy_under_the_published_patterns_is_the_published_one(reference):
+    rows = task("mnli").read(reference.folder / "mnli", "dev")
+    texts, labels = [row.text for row in rows], [row.label for row in rows]
+    patterns = read_patterns(reference.folder / "out/train_adver_pattern_exp0-24.json")
+    triggers = triggers_of(patterns, min_score=0.0, rules="reference")
+    report = attack(reference.model, reference.tokenizer, texts, labels, triggers, None, truncate=128, progress=False)
+    (victim,) = report.victims
+    found = [
+        {of: victim.measure(outcome, of).accuracy for of in victim.class_names} for outcome, _ in victim.triggers()
+    ]
+    published = json.loads((reference.folder / "out/eval_train_pattern_one_exp0-500.json").read_text())
+    assert found == [{of: entry[of] for of in victim.class_names} for entry in published]
+    assert len(found) == len(patterns) - 1  # the one that the published script loses

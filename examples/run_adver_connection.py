@@ -1,0 +1,75 @@
+"""Finds adversarial triggers: for every example the two interactions that carried its decision most.
+
+Writes {train|dev}_adver_pattern_exp{A}-{B}.json, highest scores first. By default the published script's rules: the
+one map with the largest entry, a left sum, special tokens included, SST-2 rows under 15 tokens left out. With
+--corrected: the strongest interactions between words over all layers and heads, integrated to the tolerance.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from script import at_least_one, class_task, common_parser, in_one_line, is_first_process, load, texts_and_labels
+
+from captum_attattr import Pattern, find_patterns
+from captum_attattr.published import write_patterns
+
+SHORT = 15
+"""Tokens below which the published script leaves SST-2's rows out."""
+
+
+def main(args: argparse.Namespace) -> None:
+    """Read, explain, write, print."""
+    what = class_task(args.task_name)
+    rows = what.read(args.data_dir, args.data_type)[args.start_exp : args.start_exp + args.num_exp]
+    if not rows:
+        raise ValueError(f"--start_exp {args.start_exp} is beyond the last row of {what.name}'s {args.data_type} set")
+    folder = Path(args.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    model, tokenizer = load(args, what)
+    if what.name == "sst-2" and not args.corrected:
+        rows = [row for row in rows if len(tokenizer(row.text)["input_ids"]) >= SHORT]
+    texts, labels = texts_and_labels(what, rows)
+    name = f"{args.data_type}_adver_pattern_exp{args.start_exp}-{args.start_exp + args.num_exp}"
+    published = {"n_steps": args.batch_size * args.num_batch, "method": "riemann_left", "rules": "reference"}
+    found = find_patterns(
+        model,
+        tokenizer,
+        texts,
+        labels,
+        truncate=args.max_seq_length,
+        resume=folder / f"{name}.jsonl" if args.resume else None,
+        progress=not args.quiet,
+        **({} if args.corrected else published),
+    )
+    if not is_first_process():
+        return
+    order = [what.label_names.index(name) for _, name in sorted(model.config.id2label.items())]
+    numbered = [Pattern(**{**vars(p), "target": order[p.target], "gold": order[p.gold]}) for p in found]
+    path = write_patterns(numbered, folder / f"{name}.json")
+    kept = sum(bool(pattern.interactions) for pattern in found)
+    print(f"{kept} patterns of {len(rows)} rows of {what.name}'s {args.data_type} set in {path}")
+
+
+def arguments() -> argparse.Namespace:
+    """The command line; the last flag is new."""
+    parser = common_parser(__doc__)
+    add = parser.add_argument
+    add("--batch_size", type=int, default=16, help="with --num_batch: the nodes of the left sum are their product")
+    add("--num_batch", type=int, default=4, help="see --batch_size")
+    add("--zero_baseline", action="store_true", help="accepted; the baseline is zero attention, as published")
+    add("--start_exp", type=int, default=0, help="the first row")
+    add("--num_exp", type=int, default=500, help="how many rows")
+    add("--data_type", choices=("train", "dev"), default="train", help="the set that the rows are of")
+    add("--seed", type=int, default=42, help="accepted; nothing here is random")
+    add("--corrected", action="store_true", help="interactions between words only, over all layers and heads")
+    args = parser.parse_args()
+    at_least_one(parser, args, "batch_size", "num_batch", "num_exp")
+    if args.start_exp < 0:
+        parser.error(f"--start_exp is {args.start_exp}; it must be 0 or more")
+    return args
+
+
+if __name__ == "__main__":
+    in_one_line(main, arguments())

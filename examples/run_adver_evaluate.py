@@ -1,0 +1,139 @@
+"""Inserts the patterns of a file into the dev rows, and measures the accuracy of every gold class.
+
+Writes eval_{train|dev}_pattern_{one|two}_exp{A}-{B}.json: the patterns, each with an accuracy for every class. By
+default the published script's rules. With --corrected every pattern that holds a word is scored, the last one too,
+at corrected places, and an attack report (attack_*.json, .html, .txt) stands beside it: the best triggers, chosen on
+training rows of their own, with the clean rows and random words beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from captum_attattr.attack_plot import plot_attack
+from script import (
+    at_least_one,
+    class_task,
+    common_parser,
+    in_one_line,
+    is_first_process,
+    load,
+    row_range,
+    texts_and_labels,
+)
+
+from captum_attattr import AttackReport, attack, compose_triggers, triggers_of, write_html
+from captum_attattr.pages import write_page
+from captum_attattr.published import read_patterns, write_json
+
+
+def main(args: argparse.Namespace) -> None:
+    """Read, insert, measure, write, print."""
+    what = class_task(args.task_name)
+    if args.data_type not in Path(args.pattern_file).name:
+        raise ValueError(f"--pattern_file {args.pattern_file} is not of --data_type {args.data_type}, by its name")
+    patterns = read_patterns(args.pattern_file)
+    rules, ratio = "default" if args.corrected else "reference", 0.0 if args.if_all else 0.2
+    triggers = triggers_of(patterns, min_score=args.pattern_threshold, ratio=ratio, merge=False, rules=rules)
+    rows = texts_and_labels(what, what.read(args.data_dir, "dev"))
+    folder = Path(args.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    model, tokenizer = load(args, what)
+    common: dict[str, Any] = {
+        "batch_size": args.eval_batch_size,
+        "truncate": args.max_seq_length,
+        "progress": not args.quiet,
+        "name": what.name,
+    }
+    number = "two" if args.if_all else "one"
+    name = f"{args.data_type}_pattern_{number}_exp{args.start_exp}-{args.start_exp + args.num_exp}"
+    done = folder / f"eval_{name}_done" if args.resume else None
+    # The report first: what its flags ask for may not be there.
+    chosen = _best(args, what, model, tokenizer, rows, patterns, common, done) if args.corrected else None
+    report = attack(model, tokenizer, rows[0], rows[1], triggers, None, resume=done, **common)
+    if not is_first_process():
+        return
+    entries = json.loads(Path(args.pattern_file).read_text(encoding="utf-8"))
+    victim = report.victims[0]
+    scored = [
+        {
+            **entries[outcome.trigger.source],
+            **{of: victim.measure(outcome, of).accuracy for of in victim.class_names},
+        }
+        for outcome, _ in victim.triggers()
+        if outcome.trigger
+    ]
+    path = write_json(scored, folder / f"eval_{name}.json")
+    print(f"{len(scored)} of {len(patterns)} patterns, each on {len(rows[0])} dev rows of {what.name}, in {path}")
+    if chosen:
+        chosen.save(folder / f"attack_{name}.json")
+        write_page(chosen.table() + "\n", folder / f"attack_{name}.txt")
+        write_html(plot_attack(chosen), folder / f"attack_{name}.html")
+        print(chosen.table())
+
+
+def _best(
+    args: argparse.Namespace, what: Any, model: Any, tokenizer: Any, rows: Any, patterns: Any, common: Any, done: Any
+) -> AttackReport:
+    """The report of the best triggers, on rows that they neither come from nor were chosen on."""
+    train = what.read(args.data_dir, "train")
+    source = slice(args.start_exp, args.start_exp + args.num_exp)
+    first, last = row_range("--selection_rows", args.selection_rows or _after(args), len(train))
+    measured = set(rows[0])
+    selection = [row for row in train[first:last] if row.text not in measured]
+    if not selection:
+        raise ValueError(f"--selection_rows {first}:{last}: all of these training rows are dev rows too")
+    triggers = triggers_of(patterns, min_score=args.pattern_threshold, ratio=0.0 if args.if_all else 0.2)
+    if args.compose:
+        triggers = [*compose_triggers(triggers), *triggers]
+    if args.data_type == "dev":  # the rows that the triggers come from
+        rows = rows[0][: source.start] + rows[0][source.stop :], rows[1][: source.start] + rows[1][source.stop :]
+    return attack(
+        model,
+        tokenizer,
+        rows[0],
+        rows[1],
+        triggers,
+        selection=texts_and_labels(what, selection),
+        k=args.triggers,
+        candidates=args.candidates,
+        vocabulary=[row.text for row in train[source]],
+        control_seeds=args.control_seeds,
+        resume=done / "chosen" if done else None,
+        **common,
+    )
+
+
+def _after(args: argparse.Namespace) -> str:
+    start = args.start_exp + args.num_exp if args.data_type == "train" else 0
+    return f"{start}:{start + 300}"
+
+
+def arguments() -> argparse.Namespace:
+    """The command line; the flags from --corrected on are new."""
+    parser = common_parser(__doc__)
+    add = parser.add_argument
+    add("--pattern_file", required=True, help="{train|dev}_adver_pattern_exp{A}-{B}.json of run_adver_connection.py")
+    add("--eval_batch_size", type=int, default=400, help="rows in one forward pass")
+    add("--start_exp", type=int, default=0, help="the first row that the patterns come from")
+    add("--num_exp", type=int, default=500, help="how many rows they come from; both are in the result's name")
+    add("--if_all", action="store_true", help="insert the second pair of every pattern, however small its score")
+    add("--data_type", choices=("train", "dev"), default="train", help="the set that the patterns come from")
+    add("--pattern_threshold", type=float, default=0.02, help="patterns whose scores add up to less are left out")
+    add("--seed", type=int, default=42, help="accepted; random words are drawn by --control_seeds")
+    add("--corrected", action="store_true", help="corrected rules, and the report of the best triggers")
+    add("--selection_rows", metavar="START:END", help="training rows for the choice; default: the 300 after --num_exp")
+    add("--triggers", type=int, default=3, help="how many are chosen")
+    add("--candidates", type=int, default=50, help="how many of the highest scores are tried on the selection rows")
+    add("--control_seeds", type=int, default=5, help="draws of random words for each chosen trigger")
+    add("--compose", action="store_true", help="also try the strongest triggers of each class together")
+    args = parser.parse_args()
+    at_least_one(parser, args, "eval_batch_size", "num_exp", "triggers", "candidates", "control_seeds")
+    return args
+
+
+if __name__ == "__main__":
+    in_one_line(main, arguments())

@@ -1,0 +1,221 @@
+"""The two scripts of the adversarial attack through the command line: files, numbers, two processes, refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from toy import VOCAB, WORDS, tiny_bert
+
+ROOT = Path(__file__).parents[1]
+REFERENCE = ROOT.parent / "shared/data/reference"
+LABELS = ("contradiction", "entailment", "neutral")
+COLUMNS = ("index", *("x1", "x2", "x3", "x4", "x5", "x6", "x7"), "sentence1", "sentence2", "label1", "gold_label")
+CONNECTION, EVALUATE = "run_adver_connection.py", "run_adver_evaluate.py"
+
+
+def table(rows: range) -> str:
+    lines = ["\t".join(COLUMNS)]
+    for i in rows:
+        first = " ".join(WORDS[(i * 3 + k) % len(WORDS)] for k in range(2 + i % 4))
+        second = " ".join(WORDS[(i * 5 + k) % len(WORDS)] for k in range(1 + i % 3))
+        lines.append("\t".join([str(i), *"xxxxxxx", first, second, "n", LABELS[i % 3]]))
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny BERT whose mind changes, and MNLI-shaped rows."""
+    folder = tmp_path_factory.mktemp("mnli")
+    model = tiny_bert(seed=6)
+    with torch.no_grad():
+        model.bert.embeddings.word_embeddings.weight.mul_(2)
+        model.bert.pooler.dense.weight.mul_(3)
+    model.save_pretrained(folder / "model")
+    torch.save(model.state_dict(), folder / "model.bin")
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    (folder / "model/vocab.txt").write_text("\n".join([*special, *WORDS][:VOCAB]) + "\n")
+    (folder / "model/tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    (folder / "data").mkdir()
+    (folder / "data/train.tsv").write_text(table(range(40, 60)))
+    (folder / "data/dev_matched.tsv").write_text(table(range(9)))
+    return folder
+
+
+def run(script: str, *flags: Any, processes: int = 1) -> subprocess.CompletedProcess[str]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [sys.executable, *(launcher if processes > 1 else []), str(ROOT / "examples" / script), *map(str, flags)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+
+
+def flags(folder: Path, output: Path, **changes: Any) -> list[Any]:
+    given = {
+        "task_name": "MNLI",
+        "data_dir": folder / "data",
+        "bert_model": folder / "model",
+        "model_file": folder / "model.bin",
+        "output_dir": output,
+    } | changes
+    return [part for name, value in given.items() for part in (f"--{name}", value) if value is not None]
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+PATTERNS = "train_adver_pattern_exp0-6.json"
+KEYS = {
+    *("max_combined_attr", "top1pattern", "top2pattern", "top1position", "top2position"),
+    *("target_label", "golden_label", "seg_pos", "tokens"),
+}
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path) -> Path:
+    """What the first script writes about six rows."""
+    output = folder / "found"
+    done = run(CONNECTION, *flags(folder, output, num_exp=6, batch_size=4, num_batch=2), "--zero_baseline", "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert "6 patterns of 6 rows" in done.stdout
+    return output
+
+
+def test_patterns_have_the_published_form(found):
+    entries = read(found / PATTERNS)
+    assert len(entries) == 6
+    assert all(entry.keys() == KEYS for entry in entries)
+    sums = [sum(entry["max_combined_attr"]) for entry in entries]
+    assert sums == sorted(sums, reverse=True)
+    for entry in entries:
+        assert entry["tokens"][entry["seg_pos"]] == "[SEP]"
+        for number in "12":
+            places = entry[f"top{number}position"]
+            assert [entry["tokens"][place] for place in places] == entry[f"top{number}pattern"]
+    assert [path.name for path in found.iterdir()] == [PATTERNS]
+
+
+def test_evaluation_adds_an_accuracy_for_every_class(folder, found, tmp_path):
+    given = flags(folder, tmp_path, pattern_file=found / PATTERNS, num_exp=6, pattern_threshold=0)
+    done = run(EVALUATE, *given, "--quiet")
+    assert done.returncode == 0, done.stderr
+    entries = read(tmp_path / "eval_train_pattern_one_exp0-6.json")
+    assert len(entries) == 5  # as published, without the last
+    assert all(entry.keys() == KEYS | set(LABELS) for entry in entries)
+    assert all(entry[label] * 3 == pytest.approx(round(entry[label] * 3)) for entry in entries for label in LABELS)
+    done = run(EVALUATE, *given, "--if_all", "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "eval_train_pattern_two_exp0-6.json").is_file()
+
+
+def test_corrected_rules_score_every_pattern_and_report_the_best(folder, tmp_path):
+    given = flags(folder, tmp_path, num_exp=6)
+    done = run(CONNECTION, *given, "--corrected", "--quiet")
+    assert done.returncode == 0, done.stderr
+    patterns = read(tmp_path / PATTERNS)
+    assert not any("[" in token for entry in patterns for token in (*entry["top1pattern"], *entry["top2pattern"]))
+    more = ["--pattern_file", tmp_path / PATTERNS, "--pattern_threshold", "0", "--control_seeds", "2", "--compose"]
+    done = run(EVALUATE, *given, *more, "--corrected", "--quiet", "--triggers", "2")
+    assert done.returncode == 0, done.stderr
+    assert len(read(tmp_path / "eval_train_pattern_one_exp0-6.json")) == len(patterns)
+    report = read(tmp_path / "attack_train_pattern_one_exp0-6.json")
+    assert len(report["victims"][0]["outcomes"]) == 1 + 2 * 3
+    assert report["choice"]["rows"] == 14
+    assert (tmp_path / "attack_train_pattern_one_exp0-6.txt").read_text() in done.stdout + "\n"
+    assert "clean" in done.stdout
+    assert (tmp_path / "attack_train_pattern_one_exp0-6.html").stat().st_size > 1e6
+
+
+def test_two_processes_resume_and_write_what_one_writes(folder, found, tmp_path):
+    for script, more in (
+        (CONNECTION, {"batch_size": 4, "num_batch": 2}),
+        (EVALUATE, {"pattern_file": found / PATTERNS, "pattern_threshold": 0, "eval_batch_size": 2}),
+    ):
+        one = run(script, *flags(folder, tmp_path / "one", num_exp=6, **more), "--quiet")
+        assert one.returncode == 0, one.stderr
+        for _ in range(2):
+            two = run(script, *flags(folder, tmp_path / "two", num_exp=6, **more), "--quiet", "--resume", processes=2)
+            assert two.returncode == 0, two.stderr
+    for path in (tmp_path / "one").iterdir():
+        one, two = read(path), read(tmp_path / "two" / path.name)
+        for entry, expected in zip(two, one, strict=True):
+            assert entry.pop("max_combined_attr") == pytest.approx(expected.pop("max_combined_attr"), abs=1e-6)
+        assert two == one
+
+
+@pytest.mark.parametrize(
+    ("script", "changes", "message"),
+    [
+        (CONNECTION, {"task_name": "MNIST"}, "unknown task 'MNIST'"),
+        (CONNECTION, {"task_name": "STS-B"}, "its labels are scores; triggers need classes"),
+        (CONNECTION, {"data_type": "test"}, "invalid choice: 'test'"),
+        (CONNECTION, {"start_exp": 90}, "--start_exp 90 is beyond the last row"),
+        (CONNECTION, {"start_exp": -1}, "--start_exp is -1; it must be 0 or more"),
+        (CONNECTION, {"num_batch": 0}, "--num_batch is 0; it must be 1 or more"),
+        (CONNECTION, {"data_dir": "nowhere"}, "no file 'nowhere/train.tsv'"),
+        (EVALUATE, {"pattern_file": "train_none.json"}, "no file 'train_none.json'"),
+        (EVALUATE, {"pattern_file": "dev_adver.json"}, "is not of --data_type train, by its name"),
+        (EVALUATE, {"pattern_threshold": -1}, "min_score=-1.0 must be a number of 0 or more"),
+        (EVALUATE, {"selection_rows": "5", "corrected": None}, "--selection_rows '5' must be START:END"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(folder, found, tmp_path, script, changes, message):
+    given: dict[str, Any] = {} if script == CONNECTION else {"pattern_file": found / PATTERNS}
+    more = ["--corrected"] if "corrected" in changes else []
+    done = run(script, *flags(folder, tmp_path / "out", **{**given, **changes, "corrected": None}), *more)
+    assert done.returncode == 2
+    (said,) = done.stderr.strip().splitlines()
+    assert said.startswith(f"{script}: error: ")
+    assert message in said
+    assert not list(tmp_path.glob("out/*.json"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda entries: entries[1].pop("tokens"), "entry 1 lacks the key 'tokens'"),
+        (lambda entries: entries[0].update(top1position=[0, 99]), "entry 0: 'top1position' must be two positions from"),
+        (
+            lambda entries: entries[0].update(max_combined_attr=[1.0]),
+            "entry 0: 'max_combined_attr' must be two numbers",
+        ),
+        (lambda entries: entries[2].update(seg_pos="4"), "entry 2: 'seg_pos' must be a whole number"),
+    ],
+)
+def test_pattern_files_of_the_wrong_form_are_named_with_entry_and_key(folder, found, tmp_path, change, message):
+    entries = read(found / PATTERNS)
+    change(entries)
+    path = tmp_path / "train_wrong.json"
+    path.write_text(json.dumps(entries))
+    done = run(EVALUATE, *flags(folder, tmp_path, pattern_file=path))
+    assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1)
+    assert message in done.stderr
+
+
+def test_published_scripts_numbers(tmp_path):
+    """Both scripts on the published code's model and rows, against the files that it wrote."""
+    if not REFERENCE.is_dir():
+        pytest.skip(f"the published code's output is not at hand: no folder {REFERENCE}")
+    model = REFERENCE / "tiny-base"
+    given = {"data_dir": REFERENCE / "mnli", "bert_model": model, "model_file": model / "pytorch_model.bin"}
+    common = flags(tmp_path, tmp_path, **given)
+    done = run(CONNECTION, *common, "--num_exp", 24, "--num_batch", 2, "--quiet")
+    assert done.returncode == 0, done.stderr
+    published = read(REFERENCE / "out/train_adver_pattern_exp0-24.json")
+    for entry, expected in zip(read(tmp_path / "train_adver_pattern_exp0-24.json"), published, strict=True):
+        assert entry.pop("max_combined_attr") == pytest.approx(expected.pop("max_combined_attr"), rel=1e-4)
+        assert entry == expected
+    file = REFERENCE / "out/train_adver_pattern_exp0-24.json"
+    done = run(EVALUATE, *common, "--pattern_file", file, "--pattern_threshold", 0, "--quiet")
+    assert done.returncode == 0, done.stderr
+    written = tmp_path / "eval_train_pattern_one_exp0-500.json"
+    assert written.read_bytes() == (REFERENCE / "out" / written.name).read_bytes()
+    done = run(EVALUATE, *common, "--pattern_file", file, "--pattern_threshold", 0, "--quiet", "--corrected")
+    assert done.returncode == 2  # 25 training rows leave none for the choice
+    assert "--selection_rows '500:800' holds no row; the file has 25" in done.stderr
