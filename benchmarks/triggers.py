@@ -89,9 +89,8 @@ def evaluation(model: Any, tokenizer: Any, texts: list[Any], labels: list[Any], 
         theirs, _ = timed(plain)
         mine, _ = timed(ours)
         ratios.append(mine / theirs)
-    print(
-        f"attack takes {statistics.median(ratios):.2f} times the plain loop ({len(texts)} rows, {len(ready)} conditions)"
-    )
+    median = statistics.median(ratios)
+    print(f"attack takes {median:.2f} times the plain loop ({len(texts)} rows, {len(ready)} conditions)")
 
 
 def _parts(text: Any) -> tuple[str, ...]:
