@@ -80,19 +80,20 @@ class Outputs:
         Raises:
             TypeError, ValueError: not as many as texts, or a label that the model does not have.
         """
-        if isinstance(labels, str) or not isinstance(labels, (Sequence, Tensor, np.ndarray)) or np.ndim(labels) == 0:
+        numbers = isinstance(labels, (Tensor, np.ndarray)) and labels.ndim > 0
+        if isinstance(labels, str) or not (numbers or isinstance(labels, Sequence)):
             raise TypeError(f"labels must be a list with one label for each text, got {type(labels).__name__}")
         if len(labels) != count:
             raise ValueError(f"{len(labels)} labels for {count} examples")
-        plain = labels.tolist() if isinstance(labels, (Tensor, np.ndarray)) else [scalar(label) for label in labels]
+        plain = [scalar(label) for label in (labels.tolist() if isinstance(labels, (Tensor, np.ndarray)) else labels)]
         if self.regression:
             return torch.tensor(self._scores(plain), dtype=torch.float32, device=self.device)
         if self.multilabel:
             return torch.tensor([self._indicators(i, label) for i, label in enumerate(plain)], device=self.device)
-        numbers = [self.target(i, label, "label") for i, label in enumerate(plain)]
-        if None in numbers:
-            raise ValueError(f"label None of texts[{numbers.index(None)}]: a class is needed")
-        return torch.tensor(numbers, device=self.device)
+        classes = [self.target(i, label, "label") for i, label in enumerate(plain)]
+        if None in classes:
+            raise ValueError(f"label None of texts[{classes.index(None)}]: a class is needed")
+        return torch.tensor(classes, device=self.device)
 
     def _scores(self, labels: list[Any]) -> list[float]:
         if self.config.num_labels > 1:
