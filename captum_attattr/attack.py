@@ -127,14 +127,15 @@ class _Rows:
     ) -> None:
         self.name, self.model, self.tokenizer = name, model, tokenizer
         self.texts = TextModel(model, tokenizer, truncate)
-        if self.texts.regression:
-            raise ValueError(f"{name}: an attack is measured on classes; the model gives a score")
+        if self.texts.regression or self.texts.multilabel:
+            gives = "a score" if self.texts.regression else "several labels at once"
+            raise ValueError(f"{name}: an attack is measured on classes; the model gives {gives}")
         checked = self.texts.encode_all(examples)
-        self.gold = self.texts.labels(labels, checked)
+        self.gold = self.texts.labels(labels, len(checked))
         # Whole, since a trigger is inserted before an end is cut off; those that are not too long are whole already.
         long = [item.length == self.texts.longest for item in checked]
         self.items = [
-            encode_text(tokenizer, item.number, item.text) if full else item
+            self.texts.taken(encode_text(tokenizer, item.number, item.text)) if full else item
             for item, full in zip(checked, long, strict=True)
         ]
         self.examples = examples

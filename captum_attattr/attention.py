@@ -27,6 +27,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import eager_mask
 
+from captum_attattr.compiled import uncompiled
 from captum_attattr.exceptions import UnsupportedModelError
 
 _IMPLEMENTATION = "captum_attattr"
@@ -269,6 +270,7 @@ class AttentionControl:
         self._stack = ExitStack()
         with ExitStack() as stack:
             stack.enter_context(_claimed(self.model))
+            stack.enter_context(uncompiled())
             stack.enter_context(_eager_attention(self.model))
             stack.enter_context(_no_parameter_gradients(self.model))
             self._stack = stack.pop_all()
@@ -300,7 +302,7 @@ class AttentionControl:
             raise UnsupportedModelError(
                 f"{_family(self.model)}: the forward did not pass through {missed[0]!r}"
                 + (f" and {len(missed) - 1} more layers" if len(missed) > 1 else "")
-                + "; forward_func must run the model the layers come from, without compilation"
+                + "; forward_func must run the model the layers come from"
                 + _SOFTMAX_SHAPE * (missed[0].route == "softmax")
             )
         repeated = [layer for layer in self.layers if watch.calls[id(layer.module)] > self.runs[id(layer.module)]]

@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import re
 import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from captum_attattr.attention import every_layer
+from captum_attattr.evaluation import EvaluationRows, Metric, evaluation_rows, structure, without_heads
 from captum_attattr.exceptions import ResultFileError
 from captum_attattr.files import replacing
-from captum_attattr.gates import mask_heads
-from captum_attattr.heads import HeadImportance, Pair, head_importance
-from captum_attattr.metrics import METRICS, score
+from captum_attattr.heads import HeadImportance, Pair, random_importance
 from captum_attattr.projections import Heads
-from captum_attattr.pruning import prune_heads
-from captum_attattr.runs import data_digest, is_main_process, run_batches, text_digests
-from captum_attattr.texts import Encoded, Text, TextModel, evaluation_mode
-
-Metric = str | Callable[[list[float], list[float]], float]
-"""A name that `tasks.score` knows, or a function of predictions and labels."""
-
-_LATENCY_REPEATS = 15
+from captum_attattr.pruning import planned_cuts
+from captum_attattr.runs import data_digest, is_main_process, run_batches
+from captum_attattr.scalars import at_least
+from captum_attattr.texts import Text, TextModel, evaluation_mode
 
 
 @dataclass(frozen=True)
@@ -158,6 +148,7 @@ def pruning_curve(
     *,
     metric: Metric | None = None,
     structural: bool = False,
+    together: bool | None = None,
     batch_size: int = 32,
     truncate: bool | int = False,
     resume: str | os.PathLike[str] | None = None,
@@ -174,9 +165,11 @@ def pruning_curve(
         steps: how many points the curve has, no head and all heads off included.
         order: "least" important heads first, or "most".
         metric: "accuracy", "matthews", "pearson", or a function of (predictions, labels); by default accuracy,
-            or Pearson's correlation for a regression.
-        structural: also cut the heads out of copies of the model, and measure parameters and latency. Heads
-            that can only go together (key-value groups, shared weights) then go together, by their mean score.
+            or Pearson's correlation for a regression. Of several labels for each example, accuracy is the share
+            of the examples of which all are right, and functions get lists of 0 and 1.
+        structural: also cut the heads out of copies of the model, and measure parameters and latency.
+        together: whether heads that can only be cut out together (key-value groups, shared weights) also go
+            together here, by their mean score; n is then their number. By default as `structural`, which needs it.
         batch_size, truncate, resume, progress: as in `head_importance`.
 
     Returns:
@@ -184,72 +177,78 @@ def pruning_curve(
 
     Raises:
         TypeError, ValueError: fewer than two steps, an unknown order or metric, an importance of another shape,
-            labels that do not match, no example.
+            labels that do not match, no example; `structural` inside `mask_heads` or without `together`.
         UnsupportedModelError: `structural`, and heads of this model cannot be cut out.
     """
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 2:
-        raise ValueError(f"steps={steps!r} must be an int of 2 or more: no head off, and all of them")
+    steps = _checked_steps(steps)
     if not isinstance(importance, HeadImportance):
         raise TypeError(f"importance must be a HeadImportance, got {type(importance).__name__}")
-    texts = TextModel(model, tokenizer, truncate)
-    items = texts.encode_all(examples)
-    gold = texts.labels(labels, items)
-    batches = texts.batches(items, batch_size)
-    if importance.scores.shape != (texts.depth, texts.width):
-        raise ValueError(
-            f"importance has {tuple(importance.scores.shape)} (layers, heads), the model ({texts.depth}, {texts.width})"
-        )
-    units = _units(texts, importance, order, structural)
+    if structural and together is False:
+        raise ValueError("together=False: with structural=True heads of one group can only be cut out together")
+    rows = evaluation_rows(model, tokenizer, examples, labels, metric, batch_size, truncate)
+    units = _units(rows.texts, importance, order, structural if together is None else together)
+    if structural:
+        _check_structure(rows.texts, units)
+    return _curve(rows, importance, units, steps, order, structural, resume, progress)
+
+
+def _checked_steps(steps: Any) -> int:
+    return at_least(2, steps, "steps", "no head off, and all of them")
+
+
+def _check_structure(texts: TextModel, units: list[list[Pair]]) -> None:
+    """Find out before any work whether all heads can be cut out."""
+    layers = every_layer(texts.model, texts.kind)
+    planned_cuts(texts.model, [(layers[layer], head) for unit in units for layer, head in unit])
+
+
+def _curve(
+    rows: EvaluationRows,
+    importance: HeadImportance,
+    units: list[list[Pair]],
+    steps: int,
+    order: str,
+    structural: bool,
+    resume: str | os.PathLike[str] | None,
+    progress: bool,
+) -> PruningCurve:
+    """The curve of checked arguments; `units` are the heads in the order in which they go."""
     counts = [k * len(units) // (steps - 1) for k in range(steps)]
     gone = [[pair for unit in units[:count] for pair in unit] for count in counts]
-    name, measure = checked_metric(metric, texts)
-    digests = text_digests(item.text for item in items)
-    about = {"curve": importance.name, "order": order, "heads": data_digest(gone)}
-    about |= texts.fingerprint(items, gold, batches)
-    with evaluation_mode(model):
-        values = _evaluate(texts, items, gold, gone, batches, about, resume, progress)
-        cut = _structure(texts, items, gone, batch_size) if structural and is_main_process() else []
+    about = {"curve": importance.name, "order": order, "heads": data_digest(gone), **rows.about}
+    with evaluation_mode(rows.texts.model):
+        values = _evaluate(rows, gone, about, resume, progress)
+        at_once = max(map(len, rows.batches))
+        cut = structure(rows, gone, at_once) if structural and is_main_process() else []
     seen = set(importance.examples)
     return PruningCurve(
         name=importance.name,
         order=order,
         heads=[len(heads) for heads in gone],
         total=sum(len(unit) for unit in units),
-        metric_name=name,
-        metric=[float(measure(part[:, 1].tolist(), gold.tolist())) for part in values],
+        metric_name=rows.metric_name,
+        metric=[rows.measure(part[:, 1:]) for part in values],
         loss=[float(part[:, 0].mean()) for part in values],
         ranking=[list(pair) for unit in units for pair in unit],
         ranking_rows=importance.count,
-        evaluation_rows=len(items),
-        shared_rows=sum(digest in seen for digest in digests),
+        evaluation_rows=len(rows.items),
+        shared_rows=sum(digest in seen for digest in rows.digests),
         parameters=[parameters for parameters, _ in cut],
         latency=[latency for _, latency in cut],
     )
 
 
-def checked_metric(metric: Metric | None, texts: TextModel) -> tuple[str, Callable[[list[float], list[float]], float]]:
-    """The name and the function of a metric; the usual one for None.
+def _units(texts: TextModel, importance: HeadImportance, order: str, together: bool) -> list[list[Pair]]:
+    """The heads in the order in which they go, if wanted together those that can only go together.
 
     Raises:
-        TypeError, ValueError: no metric that is known.
+        ValueError: an unknown order, or an importance of another model.
     """
-    if metric is None:
-        metric = "pearson" if texts.regression else "accuracy"
-    if callable(metric):
-        return getattr(metric, "__name__", "metric"), metric
-    if not isinstance(metric, str):
-        raise TypeError(f"metric={metric!r} must be one of {', '.join(METRICS)}, or a function")
-    if metric not in METRICS:
-        raise ValueError(f"metric={metric!r} is unknown; use one of {', '.join(METRICS)}, or a function")
-    if (metric == "pearson") != texts.regression:
-        kind, fits = ("a score", "'pearson'") if texts.regression else ("classes", "'accuracy' or 'matthews'")
-        raise ValueError(f"metric={metric!r} does not fit a model that gives {kind}; use {fits}")
-    return metric, partial(score, metric)
-
-
-def _units(texts: TextModel, importance: HeadImportance, order: str, structural: bool) -> list[list[Pair]]:
-    """The heads in the order in which they go, together those that can only go together."""
     ranking = importance.ranking(order)
+    if importance.scores.shape != (texts.depth, texts.width):
+        raise ValueError(
+            f"importance has {tuple(importance.scores.shape)} (layers, heads), the model ({texts.depth}, {texts.width})"
+        )
     present = texts.present(texts.width)
     unknown = [tuple(pair) for pair in present.nonzero().tolist() if tuple(pair) not in set(ranking)]
     if unknown:
@@ -257,7 +256,7 @@ def _units(texts: TextModel, importance: HeadImportance, order: str, structural:
             f"importance has no score for {len(unknown)} heads of the model, the first (layer, head) {unknown[0]}"
         )
     ranking = [pair for pair in ranking if present[pair]]
-    if not structural:
+    if not together:
         return [[pair] for pair in ranking]
     by_key: dict[tuple[int, int], list[Pair]] = {}
     for layer in texts.layers:
@@ -271,76 +270,22 @@ def _units(texts: TextModel, importance: HeadImportance, order: str, structural:
 
 
 def _evaluate(
-    texts: TextModel,
-    items: list[Encoded],
-    gold: Tensor,
+    rows: EvaluationRows,
     gone: list[list[Pair]],
-    batches: list[list[int]],
     about: dict[str, Any],
     resume: str | os.PathLike[str] | None,
     progress: bool,
 ) -> Tensor:
-    """(S, N, 2) loss and prediction of every example at every step."""
-    count = len(items)
-    repeated = [[step * count + place for place in batch] for step in range(len(gone)) for batch in batches]
+    """(S, N, 1 + P) loss and prediction of every example at every step."""
+    count = len(rows.items)
+    repeated = [[step * count + place for place in batch] for step in range(len(gone)) for batch in rows.batches]
 
     def work(places: list[int]) -> Tensor:
-        step, rows = places[0] // count, [place % count for place in places]
-        return without_heads(texts, [items[row] for row in rows], gold[rows], gone[step])
+        step, own = places[0] // count, [place % count for place in places]
+        return without_heads(rows.texts, [rows.items[row] for row in own], rows.gold[own], gone[step])
 
     values = run_batches(repeated, work, about, resume=resume, progress=progress, desc=f"curve {about['curve']}")
-    return values.reshape(len(gone), count, 2)
-
-
-def without_heads(texts: TextModel, items: list[Encoded], gold: Tensor, heads: list[Pair]) -> Tensor:
-    """(B, 2) loss and prediction (a class, a token or a score) of a batch with some heads off."""
-    layers, inputs = every_layer(texts.model, texts.kind), texts.inputs(items)
-    masked = mask_heads(texts.model, [(layers[layer], head) for layer, head in heads]) if heads else nullcontext()
-    with torch.no_grad(), masked:
-        logits = texts.logits(inputs)
-    return torch.stack((texts.losses(logits, gold).double(), texts.predictions(logits).double()), dim=1)
-
-
-def _structure(
-    texts: TextModel, items: list[Encoded], gone: list[list[Pair]], batch_size: int
-) -> list[tuple[int, float]]:
-    """Parameters and relative latency at every step, of copies whose heads are cut out."""
-    order = sorted(items, key=lambda item: item.length)
-    first = max(0, (len(order) - batch_size) // 2)
-    middle = [item for item in order[first : first + batch_size] if texts.pads or item.length == order[first].length]
-    inputs = texts.inputs(middle)
-    found = []
-    pruned = copy.deepcopy(texts.model)
-    before: list[Pair] = []
-    for heads in gone:
-        fresh = [pair for pair in heads if pair not in before]
-        before = heads
-        if fresh:
-            layers = every_layer(pruned, texts.kind)
-            prune_heads(pruned, [(layers[layer], head) for layer, head in fresh])
-        parameters = sum(parameter.numel() for parameter in pruned.parameters())
-        found.append((parameters, _relative_time(texts, pruned, inputs)))
-    return found
-
-
-def _relative_time(texts: TextModel, pruned: nn.Module, inputs: dict[str, Tensor]) -> float:
-    """Median time of the pruned model over that of the whole one, both taken in turn."""
-    times: dict[int, list[float]] = {0: [], 1: []}
-    with torch.no_grad():
-        for repeat in range(_LATENCY_REPEATS + 2):
-            for place, model in enumerate((texts.model, pruned)):
-                _synchronize(texts.device)
-                begin = time.perf_counter()
-                model(**inputs, **texts.extra)
-                _synchronize(texts.device)
-                if repeat >= 2:
-                    times[place].append(time.perf_counter() - begin)
-    return statistics.median(times[1]) / statistics.median(times[0])
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    return values.reshape(len(gone), count, -1)
 
 
 def compare_pruning(
@@ -370,7 +315,9 @@ def compare_pruning(
             methods' names, or a dict by names of one's own.
         orders: "least", "most" or both.
         random_seeds: how many random rankings.
-        structural: measure parameters and latency too, with the least important heads going first.
+        structural: measure parameters and latency too, with the least important heads going first. Heads that
+            can only be cut out together (key-value groups, shared weights) then go together in all of the curves,
+            so that they compare the same steps.
         resume: a folder, made if it is missing, with a file for each curve that is continued as in `pruning_curve`.
 
     Returns:
@@ -378,32 +325,58 @@ def compare_pruning(
 
     Raises:
         TypeError, ValueError: no importance, and whatever `pruning_curve` refuses.
+        UnsupportedModelError: `structural`, and heads of this model cannot be cut out.
     """
+    steps, seeds = _checked_steps(steps), at_least(0, random_seeds, "random_seeds")
+    given, orders = _checked_importances(importances), _checked_orders(orders)
+    rows = evaluation_rows(model, tokenizer, examples, labels, metric, batch_size, truncate)
+    chance = [random_importance(rows.texts, seed, rows.about["model"]) for seed in range(seeds)]
+    wanted = [(name, one, order) for order in orders for name, one in given]
+    wanted += [(one.name, one, "least") for one in chance]
+    units = [_units(rows.texts, one, order, structural) for _, one, order in wanted]
+    if structural:
+        _check_structure(rows.texts, units[0])
+    folder = _made(resume) if resume is not None else None
+    curves = []
+    for (name, one, order), own in zip(wanted, units, strict=True):
+        file = folder / ("curve_" + re.sub(r"\W+", "_", f"{name} {order}") + ".jsonl") if folder else None
+        cut = structural and order == "least" and one not in chance
+        curves.append(replace(_curve(rows, one, own, steps, order, cut, file, progress), name=name))
+    return PruningComparison(curves[: len(curves) - seeds], curves[len(curves) - seeds :])
+
+
+def _checked_importances(importances: Any) -> list[tuple[str, HeadImportance]]:
+    """Importances and their names."""
+    if not isinstance(importances, Sequence | Mapping) or isinstance(importances, str):
+        raise TypeError(f"importances must be a list or a dict, got {type(importances).__name__}")
     if not importances:
         raise ValueError("importances is empty: give at least one result of head_importance")
-    if not isinstance(importances, Sequence | Mapping):
-        raise TypeError(f"importances must be a list or a dict, got {type(importances).__name__}")
-    given = list(importances.items()) if isinstance(importances, Mapping) else [(one.name, one) for one in importances]
+    pairs = importances.items() if isinstance(importances, Mapping) else [(None, one) for one in importances]
+    for _, one in pairs:
+        if not isinstance(one, HeadImportance):
+            raise TypeError(f"importances must be results of head_importance, got {type(one).__name__} among them")
+    given = [(one.name if name is None else name, one) for name, one in pairs]
     names = [name for name, _ in given]
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError(f"the names of importances must be strings, got {names!r}")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"two importances are called {twice[0]!r}; give a dict with a name for each")
-    if isinstance(orders, str) or not orders:
+    return given
+
+
+def _checked_orders(orders: Any) -> list[str]:
+    found = list(orders) if isinstance(orders, Iterable) and not isinstance(orders, str) else []
+    if not found or len(set(map(str, found))) < len(found) or any(order not in ("least", "most") for order in found):
         raise ValueError(f"orders={orders!r} must be a list with 'least', 'most' or both")
-    options: dict[str, Any] = {"metric": metric, "batch_size": batch_size, "truncate": truncate, "progress": progress}
+    return found
 
-    folder = Path(resume) if resume is not None else None
-    if folder:
-        folder.mkdir(parents=True, exist_ok=True)
 
-    def curve(name: str, importance: HeadImportance, order: str, cut: bool) -> PruningCurve:
-        file = "curve_" + re.sub(r"\W+", "_", f"{name} {order}") + ".jsonl"
-        own = {**options, "structural": cut, "resume": folder / file if folder else None}
-        return replace(pruning_curve(model, tokenizer, examples, labels, importance, steps, order, **own), name=name)
-
-    curves = [curve(*each, order, structural and order == "least") for order in orders for each in given]
-    seeds = [
-        head_importance(model, tokenizer, examples[:1], labels[:1], "random", seed=seed, truncate=truncate)
-        for seed in range(random_seeds)
-    ]
-    return PruningComparison(curves, [curve(each.name, each, "least", False) for each in seeds])
+def _made(folder: str | os.PathLike[str]) -> Path:
+    if not isinstance(folder, str | os.PathLike):
+        raise TypeError(f"resume must be the path of a folder, got {type(folder).__name__}: {folder!r}")
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"resume={str(folder)!r} must be a folder, and cannot be made: {error.strerror}") from error
+    return Path(folder)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from captum_attattr.attattr import LayerAttAttr
+from captum_attattr.compiled import uncompiled
 from captum_attattr.exceptions import ResultFileError
 from captum_attattr.files import replacing
 from captum_attattr.texts import Encoded, Text, TextModel
@@ -259,7 +260,7 @@ class _Explainer:
         def forward(*tensors: Tensor) -> Tensor:
             return texts.probabilities(texts.logits(dict(zip(named, tensors, strict=True))))
 
-        with torch.no_grad():
+        with torch.no_grad(), uncompiled():
             predictions = torch.cat(
                 [forward(*(t[i : i + 32] for t in inputs)).argmax(-1) for i in range(0, len(group), 32)]
             )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_attattr.attention import AttentionLayer
-from captum_attattr.curves import Metric, checked_metric
+from captum_attattr.evaluation import Metric, checked_metric
 from captum_attattr.exceptions import ResultFileError
 from captum_attattr.files import replacing
 from captum_attattr.gates import head_gates
@@ -21,12 +21,13 @@ from captum_attattr.head_methods import (
     Batch,
     attattr_scores,
     attention_scores,
+    attributed_classes,
     chosen_reduction,
     method_options,
     warn_unconverged,
 )
-from captum_attattr.runs import run_batches
-from captum_attattr.texts import Text, TextModel, evaluation_mode
+from captum_attattr.runs import is_main_process, run_batches
+from captum_attattr.texts import Encoded, Text, TextModel, evaluation_mode
 
 _SCORES = ("attribution", "attention")
 _MODES = ("prune", "keep")
@@ -107,7 +108,8 @@ def effectiveness_analysis(
     Attention scores, the largest attention weight of each head, are the comparison.
 
     Args:
-        model, tokenizer, examples, labels, batch_size, truncate, resume, progress: as in `head_importance`.
+        model, tokenizer, examples, labels, batch_size, truncate, resume, progress: as in `head_importance`; each
+            text of a multi-label model has one gold label, unless `target="predicted"`.
         metric: as in `pruning_curve`.
         options: of the method "attattr" of `head_importance`. The class whose probability is attributed is
             `target="gold"`, or "predicted", which needs no label to rank heads. `reduce` ("max" by default)
@@ -122,35 +124,36 @@ def effectiveness_analysis(
     settings = method_options("attattr", options)
     texts = TextModel(model, tokenizer, truncate)
     items = texts.encode_all(examples)
-    gold = texts.labels(labels, items)
+    gold = texts.labels(labels, len(items))
+    classes = attributed_classes(texts, gold, settings)
     batches = texts.batches(items, batch_size)
-    name, measure = checked_metric(metric, texts)
+    name, measure = checked_metric(metric, texts, gold)
     about = {"analysis": "effectiveness", "options": settings, **texts.fingerprint(items, gold, batches)}
     width = texts.width
     unconverged: list[str] = []
 
     def work(places: list[int]) -> Tensor:
-        batch = Batch(texts, [items[i] for i in places], gold[places], unconverged)
+        batch = Batch(texts, [items[i] for i in places], classes[places], unconverged)
         values = attattr_scores(batch, settings), attention_scores(batch, {})
         scores = [chosen_reduction(each, settings) for each in values]
-        return torch.stack([_curves(batch, each, width) for each in scores], dim=1)
+        return torch.stack([_curves(texts, batch.items, gold[places], each, width) for each in scores], dim=1)
 
-    with evaluation_mode(model):
-        values = run_batches(batches, work, about, resume=resume, progress=progress, desc="effectiveness")
-    warn_unconverged(unconverged)
-    curves = values.permute(1, 2, 3, 4, 0)  # (score, mode, k, loss and prediction, example)
-    wanted = gold.tolist()
+    with evaluation_mode(texts.model):
+        values = run_batches(
+            batches, work, about, resume=resume, progress=progress, desc="effectiveness", notes=unconverged
+        )
+    if is_main_process():
+        warn_unconverged(unconverged)
+    curves = values.permute(1, 2, 3, 0, 4)  # (score, mode, k, example, loss and prediction)
     return Effectiveness(
         heads=list(range(width + 1)),
         metric_name=name,
         metric={
-            score: {
-                mode: [float(measure(k[1].tolist(), wanted)) for k in curves[s, m]] for m, mode in enumerate(_MODES)
-            }
+            score: {mode: [measure(k[:, 1:]) for k in curves[s, m]] for m, mode in enumerate(_MODES)}
             for s, score in enumerate(_SCORES)
         },
         loss={
-            score: {mode: [float(k[0].mean()) for k in curves[s, m]] for m, mode in enumerate(_MODES)}
+            score: {mode: [float(k[:, 0].mean()) for k in curves[s, m]] for m, mode in enumerate(_MODES)}
             for s, score in enumerate(_SCORES)
         },
         rows=len(items),
@@ -158,12 +161,11 @@ def effectiveness_analysis(
     )
 
 
-def _curves(batch: Batch, scores: Tensor, width: int) -> Tensor:
-    """(B, mode, k, 2) loss and prediction, each example with its own heads off."""
-    texts = batch.texts
+def _curves(texts: TextModel, items: list[Encoded], gold: Tensor, scores: Tensor, width: int) -> Tensor:
+    """(B, mode, k, 1 + P) loss and prediction, each example with its own heads off."""
     scores = scores.masked_fill(~texts.present(width), -torch.inf)  # heads that are gone come last
     ranks = scores.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)  # (B, L, H): 0 is the strongest
-    inputs = texts.inputs(batch.items)
+    inputs = texts.inputs(items)
     modes = []
     for mode in _MODES:
         steps = []
@@ -171,7 +173,7 @@ def _curves(batch: Batch, scores: Tensor, width: int) -> Tensor:
             on = ranks >= k if mode == "prune" else ranks < k
             with torch.no_grad(), head_gates(_gates(texts.layers, on)):
                 logits = texts.logits(inputs)
-            steps.append(torch.stack((texts.losses(logits, batch.labels), texts.predictions(logits).float()), dim=1))
+            steps.append(texts.outcomes(logits, gold))
         modes.append(torch.stack(steps, dim=1))
     return torch.stack(modes, dim=1)
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from captum_attattr.attention import AttentionLayer, every_layer
+from captum_attattr.compiled import uncompiled
 from captum_attattr.projections import Heads
+from captum_attattr.scalars import integer
 
 HeadSpec = Mapping[Any, Iterable[int]] | Iterable[tuple[Any, int]]
 """Heads: {layer: [heads]}, or (layer, head) pairs. A layer is its number in a model whose heads are all there, or
@@ -24,7 +26,8 @@ def mask_heads(model: nn.Module, heads: HeadSpec) -> Iterator[None]:
     """Switch heads off for as long as the context lasts.
 
     What the heads give is multiplied by 0 before the output projection; nothing is renormalised, and attention
-    itself, its implementation included, is left alone. Contexts inside one another add up.
+    itself, its implementation included, is left alone. Contexts inside one another add up. Compiled code would not
+    see the change: inside the context nothing runs compiled, in no thread.
 
     Args:
         model: any model that `attention_layers` finds layers in.
@@ -33,7 +36,8 @@ def mask_heads(model: nn.Module, heads: HeadSpec) -> Iterator[None]:
             are numbered as in the original model; those that are gone already are passed over.
 
     Raises:
-        TypeError, ValueError: no head at all, or a layer or head that the model does not have.
+        TypeError, ValueError: no head at all, or a layer or head that the model does not have; a context inside a
+            function that is compiled.
         UnsupportedModelError: the layer's output projection is not known.
 
     Example:
@@ -69,7 +73,7 @@ def selected_heads(model: nn.Module, heads: HeadSpec) -> dict[AttentionLayer, se
     wanted: dict[tuple[int, int], tuple[AttentionLayer, set[int]]] = {}
     for given, head in pairs:
         layer = _layer(model, layers, given)
-        number = _integer(head)
+        number = integer(head)
         if number is None:
             raise TypeError(f"head {head!r} of layer {given!r} must be an integer")
         count = Heads(layer).original
@@ -82,6 +86,8 @@ def selected_heads(model: nn.Module, heads: HeadSpec) -> dict[AttentionLayer, se
 def _pairs(heads: Any) -> list[tuple[Any, Any]]:
     if isinstance(heads, Mapping):
         heads = [(layer, number) for layer, numbers in heads.items() for number in _listed(layer, numbers)]
+    if isinstance(heads, Tensor | np.ndarray):
+        heads = heads.tolist()
     if isinstance(heads, str) or not isinstance(heads, Iterable):
         raise TypeError(f"heads must be {{layer: [heads]}} or (layer, head) pairs, got {heads!r}")
     pairs = list(heads)
@@ -102,22 +108,12 @@ def _layer(model: nn.Module, layers: list[AttentionLayer], given: Any) -> Attent
         if all(given.module is not module for module in model.modules()):
             raise ValueError(f"{given!r} is no layer of this {type(model).__name__}")
         return next((layer for layer in layers if layer.key == given.key), given)
-    number = _integer(given)
+    number = integer(given)
     if number is None:
         raise TypeError(f"layer {given!r} must be a number or one of attention_layers(model)")
     if not 0 <= number < len(layers):
         raise ValueError(f"layer {number} is out of range: the model has layers 0 to {len(layers) - 1}")
     return layers[number]
-
-
-def _integer(value: Any) -> int | None:
-    """An integer of any library (numpy's, a tensor's) as Python's own; None for everything else, bools included."""
-    if isinstance(value, bool) or getattr(value, "dtype", None) in (torch.bool, bool):
-        return None
-    try:
-        return operator.index(value)
-    except TypeError:
-        return None
 
 
 @contextmanager
@@ -137,6 +133,7 @@ def head_gates(gates: Mapping[AttentionLayer, Tensor]) -> Iterator[None]:
         else:
             hooks.setdefault(output, {})[layer.call] = layer, gate
     with ExitStack() as stack:
+        stack.enter_context(uncompiled())
         for output, calls in hooks.items():
             hook = _Gate(calls)
             stack.callback(output.register_forward_pre_hook(hook).remove)

@@ -14,6 +14,7 @@ from captum_attattr.attattr import LayerAttAttr
 from captum_attattr.exceptions import ConvergenceWarning
 from captum_attattr.gates import head_gates, mask_heads
 from captum_attattr.projections import Heads
+from captum_attattr.scalars import at_least, scalar
 from captum_attattr.texts import Encoded, TextModel
 
 _LIKE_LENGTH = 0.9
@@ -27,7 +28,7 @@ class Batch:
     texts: TextModel
     items: list[Encoded]
     labels: Tensor
-    """(B,)"""
+    """(B,), or (B, C) of several labels"""
     unconverged: list[str]
     """Where maps that did not converge are written down."""
 
@@ -168,7 +169,7 @@ def _sensitivity(batch: Batch, objective: Callable[[Tensor], Tensor]) -> Tensor:
 
 def _accuracy_difference(batch: Batch, options: dict[str, Any]) -> Tensor:
     def right(logits: Tensor) -> Tensor:
-        return (logits.argmax(-1) == batch.labels).double()
+        return batch.texts.right(logits, batch.labels).double()
 
     return _without_each(batch, lambda whole, less: right(whole) - right(less))
 
@@ -230,14 +231,38 @@ _CHOICES = {
 
 def method_options(method: str, options: dict[str, Any]) -> dict[str, Any]:
     """All options of a method, checked."""
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise ValueError(f"method={method!r} is unknown; use one of {', '.join(METHODS)}")
     known = METHODS[method].options
     unknown = sorted(set(options) - set(known))
     if unknown:
         has = f"its options are {', '.join(known)}" if known else "it has no options"
         raise TypeError(f"method={method!r} does not know {', '.join(unknown)}; {has}")
-    for name, value in options.items():
-        if name in _CHOICES and value not in _CHOICES[name]:
-            raise ValueError(f"{name}={value!r} is unknown; use one of {', '.join(map(repr, _CHOICES[name]))}")
-    return known | options
+    return known | {name: _checked_option(name, scalar(value)) for name, value in options.items()}
+
+
+def _checked_option(name: str, value: Any) -> Any:
+    if name == "seed":
+        value = at_least(0, value, "seed")
+    if name in _CHOICES and not (isinstance(value, str | int) and value in _CHOICES[name]):
+        raise ValueError(f"{name}={value!r} is unknown; use one of {', '.join(map(repr, _CHOICES[name]))}")
+    return value
+
+
+def attributed_classes(texts: TextModel, gold: Tensor, options: dict[str, Any]) -> Tensor:
+    """(N,) the gold labels as `attattr_scores` takes them: the one class whose probability is attributed.
+
+    Raises:
+        ValueError: texts with several gold labels, or none.
+    """
+    if not texts.multilabel:
+        return gold
+    if options["target"] == "gold":
+        counts = gold.sum(1).int().tolist()
+        for number, count in enumerate(counts):
+            if count != 1:
+                raise ValueError(
+                    f"texts[{number}] has {count} gold labels, and what is attributed is the probability of one: give "
+                    "a text once for each of its labels, or use target='predicted'"
+                )
+    return gold.argmax(1)

@@ -19,8 +19,15 @@ from torch import Tensor, nn
 
 from captum_attattr.exceptions import ResultFileError
 from captum_attattr.files import replacing
-from captum_attattr.head_methods import METHODS, Batch, chosen_reduction, method_options, warn_unconverged
-from captum_attattr.runs import model_digest, run_batches, text_digests
+from captum_attattr.head_methods import (
+    METHODS,
+    Batch,
+    attributed_classes,
+    chosen_reduction,
+    method_options,
+    warn_unconverged,
+)
+from captum_attattr.runs import is_main_process, model_digest, run_batches, text_digests
 from captum_attattr.texts import Text, TextModel, evaluation_mode
 
 _HEADER = "captum_attattr head importance"
@@ -138,8 +145,12 @@ def importance_correlation(first: HeadImportance, second: HeadImportance) -> Cor
         The correlations over the heads that both have scores for; NaN where one of them is constant.
 
     Raises:
+        TypeError: something else than importances.
         ValueError: importances of different shapes, or fewer than two heads in common.
     """
+    for given in (first, second):
+        if not isinstance(getattr(given, "scores", None), Tensor):
+            raise TypeError(f"importances must be results of head_importance, got {type(given).__name__}")
     if first.scores.shape != second.scores.shape:
         shapes = tuple(first.scores.shape), tuple(second.scores.shape)
         raise ValueError(f"importances of different models: {shapes[0]} and {shapes[1]} (layers, heads)")
@@ -191,10 +202,13 @@ def head_importance(
 
     Args:
         model: a transformers model for sequence classification or regression, or a causal language model
-            (whose labels are the tokens that come next).
+            (whose labels are the tokens that come next). It runs uncompiled (`torch.compile`).
         tokenizer: its tokenizer.
         examples: texts, or (text, second text) pairs.
-        labels: the gold class of each, a number or a name; the score for a regression.
+        labels: the gold class of each, a number or a name; the score for a regression. Of a multi-label model
+            (`config.problem_type`) a 0 or 1 for each of its labels, or the names of a text's labels; one class
+            alone is the only one. A text is right if all of its labels are (a probability above a half is a yes);
+            the loss is the sum of theirs. "attattr" takes texts with one gold label each.
         method: see above.
         batch_size: how many examples go through the model together.
         truncate: cut texts that are longer than the model takes, instead of raising; a number cuts to at most
@@ -209,11 +223,13 @@ def head_importance(
 
     Raises:
         TypeError, ValueError: an unknown method or option, no example, labels that do not match the examples
-            or the model, a `resume` file of another run.
+            or the model, a tokenizer of another model, a `resume` file of another run, or that another run which
+            has not ended writes to.
         UnsupportedModelError: the model's attention or heads cannot be reached.
 
     Warns:
-        ConvergenceWarning: maps whose estimated error stayed above the tolerance, counted over all batches.
+        ConvergenceWarning: maps whose estimated error stayed above the tolerance, counted over all batches, also
+            those that were done before and are read from `resume`.
 
     Example:
         >>> from demo_model import load_demo_model  # examples/demo_model.py
@@ -226,36 +242,29 @@ def head_importance(
     settings = method_options(method, options)
     texts = TextModel(model, tokenizer, truncate)
     items = texts.encode_all(examples)
-    gold = texts.labels(labels, items)
+    gold = texts.labels(labels, len(items))
+    classes = attributed_classes(texts, gold, settings) if method == "attattr" else gold
     if method == "accuracy_difference" and texts.regression:
         raise ValueError("method='accuracy_difference' needs classes, the model gives a score; use 'loss_difference'")
     batches = texts.batches(items, batch_size)
-    digests, digest = text_digests(item.text for item in items), model_digest(model)
-    names = sorted({str(value) if texts.regression else texts.label(value) for value in gold.tolist()})
     scores = METHODS[method].scores
     if scores is None:
-        mean, stderr = _random(texts, settings["seed"])
-        items, names, digests = [], [], []  # a random ranking has seen nothing
-    else:
-        # Every reduction of the maps is kept: one file serves them all.
-        kept = {name: value for name, value in settings.items() if name not in ("reduce", "absolute", "normalize")}
-        about = {"method": method, "options": kept, **texts.fingerprint(items, gold, batches)}
+        return random_importance(texts, settings["seed"], model_digest(texts.model))
+    # Every reduction of the maps is kept: one file serves them all.
+    kept = {name: value for name, value in settings.items() if name not in ("reduce", "absolute", "normalize")}
+    about = {"method": method, "options": kept, **texts.fingerprint(items, gold, batches)}
+    unconverged: list[str] = []
 
-        unconverged: list[str] = []
+    def work(places: list[int]) -> Tensor:
+        batch = Batch(texts, [items[i] for i in places], classes[places], unconverged)
+        return _finite(scores(batch, settings), places)
 
-        def work(places: list[int]) -> Tensor:
-            return scores(Batch(texts, [items[i] for i in places], gold[places], unconverged), settings)
-
-        with evaluation_mode(model):
-            values = run_batches(batches, work, about, resume=resume, progress=progress, desc=method)
+    with evaluation_mode(texts.model):
+        values = run_batches(batches, work, about, resume=resume, progress=progress, desc=method, notes=unconverged)
+    if is_main_process():
         warn_unconverged(unconverged)
-        broken = (~values.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
-        if broken:
-            raise ValueError(
-                f"the scores of {len(broken)} examples are not finite, the first of texts[{broken[0]}]: the model's "
-                "numbers overflow; use a wider floating-point type"
-            )
-        mean, stderr = _mean_and_error(chosen_reduction(values, settings), settings)
+    values = _finite(values, list(range(len(items))))  # a file of old may hold others
+    mean, stderr = _mean_and_error(chosen_reduction(values, settings), settings)
     absent = ~texts.present(mean.shape[1])
     return HeadImportance(
         scores=mean.masked_fill(absent, torch.nan),
@@ -263,10 +272,30 @@ def head_importance(
         count=len(items),
         method=method,
         options=settings,
-        labels=names,
-        examples=digests,
-        model=digest,
+        labels=texts.names(gold),
+        examples=text_digests(item.text for item in items),
+        model=about["model"],
     )
+
+
+def random_importance(texts: TextModel, seed: int, digest: str) -> HeadImportance:
+    """Uniform scores, which have seen no example; `digest` is the model's."""
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.rand(texts.depth, texts.width, generator=generator, dtype=torch.float64)
+    scores = scores.masked_fill(~texts.present(texts.width), torch.nan)
+    unknown = torch.full_like(scores, torch.nan)
+    return HeadImportance(scores, unknown, 0, "random", {"seed": seed}, [], [], digest)
+
+
+def _finite(values: Tensor, places: list[int]) -> Tensor:
+    """Scores of the examples at `places`, checked."""
+    broken = (~values.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+    if broken:
+        raise ValueError(
+            f"the scores of texts[{places[broken[0]]}] are not finite: the model's numbers overflow; use a wider "
+            "floating-point type"
+        )
+    return values
 
 
 def _mean_and_error(values: Tensor, settings: dict[str, Any]) -> tuple[Tensor, Tensor]:
@@ -277,9 +306,3 @@ def _mean_and_error(values: Tensor, settings: dict[str, Any]) -> tuple[Tensor, T
         norm = mean.norm(dim=1, keepdim=True).clamp_min(1e-20)
         mean, stderr = mean / norm, stderr / norm
     return mean, stderr
-
-
-def _random(texts: TextModel, seed: int) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    scores = torch.rand(texts.depth, texts.width, generator=generator, dtype=torch.float64)
-    return scores, torch.full_like(scores, torch.nan)

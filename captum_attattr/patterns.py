@@ -99,11 +99,12 @@ def find_patterns(
     """
     check_options(pairs, 0.0, 0.0, rules)
     texts = TextModel(model, tokenizer, truncate)
-    if texts.regression:
-        raise ValueError("triggers are found for classes; the model gives a score")
+    if texts.regression or texts.multilabel:
+        gives = "a score" if texts.regression else "several labels at once"
+        raise ValueError(f"triggers are found for classes; the model gives {gives}")
     items = texts.encode_all(examples)
     known = labels is not None
-    gold = texts.labels(labels, items) if known else torch.full((len(items),), -1)
+    gold = texts.labels(labels, len(items)) if known else torch.full((len(items),), -1)
     batches = texts.batches(items, batch_size)
     about = {"patterns": [pairs, special_tokens, rules], "options": options, **texts.fingerprint(items, gold, batches)}
 

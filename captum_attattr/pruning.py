@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dis
 import inspect
 import os
@@ -14,9 +15,10 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers import AutoConfig, Cache, PreTrainedModel
+from transformers import AutoConfig, Cache, PreTrainedConfig, PreTrainedModel
 
 from captum_attattr.attention import AttentionLayer, KeptHeads, every_layer
+from captum_attattr.compiled import plain
 from captum_attattr.exceptions import UnsupportedModelError
 from captum_attattr.gates import HeadSpec, active_gates, selected_heads
 from captum_attattr.projections import Cut, Heads, apply_cut
@@ -32,7 +34,9 @@ def prune_heads(model: nn.Module, heads: HeadSpec) -> None:
     Nothing is changed where an error is raised. Old optimizers hold the old parameters.
 
     Args:
-        model: changed in place. What is gone is written into its config, so that it survives saving.
+        model: changed in place; a compiled one is compiled again when it runs next. What is gone is written into
+            its config, so that it survives saving; the config is a copy from then on, since other models may have
+            been built from it.
         heads: as for `mask_heads`. Heads that share keys and values (grouped-query attention) go together, and
             so do all layers that share weights (ALBERT).
 
@@ -49,6 +53,26 @@ def prune_heads(model: nn.Module, heads: HeadSpec) -> None:
         >>> model.encoder.layer[0].attention.self.query.weight.shape, model.config.pruned_heads
         (torch.Size([12, 24]), {'encoder.0': [1, 3], 'encoder.1': [0, 1, 2, 3]})
     """
+    plans = planned_cuts(model, heads)
+    for module, (found, keep, cuts) in plans.items():
+        for cut in cuts:
+            apply_cut(cut)
+        found.set_counts(len(keep))
+        settled: Any = module
+        settled.kept_heads = KeptHeads(tuple(keep), found.original)
+        if not keep:
+            settled.forward = partial(
+                _forward_without_heads, module, found.output, found.layer.kind == "cross", _returned(module)
+            )
+    _record(model)
+
+
+def planned_cuts(model: nn.Module, heads: HeadSpec) -> dict[nn.Module, tuple[Heads, list[int], list[Cut]]]:
+    """What `prune_heads` is to do in every attention module; nothing is done yet.
+
+    Raises:
+        TypeError, ValueError, UnsupportedModelError: see `prune_heads`.
+    """
     chosen = selected_heads(model, heads)
     if active_gates(model):
         raise ValueError("heads cannot be removed inside mask_heads, which counts on them; leave that context first")
@@ -63,17 +87,7 @@ def prune_heads(model: nn.Module, heads: HeadSpec) -> None:
         if not keep:
             _check_can_be_empty(layer)
         plans[layer.module] = found, keep, found.cuts(keep)
-    for module, (found, keep, cuts) in plans.items():
-        for cut in cuts:
-            apply_cut(cut)
-        found.set_counts(len(keep))
-        settled: Any = module
-        settled.kept_heads = KeptHeads(tuple(keep), found.original)
-        if not keep:
-            settled.forward = partial(
-                _forward_without_heads, module, found.output, found.layer.kind == "cross", _returned(module)
-            )
-    _record(model)
+    return plans
 
 
 def _check_groups(heads: Heads, keep: list[int]) -> None:
@@ -148,8 +162,22 @@ def _record(model: nn.Module) -> None:
         if isinstance(module, PreTrainedModel) and not inside:
             owners.append(module)
     for owner in owners:
-        if any(hasattr(module, "kept_heads") for module in owner.modules()):
-            owner.config.pruned_heads = _pruned(owner)
+        pruned = _pruned(owner) if any(hasattr(module, "kept_heads") for module in owner.modules()) else None
+        if getattr(owner.config, _RECORD, None) != pruned:
+            _own_config(owner)
+            vars(owner.config).pop(_RECORD, None)
+            if pruned is not None:
+                owner.config.pruned_heads = pruned
+
+
+def _own_config(model: PreTrainedModel) -> None:
+    """Give a model a copy of its config: other models may have been built from the same one."""
+    copies: dict[int, Any] = {}
+    copy.deepcopy(model.config, copies)  # with the configs inside it
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if isinstance(value, PreTrainedConfig) and id(value) in copies:
+                vars(module)[name] = copies[id(value)]
 
 
 def _pruned(model: nn.Module) -> dict[str, list[int]]:
@@ -185,13 +213,12 @@ def save_pruned(model: PreTrainedModel, path: str | os.PathLike[str], **options:
         TypeError: the model is none of transformers.
         ValueError: `path` is a file.
     """
+    model = plain(model)
     if not isinstance(model, PreTrainedModel):
         raise TypeError(f"model must be a transformers model, got {type(model).__name__}")
     if Path(path).is_file():
         raise ValueError(f"path must be a folder, but {str(path)!r} is a file")
-    # Models that were built from one config share it, and another of them may have written there last.
-    vars(model.config).pop(_RECORD, None)
-    _record(model)
+    _record(model)  # the config may be that of another model
     model.save_pretrained(path, **options)
     return Path(path)
 

@@ -1,24 +1,24 @@
-"""Texts to a model's inputs, and what its outputs mean: tokens checked, targets and labels found, batches made."""
+"""Texts to a model's inputs: tokens checked, batches made."""
 
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from numbers import Integral, Real
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from captum_attattr.attention import AttentionLayer, attention_layers, every_layer
+from captum_attattr.compiled import plain, uncompiled
 from captum_attattr.gates import active_gates
+from captum_attattr.outputs import Outputs
 from captum_attattr.projections import Heads
 from captum_attattr.runs import data_digest, model_digest
+from captum_attattr.scalars import at_least, integer
 
 Text = str | tuple[str, str]
 """A text, or a pair such as (premise, hypothesis)."""
@@ -43,30 +43,32 @@ class Encoded:
         return int(self.encoding["input_ids"].shape[1])
 
 
-class TextModel:
+class TextModel(Outputs):
     """A sequence classifier or causal language model, and how its texts, outputs and targets are understood.
 
     Args:
-        model: the model; its configuration says what its outputs mean.
+        model: the model; its configuration says what its outputs mean. Of a compiled one, what was compiled.
         tokenizer: its tokenizer.
         truncate: cut texts that are too long instead of refusing them; a number cuts to at most so many tokens.
 
     Raises:
-        TypeError: a model of another kind.
-        ValueError: a decoder that classifies, whose configuration has no padding token.
+        TypeError: a model of another kind, or no tokenizer.
+        ValueError: a decoder that classifies, whose configuration has no padding token; weights that are not there.
         UnsupportedModelError: the model's attention cannot be read.
     """
 
     def __init__(self, model: nn.Module, tokenizer: Any, truncate: bool | int) -> None:
-        self.model, self.tokenizer = model, tokenizer
-        self.language = _is_language_model(model)
-        config: Any = model.config
-        self.config = config
+        self.model: Any = plain(model)
+        language = _is_language_model(self.model)
+        _check_tokenizer(tokenizer)
+        config, model = self.model.config, self.model
+        super().__init__(config, tokenizer, language, _device(model))
         self.truncate, self.longest = bool(truncate), _longest(config, tokenizer)
         if truncate is not True and truncate is not False:
-            if not isinstance(truncate, int) or truncate < 3:
+            most = integer(truncate)
+            if most is None or most < 3:
                 raise ValueError(f"truncate={truncate!r} must be True, False or a number of 3 or more tokens")
-            self.longest = min(self.longest, truncate)
+            self.longest = min(self.longest, most)
         self.kind = "encoder" if getattr(config, "is_encoder_decoder", False) else None
         self.layers: list[AttentionLayer] = attention_layers(model, self.kind)
         self.depth = len(every_layer(model, self.kind))
@@ -79,19 +81,14 @@ class TextModel:
         # Positions may count padding on the left, and a decoder's any; an encoder's mask hides it on the right.
         right = getattr(tokenizer, "padding_side", "") == "right"
         self.pads = right and not decoder and getattr(tokenizer, "pad_token_id", None) is not None
-        self.device = next(model.parameters()).device
+        self.tokens, self.segments = _sizes(model)
         self.extra: dict[str, Any] = {}
         accepted = inspect.signature(model.forward).parameters
+        self.accepted = None if any(p.kind is p.VAR_KEYWORD for p in accepted.values()) else set(accepted)
         if self.language and "use_cache" in accepted:
             self.extra["use_cache"] = False
         if self.language and "logits_to_keep" in accepted:
             self.extra["logits_to_keep"] = 1
-
-    @property
-    def regression(self) -> bool:
-        """Whether the output is a score, not a class."""
-        regression = getattr(self.config, "problem_type", None) == "regression"
-        return not self.language and (regression or self.config.num_labels == 1)
 
     def encode(self, number: int, text: Text, target: Any = None) -> Encoded:
         """Tokenize and check one text."""
@@ -103,37 +100,39 @@ class TextModel:
                 "truncate=True"
             )
         item.target = self.target(number, target)
-        return item
+        return self.taken(item)
+
+    def taken(self, item: Encoded) -> Encoded:
+        """A text with the tensors that the model accepts.
+
+        Raises:
+            ValueError: the model has no embedding of a token or a segment.
+        """
+        ids = item.encoding["input_ids"][0].tolist()
+        if max(ids) >= self.tokens:
+            token = self.tokenizer.convert_ids_to_tokens([max(ids)])[0]
+            raise ValueError(
+                f"texts[{item.number}] has the token {token!r} of number {max(ids)}, and the model knows {self.tokens} "
+                "tokens: the tokenizer is another model's"
+            )
+        segment = int(item.encoding["token_type_ids"].max()) if "token_type_ids" in item.encoding else 0
+        if segment >= self.segments:
+            raise ValueError(
+                f"texts[{item.number}] has the segment {segment}, and the model knows {self.segments}: the tokenizer "
+                "is another model's"
+            )
+        accepted = self.accepted
+        taken = {name: part for name, part in item.encoding.items() if accepted is None or name in accepted}
+        return replace(item, encoding=taken)
 
     def encode_all(self, texts: Any) -> list[Encoded]:
         """Tokenize and check a list of texts."""
         if isinstance(texts, str) or not isinstance(texts, Sequence):
-            raise TypeError(f"examples must be a list of texts or of pairs, got {type(texts).__name__}; use [text]")
+            instead = "[text]" if isinstance(texts, str) else "list(...)"
+            raise TypeError(f"examples must be a list of texts or of pairs, got {type(texts).__name__}; use {instead}")
         if not texts:
             raise ValueError("examples is empty: give at least one text or pair")
         return [self.encode(number, text) for number, text in enumerate(texts)]
-
-    def target(self, number: int, target: Any, what: str = "target") -> int | None:
-        """The number of a class or token that was asked for; None stays None. `what` names it in errors."""
-        if target is None:
-            return None
-        if isinstance(target, str) and self.language:
-            ids = self.tokenizer(target, add_special_tokens=False)["input_ids"]
-            if len(ids) != 1:
-                tokens = self.tokenizer.convert_ids_to_tokens(ids)
-                raise ValueError(f"{what} {target!r} of texts[{number}] is {len(ids)} tokens {tokens}; one is needed")
-            return int(ids[0])
-        if isinstance(target, str):
-            labels = {str(label): int(i) for i, label in self.config.id2label.items()}
-            if target not in labels:
-                raise ValueError(f"{what} {target!r} of texts[{number}] is unknown; the model has {sorted(labels)}")
-            return labels[target]
-        if isinstance(target, bool) or not isinstance(target, (int, Integral)):
-            raise TypeError(f"{what} {target!r} of texts[{number}] must be a number or a name")
-        wanted, size = int(target), self.config.vocab_size if self.language else self.config.num_labels
-        if not 0 <= wanted < size:
-            raise ValueError(f"{what} {target} of texts[{number}] is out of range: the model has {size}")
-        return wanted
 
     def fingerprint(self, items: Sequence[Encoded], gold: Tensor, batches: Sequence[Sequence[int]]) -> dict[str, Any]:
         """What tells a run over these examples from others: model, masks, tokens, labels, batches."""
@@ -141,27 +140,6 @@ class TextModel:
         data = data_digest(tokens, gold.tolist(), [list(batch) for batch in batches])
         about = {"model": model_digest(self.model), "data": data, "batch_size": max(map(len, batches))}
         return about | ({"masked": masked} if (masked := active_gates(self.model)) else {})
-
-    def labels(self, labels: Any, items: Sequence[Encoded]) -> Tensor:
-        """The gold labels as numbers, (N,): classes, tokens, or the scores of a regression.
-
-        Raises:
-            TypeError, ValueError: not as many as texts, or a label that the model does not have.
-        """
-        if isinstance(labels, str) or not isinstance(labels, (Sequence, Tensor, np.ndarray)):
-            raise TypeError(f"labels must be a list, got {type(labels).__name__}")
-        if len(labels) != len(items):
-            raise ValueError(f"{len(labels)} labels for {len(items)} examples")
-        plain = labels.tolist() if isinstance(labels, (Tensor, np.ndarray)) else list(labels)
-        if not self.regression:
-            numbers = [self.target(i, label, "label") for i, label in enumerate(plain)]
-            if None in numbers:
-                raise ValueError(f"label None of texts[{numbers.index(None)}]: a class is needed")
-            return torch.tensor(numbers, device=self.device)
-        for i, label in enumerate(plain):
-            if isinstance(label, bool) or not isinstance(label, Real) or not math.isfinite(label):
-                raise ValueError(f"label {label!r} of texts[{i}] must be a finite number, the score")
-        return torch.tensor(plain, dtype=torch.float32, device=self.device)
 
     def present(self, heads: int) -> Tensor:
         """(L, heads) whether a head is there, or `prune_heads` has taken it."""
@@ -184,20 +162,13 @@ class TextModel:
             whole[layer.index, list(k.numbers) if k else slice(None)] = value
         return whole
 
-    def label(self, target: int) -> str:
-        """The name of a class or token."""
-        if self.language:
-            return str(self.tokenizer.decode([target]))
-        return str(self.config.id2label.get(target, target))
-
     def batches(self, items: Sequence[Encoded], size: int) -> list[list[int]]:
         """Places of the items, longest first, at most `size` together; of one length where nothing can be padded.
 
         Raises:
             ValueError: `size` is no positive int.
         """
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ValueError(f"batch_size={size!r} must be an int of 1 or more")
+        size = at_least(1, size, "batch_size")
         places = sorted(range(len(items)), key=lambda i: (-items[i].length, i))
         batches: list[list[int]] = []
         for i in places:
@@ -222,27 +193,6 @@ class TextModel:
         """(B, classes) or, of a language model, (B, vocabulary) for the next token; float32."""
         logits: Tensor = self.model(**inputs, **self.extra).logits
         return (logits[:, -1] if self.language else logits).float()
-
-    def losses(self, logits: Tensor, gold: Tensor) -> Tensor:
-        """(B,) cross entropy, or the squared error of a regression."""
-        if self.regression:
-            return (logits.squeeze(-1) - gold).square()
-        if getattr(self.config, "problem_type", None) == "multi_label_classification":
-            wanted = nn.functional.one_hot(gold, logits.shape[-1]).to(logits)
-            return nn.functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none").sum(-1)
-        return nn.functional.cross_entropy(logits, gold, reduction="none")
-
-    def predictions(self, logits: Tensor) -> Tensor:
-        """(B,) the class or token of the largest logit, or the score of a regression."""
-        return logits.squeeze(-1) if self.regression else logits.argmax(-1)
-
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """What is attributed: softmax, sigmoid of a multi-label model, the score itself of a regression."""
-        if self.regression:
-            return logits
-        if getattr(self.config, "problem_type", None) == "multi_label_classification":
-            return logits.sigmoid()
-        return logits.softmax(-1)
 
 
 def encode_text(tokenizer: Any, number: int, text: Text, longest: int | None = None) -> Encoded:
@@ -273,12 +223,13 @@ def encode_text(tokenizer: Any, number: int, text: Text, longest: int | None = N
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode; each of its modules is put back into its own mode."""
+    """The model in evaluation mode, and not compiled; each of its modules is put back into its own mode."""
     training = [module for module in model.modules() if module.training]
     try:
         for module in training:
             module.training = False
-        yield
+        with uncompiled():
+            yield
     finally:
         for module in training:
             module.training = True
@@ -299,6 +250,36 @@ def _is_language_model(model: nn.Module) -> bool:
         "expected a model for sequence classification or a causal language model, got "
         f"{type(model).__name__}; for others give LayerAttAttr a forward function of your own"
     )
+
+
+def _check_tokenizer(tokenizer: Any) -> None:
+    wanted = ("pad", "convert_ids_to_tokens", "model_max_length")
+    if not callable(tokenizer) or not all(hasattr(tokenizer, name) for name in wanted):
+        raise TypeError(f"tokenizer must be the model's tokenizer, got {type(tokenizer).__name__}")
+
+
+def _device(model: nn.Module) -> torch.device:
+    """Where a model's inputs go.
+
+    Raises:
+        ValueError: weights that are not there.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise ValueError(
+                f"the weights of {type(model).__name__} are not there: {name!r} is on the meta device; load them, "
+                "without offloading (what is moved in only when it is used is on that device too)"
+            )
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
+def _sizes(model: Any) -> tuple[int, int]:
+    """How many tokens and how many segments a model has embeddings of."""
+    try:
+        tokens = int(model.get_input_embeddings().weight.shape[0])
+    except (AttributeError, NotImplementedError):
+        tokens = 0
+    return tokens or 2**62, getattr(model.config, "type_vocab_size", 0) or 2**62
 
 
 def _checked(number: int, text: Any) -> Text:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from sklearn.metrics import auc
 from test_heads import GOLD, TEXTS, encoded, importance, loss, undecided
+from torch import nn
 from toy import HEADS, LAYERS, tiny_bert, tiny_llama, tiny_tokenizer
 from transformers import BertForSequenceClassification
 
@@ -19,6 +20,7 @@ from captum_attattr import (
     PruningComparison,
     PruningCurve,
     ResultFileError,
+    UnsupportedModelError,
     compare_pruning,
     effectiveness_analysis,
     explain,
@@ -136,6 +138,28 @@ def test_structural_curve_takes_key_value_groups_together():
     assert [tuple(pair) for pair in single.ranking] == scores.ranking()
 
 
+@pytest.mark.parametrize("structural", [True, False])
+def test_comparison_takes_the_same_units_in_every_curve(structural):
+    """Of a grouped-query model: groups where heads are cut out, heads where they are not."""
+    model, tokenizer = tiny_llama(), tiny_tokenizer()
+    labels = ["film", "bad", "a", "b", "c", "d", "man"]
+    scores = importance([[0.1, 0.9, 0.2, 0.3], [0.0, 0.1, 0.7, 0.9], [0.5, 0.5, 0.4, 0.8]])
+    options: dict[str, Any] = {"steps": 5, "structural": structural, "random_seeds": 2, "progress": False}
+    found = compare_pruning(model, tokenizer, TEXTS, labels, [scores], **options)
+    curves = [*found.curves, *found.random]
+    assert len({tuple(each.heads) for each in curves}) == 1
+    assert curves[0].heads == ([0, 2, 6, 8, 12] if structural else [0, 3, 6, 9, 12])
+    for each in curves:
+        pairs = [{tuple(each.ranking[i]), tuple(each.ranking[i + 1])} for i in range(0, ALL, 2)]
+        groups = [{(layer, head), (layer, head + 1)} for layer in range(LAYERS) for head in (0, 2)]
+        assert all(pair in groups for pair in pairs) == structural
+    assert [bool(each.latency) for each in curves] == [structural, False, False, False]
+    least, most = found.curves
+    own: dict[str, Any] = {"steps": 5, "together": structural, "progress": False}
+    assert pruning_curve(model, tokenizer, TEXTS, labels, scores, **own).loss == least.loss
+    assert pruning_curve(model, tokenizer, TEXTS, labels, scores, order="most", **own) == most
+
+
 def test_curve_of_a_pruned_model_goes_over_what_is_left(ranking):
     model = undecided()
     prune_heads(model, {0: [1], 1: list(range(HEADS))})
@@ -196,6 +220,14 @@ def test_comparison_holds_every_method_in_both_orders_and_random_ones(model, ran
     [
         ({"steps": 0}, ValueError, "steps=0 must be an int of 2 or more"),
         ({"steps": 1}, ValueError, "steps=1"),
+        ({"steps": None}, ValueError, "steps=None must be an int of 2 or more"),
+        ({"steps": True}, ValueError, "steps=True"),
+        ({"order": None}, ValueError, "order=None is unknown"),
+        ({"metric": lambda *_: None}, TypeError, "metric '<lambda>' must return a number, got NoneType: None"),
+        ({"metric": lambda *_: [0.5]}, TypeError, "must return a number, got list"),
+        ({"structural": True, "together": False}, ValueError, "together=False: with structural=True heads of one"),
+        ({"importance": None}, TypeError, "importance must be a HeadImportance, got NoneType"),
+        ({"resume": 3}, TypeError, "resume must be a path, got int"),
         ({"steps": 2.0}, ValueError, "steps=2.0"),
         ({"order": "last"}, ValueError, "order='last' is unknown"),
         ({"metric": "f1"}, ValueError, "metric='f1' is unknown; use one of accuracy"),
@@ -226,6 +258,64 @@ def test_equal_names_are_refused_before_any_work_and_a_dict_names_them(model, ra
         compare_pruning(model, tiny_tokenizer(), TEXTS, GOLD, [ranking, other], **options)
     with pytest.raises(ValueError, match="orders='least' must be a list"):
         compare_pruning(model, tiny_tokenizer(), TEXTS, GOLD, [ranking], orders="least", **options)
+
+
+BAD_COMPARISONS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
+    "one importance": ({"importances": importance([[1.0]])}, TypeError, "must be a list or a dict, got HeadImportance"),
+    "generator": ({"importances": iter([])}, TypeError, "must be a list or a dict, got list_iterator"),
+    "no importance": ({"importances": {}}, ValueError, "importances is empty"),
+    "something else": ({"importances": ["taylor"]}, TypeError, "results of head_importance, got str among them"),
+    "number for a name": ({"importances": {1: "ranking"}}, TypeError, r"names .* must be strings, got \[1\]"),
+    "another model's": ({"importances": {"own": "ranking", "other": "small"}}, ValueError, r"importance has \(1, 2\)"),
+    "unknown order": ({"orders": ["least", "last"]}, ValueError, r"orders=\['least', 'last'\] must be a list with"),
+    "order twice": ({"orders": ["least", "least"]}, ValueError, "must be a list with 'least', 'most' or both"),
+    "no order": ({"orders": []}, ValueError, r"orders=\[\] must be"),
+    "nothing for orders": ({"orders": None}, ValueError, "orders=None must be"),
+    "unhashable order": ({"orders": [["least"]]}, ValueError, "orders="),
+    "negative seeds": ({"random_seeds": -1}, ValueError, "random_seeds=-1 must be an int of 0 or more"),
+    "half a seed": ({"random_seeds": 2.5}, ValueError, "random_seeds=2.5"),
+    "true seeds": ({"random_seeds": True}, ValueError, "random_seeds=True"),
+    "steps": ({"steps": 0}, ValueError, "steps=0"),
+    "metric": ({"metric": "pearson"}, ValueError, "metric='pearson' does not fit"),
+    "labels": ({"labels": GOLD[1:]}, ValueError, "6 labels for 7 examples"),
+    "number for a folder": ({"resume": 7}, TypeError, "resume must be the path of a folder, got int: 7"),
+    "file for a folder": ({"resume": __file__}, ValueError, "must be a folder, and cannot be made"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_COMPARISONS)
+def test_mistake_in_a_comparison_is_named_before_any_work(model, ranking, monkeypatch, tmp_path, name):
+    changes, error, message = BAD_COMPARISONS[name]
+    given: dict[str, Any] = {"importances": [ranking], "resume": tmp_path / "curves"} | changes
+    if isinstance(given["importances"], dict):
+        known = {"ranking": ranking, "small": importance([[1.0, 2.0]])}
+        given["importances"] = {key: known[value] for key, value in given["importances"].items()}
+    monkeypatch.setattr(BertForSequenceClassification, "forward", lambda *_, **__: pytest.fail("the model ran"))
+    with pytest.raises(error, match=message):
+        compare_pruning(**{"model": model, "tokenizer": tiny_tokenizer(), "examples": TEXTS, "labels": GOLD} | given)
+    assert not (tmp_path / "curves").exists()
+
+
+def test_heads_that_cannot_be_cut_out_are_named_before_any_work(model, ranking, monkeypatch):
+    adapted = undecided()
+    monkeypatch.setattr(BertForSequenceClassification, "forward", lambda *_, **__: pytest.fail("the model ran"))
+    adapted.bert.encoder.layer[2].attention.self.query = nn.Sequential(nn.Linear(32, 32))
+    with pytest.raises(UnsupportedModelError, match="only plain linear maps can be cut"):
+        curve(adapted, ranking, structural=True)
+    with pytest.raises(UnsupportedModelError, match="only plain linear maps can be cut"):
+        compare_pruning(adapted, tiny_tokenizer(), TEXTS, GOLD, [ranking], progress=False)
+    with mask_heads(model, {0: [1]}), pytest.raises(ValueError, match="inside mask_heads"):
+        curve(model, ranking, structural=True)
+
+
+def test_numbers_of_numpy_are_numbers(model, ranking):
+    plain = curve(model, ranking, steps=3, batch_size=4, truncate=5)
+    assert curve(model, ranking, steps=np.int64(3), batch_size=np.int32(4), truncate=np.uint8(5)) == plain
+    options: dict[str, Any] = {"structural": False, "progress": False}
+    found = compare_pruning(
+        model, tiny_tokenizer(), TEXTS, GOLD, {"a": ranking}, steps=np.int64(2), random_seeds=np.int64(1), **options
+    )
+    assert len(found.random) == 1
 
 
 def test_importance_of_a_pruned_model_does_not_rank_the_whole_one(model):

@@ -125,6 +125,41 @@ def test_models_of_one_config_keep_their_records_apart(tmp_path: Path) -> None:
     assert torch.equal(logits(load_pruned(save_pruned(third, tmp_path / "3"))), logits(third))
 
 
+def test_pruning_one_model_does_not_mark_others_of_its_config(tmp_path: Path) -> None:
+    config = bert_config(attn_implementation="eager")
+    first, second = (transformers.BertForSequenceClassification(config).eval() for _ in range(2))
+    prune_heads(first, GONE)
+    assert first.config.pruned_heads == RECORD
+    assert not hasattr(second.config, "pruned_heads")
+    second.save_pretrained(tmp_path)
+    assert torch.equal(logits(load_pruned(tmp_path, attn_implementation="eager")), logits(second))
+    # All parts of the pruned model follow the same copy.
+    assert {id(m.config) for m in first.modules() if hasattr(m, "config")} == {id(first.config)}
+    first.set_attn_implementation("sdpa")
+    assert first.bert.encoder.layer[0].attention.self.config._attn_implementation == "sdpa"
+    assert second.config._attn_implementation == config._attn_implementation == "eager"
+
+
+def test_model_built_from_a_pruned_models_config_is_whole(tmp_path: Path) -> None:
+    pruned = tiny_bert()
+    prune_heads(pruned, {0: [1]})
+    fresh = transformers.BertForSequenceClassification(pruned.config).eval()
+    assert torch.equal(logits(load_pruned(save_pruned(fresh, tmp_path / "fresh"))), logits(fresh))
+    assert pruned.config.pruned_heads == {"encoder.0": [1]}
+    assert torch.equal(logits(load_pruned(save_pruned(pruned, tmp_path / "pruned"))), logits(pruned))
+
+
+def test_configs_inside_a_config_are_copied_with_it() -> None:
+    texts = {"hidden_size": 16, "num_attention_heads": 4, "num_hidden_layers": 2, "intermediate_size": 16}
+    config = transformers.CLIPConfig(text_config={**texts, "vocab_size": 9}, vision_config={**texts, "image_size": 30})
+    first, second = transformers.CLIPModel(config), transformers.CLIPModel(config)
+    prune_heads(first, {0: [1]})
+    assert not hasattr(second.config, "pruned_heads")
+    assert first.text_model.config is first.config.text_config
+    assert second.text_model.config is config.text_config
+    assert first.config.text_config is not config.text_config
+
+
 def test_models_beside_one_another_are_recorded_apart(tmp_path: Path) -> None:
     """One without attention comes first."""
     small = transformers.ResNetConfig(embedding_size=4, hidden_sizes=[4], depths=[1], layer_type="basic")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,17 @@ from torch import Tensor, nn
 from toy import tiny_bert, tiny_tokenizer
 from transformers import BertForSequenceClassification
 
-from captum_attattr import HeadImportance, head_importance, mask_heads, pruning_curve
+from captum_attattr import (
+    ConvergenceWarning,
+    HeadImportance,
+    effectiveness_analysis,
+    head_importance,
+    journal,
+    mask_heads,
+    pruning_curve,
+    runs,
+)
+from captum_attattr.journal import Done
 from captum_attattr.runs import model_digest, run_batches, text_digests
 
 BATCHES = [[4, 0], [2], [1, 3]]
@@ -137,6 +150,127 @@ def test_digests_tell_texts_and_pairs_apart():
     assert len({one, two, three}) == 3
 
 
+# ---------------------------------------------------------------------------------- notes beside the values
+
+
+@pytest.mark.parametrize("broken", [0, 1, 2, None])
+def test_notes_of_finished_batches_are_kept_in_the_order_of_the_batches(tmp_path, broken):
+    path = tmp_path / "run.jsonl"
+
+    def noting(places: list[int]) -> Tensor:
+        if broken is not None and places == BATCHES[broken] and first:
+            raise KeyboardInterrupt
+        notes.extend(f"about {place}" for place in places if place != 2)
+        return square(places)
+
+    first, notes = True, list[str]()
+    with suppress(KeyboardInterrupt):
+        run_batches(BATCHES, noting, ABOUT, resume=path, progress=False, notes=notes)
+    first, notes = False, []
+    run_batches(BATCHES, noting, ABOUT, resume=path, progress=False, notes=notes)
+    assert notes == ["about 4", "about 0", "about 1", "about 3"]
+
+
+def test_file_without_notes_is_continued(tmp_path):
+    """As it was written before there were any, and as it is where there is nothing to note."""
+    path = tmp_path / "run.jsonl"
+    run(path)
+    assert "notes" not in path.read_text()
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
+    assert torch.equal(run(path), run())
+
+
+# ------------------------------------------------------------------------------------- two runs on one file
+
+
+def test_file_that_another_run_writes_to_is_refused_until_that_one_ends(tmp_path):
+    path = tmp_path / "run.jsonl"
+
+    def meddle(places: list[int]) -> Tensor:
+        before = path.read_bytes()
+        with pytest.raises(ValueError, match=r"run.jsonl' is in use: another run that has not ended writes to it"):
+            run(path, lambda _: pytest.fail("nothing is to be done"))
+        assert path.read_bytes() == before
+        return square(places)
+
+    assert torch.equal(run(path, meddle), run())
+    assert torch.equal(run(path), run())
+
+
+def test_run_in_another_process_holds_its_file_and_a_killed_one_does_not(tmp_path):
+    path = tmp_path / "scores.jsonl"
+    process = subprocess.Popen(
+        [sys.executable, *script(tmp_path, wait=0.5), str(path), str(tmp_path / "out")],
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        wait_for_lines(path, 2, process)
+        with pytest.raises(ValueError, match="is in use"):
+            importance(resume=path)
+    finally:
+        process.kill()
+        process.wait()
+    torch.testing.assert_close(importance(resume=path).scores, importance().scores, rtol=0, atol=0)
+
+
+def test_run_that_ends_before_its_first_batch_leaves_no_file(tmp_path):
+    path, own = tmp_path / "run.jsonl", tmp_path / "my.jsonl"
+    own.touch()
+
+    def breaks(places: list[int]) -> Tensor:
+        raise KeyboardInterrupt
+
+    for each in (path, own):
+        with pytest.raises(KeyboardInterrupt):
+            run(each, breaks)
+    assert list(tmp_path.iterdir()) == [own]
+
+
+def test_file_that_goes_away_while_it_is_written_to_is_begun_again(tmp_path):
+    path = tmp_path / "run.jsonl"
+
+    def removes(places: list[int]) -> Tensor:
+        path.unlink()
+        return square(places)
+
+    run(path, removes)
+    assert [json.loads(line).get("batch") for line in path.read_text().splitlines()] == [None, 2]
+
+
+def test_file_system_without_locks_is_written_to_all_the_same(tmp_path, monkeypatch):
+    def without(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(journal.fcntl, "flock", without)
+    assert torch.equal(run(tmp_path / "run.jsonl"), run())
+    monkeypatch.setattr(journal, "fcntl", None)
+    assert torch.equal(run(tmp_path / "other.jsonl"), run())
+
+
+def test_only_the_files_of_processes_are_read_beside_the_run(tmp_path):
+    path = tmp_path / "run[1].jsonl"
+    run(path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:2]))
+    path.with_name("run[1].jsonl.rank1").write_bytes(b"".join([lines[0], *lines[2:]]))
+    for other in ("run[1].jsonl.rank1.bak", "run[1].jsonl.ranking", "run1.jsonl.rank2"):
+        path.with_name(other).write_bytes(b"notes")
+    assert torch.equal(run(path, lambda _: pytest.fail("all is done")), run())
+
+
+@pytest.mark.parametrize("path", [3, b"run.jsonl", False, ["run.jsonl"]])
+def test_what_is_no_path_is_named(path):
+    with pytest.raises(TypeError, match=re.escape(f"resume must be a path, got {type(path).__name__}: {path!r}")):
+        run(path)
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="there is no /proc, where nobody can write")
+def test_file_that_cannot_be_written_is_named_before_any_work():
+    with pytest.raises(ValueError, match=r"resume file '/proc/run.jsonl' cannot be written: "):
+        run(Path("/proc/run.jsonl"), lambda _: pytest.fail("nothing is to be done"))
+
+
 # ------------------------------------------------------------------------------- head importance, resumed
 
 TEXTS = [" ".join("abcdefghij"[: 1 + i % 10]) + (" good" if i % 3 else " bad") for i in range(30)]
@@ -228,6 +362,33 @@ def test_line_of_another_form_is_named(tmp_path, line):
         run(path)
 
 
+@pytest.mark.parametrize("analysis", [head_importance, effectiveness_analysis])
+def test_maps_that_did_not_converge_are_told_again_by_the_run_that_goes_on(tmp_path, monkeypatch, analysis):
+    path, model = tmp_path / "scores.jsonl", tiny_bert(seed=1)
+    options: dict[str, Any] = {"tolerance": 1e-9, "max_nodes": 5, "batch_size": 8, "progress": False}
+    given = (model, tiny_tokenizer(), TEXTS[:20], GOLD[:20])
+    with pytest.warns(ConvergenceWarning) as whole:
+        analysis(*given, **options)
+    append = journal.Journal.append
+
+    def breaks(*args: Any) -> None:
+        append(*args)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal.Journal, "append", breaks)
+        with pytest.raises(KeyboardInterrupt):
+            analysis(*given, resume=path, **options)
+    assert path.read_bytes().count(b"\n") == 2  # of three batches one is done
+    with pytest.warns(ConvergenceWarning) as resumed:
+        analysis(*given, resume=path, **options)
+    with pytest.warns(ConvergenceWarning) as read:
+        analysis(*given, resume=path, **options)
+    messages = [[str(warning.message) for warning in caught] for caught in (whole, resumed, read)]
+    assert messages[0] == messages[1] == messages[2]
+    assert len(messages[0]) == 1
+
+
 SCRIPT = """
 import sys, time
 import torch, torch.distributed
@@ -245,16 +406,17 @@ if {wait}:
         time.sleep({wait})
         return slow(batch, options)
     head_methods.METHODS["attattr"] = head_methods.Method(waiting, method.options)
-found = test_runs.importance(resume=path or None)
+found = test_runs.importance(resume=path or None, **{options})
 from captum_attattr.runs import is_main_process
 if is_main_process():
     found.save(out)
 """
 
 
-def script(tmp_path: Path, wait: float = 0, processes: int = 1) -> list[str]:
+def script(tmp_path: Path, wait: float = 0, processes: int = 1, **options: Any) -> list[str]:
     file = tmp_path / "script.py"
-    file.write_text(SCRIPT.format(tests=str(Path(__file__).parent), wait=wait, processes=processes))
+    given = {"tests": str(Path(__file__).parent), "wait": wait, "processes": processes, "options": options}
+    file.write_text(SCRIPT.format(**given))
     return [str(file)]
 
 
@@ -262,16 +424,20 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
+def wait_for_lines(path: Path, lines: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists() or path.read_bytes().count(b"\n") < lines:
+        assert process.poll() is None, "the run ended before it was killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_killed_run_started_again_gives_the_same_bits(tmp_path):
     path, out = tmp_path / "scores.jsonl", tmp_path / "importance.safetensors"
     command = [sys.executable, *script(tmp_path, wait=0.05), str(path), str(out)]
     for lines in (3, 8):
         process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 120
-        while not path.exists() or path.read_bytes().count(b"\n") < lines:
-            assert process.poll() is None, "the run ended before it was killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_for_lines(path, lines, process)
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert not out.exists()
@@ -297,3 +463,42 @@ def test_two_processes_give_what_one_gives_and_one_finishes_what_two_began(tmp_p
     path.write_bytes(b"".join(lines[:4]))
     torch.testing.assert_close(importance(resume=path).scores, importance().scores, rtol=0, atol=1e-6)
     assert path.read_bytes().count(b"\n") - 1 == counts[0]
+
+
+def test_two_processes_warn_once_of_all_maps_and_refuse_a_file_in_use_together(tmp_path):
+    path, out = tmp_path / "scores.jsonl", tmp_path / "importance.safetensors"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    unconverged = {"tolerance": 1e-9, "max_nodes": 5}
+    command = [*torchrun, *script(tmp_path, processes=2, **unconverged), str(path), str(out)]
+    for _ in range(2):  # the second time all is done already
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        with pytest.warns(ConvergenceWarning) as alone:
+            importance(**unconverged)
+        assert done.stderr.count("ConvergenceWarning") == 1
+        assert str(alone[0].message).split(":")[0] in done.stderr  # how many there are
+
+    with open(path, "ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode != 0
+    assert "scores.jsonl' is in use" in done.stderr
+
+
+def test_processes_that_do_not_share_a_disk_do_each_batch_once(monkeypatch):
+    done = {0: Done([1], []), 2: Done([3], ["note"])}
+
+    def gathered(mine: Any, world: int) -> list[Any]:
+        theirs: Any = None if mine is None else [1] if isinstance(mine, list) else {1: Done([2], [])}
+        return [mine, theirs]
+
+    monkeypatch.setattr(runs, "_gathered", gathered)
+    assert sorted(runs._agreed(done, None, 2)) == [0, 1, 2]
+
+
+def test_process_raises_what_another_one_has_met(monkeypatch):
+    monkeypatch.setattr(runs, "_gathered", lambda mine, world: ["'run.jsonl' is damaged", mine])
+    with pytest.raises(ValueError, match=r"process 0: 'run\.jsonl' is damaged"):
+        runs._agreed({}, None, 2)
+    with pytest.raises(KeyError):
+        runs._agreed({}, KeyError("its own"), 2)
