@@ -71,10 +71,17 @@ def test_attattr_is_the_mean_over_examples_of_each_map_reduced(model, tokenizer,
     maps = [m.abs() for m in maps] if absolute else maps
     plain = {"max": Tensor.amax, "sum": Tensor.sum, "mean": Tensor.mean}[reduce]
     each = torch.stack([plain(m, (2, 3)) for m in maps])
-    found = scores(model, "attattr", reduce=reduce, absolute=absolute, target=target)
+    found = scores(model, "attattr", reduce=reduce, absolute=absolute, target=target, tolerance=1e-3)
     torch.testing.assert_close(found.scores, each.mean(0), rtol=3e-3, atol=1e-6)
     torch.testing.assert_close(found.stderr, each.std(0) / len(TEXTS) ** 0.5, rtol=3e-3, atol=1e-6)
     assert found.count == len(TEXTS)
+
+
+def test_attattr_integrates_less_sharply_than_explain_by_default_and_far_below_the_standard_error(model):
+    usual, sharp = scores(model, "attattr"), scores(model, "attattr", tolerance=1e-5)
+    gap = (usual.scores - sharp.scores).abs()
+    assert 0 < gap.max() < 0.05 * usual.stderr.mean()
+    assert usual.options["tolerance"] == 1e-2
 
 
 def test_attattr_takes_a_fixed_rule(model, tokenizer):
