@@ -3,7 +3,7 @@
 from captum_attattr.attattr import LayerAttAttr
 from captum_attattr.attention import AttentionLayer, attention_layers
 from captum_attattr.curves import PruningComparison, PruningCurve, compare_pruning, pruning_curve
-from captum_attattr.exceptions import ConvergenceWarning, ResultFileError, UnsupportedModelError
+from captum_attattr.exceptions import ConvergenceWarning, EmptyTreeError, ResultFileError, UnsupportedModelError
 from captum_attattr.explanation import Explanation, explain, explain_iter
 from captum_attattr.faithfulness import Effectiveness, effectiveness_analysis
 from captum_attattr.gates import mask_heads
@@ -21,13 +21,15 @@ from captum_attattr.plots import (
 )
 from captum_attattr.pruning import load_pruned, prune_heads, save_pruned
 from captum_attattr.report import write_report
-from captum_attattr.tree import attribution_tree, load_tree, save_tree, tree_text
+from captum_attattr.tree import attribution_tree
+from captum_attattr.tree_files import load_tree, save_tree, tree_text
 
 __all__ = [
     "AttentionLayer",
     "ConvergenceWarning",
     "Correlation",
     "Effectiveness",
+    "EmptyTreeError",
     "Explanation",
     "HeadImportance",
     "LayerAttAttr",
