@@ -36,7 +36,11 @@ def read_maps(path: str | os.PathLike[str]) -> Tensor:
         torch.Size([2, 3, 4, 4])
     """
     layers: list[Tensor] = []
-    for number, line in enumerate(_existing(path).read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = _existing(path).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text file, which JSON is: {error}") from None
+    for number, line in enumerate(lines, 1):
         try:
             layers.append(torch.tensor(json.loads(line), dtype=torch.float32))
         except (ValueError, TypeError) as error:
@@ -103,6 +107,7 @@ def read_explanation(
     index: int,
     attention_file: str | os.PathLike[str] | None = None,
     labels: Iterable[str] = (),
+    names: Iterable[str] = (),
 ) -> Explanation:
     """Put one example of the published files together.
 
@@ -111,13 +116,14 @@ def read_explanation(
         tokens_file: the tokens and predictions of all examples.
         index: the example's number in `tokens_file`.
         attention_file: its attention; zeros without it.
-        labels: the task's classes, in order; they number the prediction.
+        labels: the task's classes as the files write them, in order; they number the prediction.
+        names: their readable names, in the same order; by default the same.
 
     Returns:
         The explanation; its delta and error are NaN, which these files do not say.
 
     Raises:
-        As `read_maps` and `read_tokens`; ValueError where the sizes do not match.
+        As `read_maps` and `read_tokens`; ValueError where the sizes or the labels do not match.
     """
     maps, entry = read_maps(attr_file), read_tokens(tokens_file, index)
     tokens: list[str] = entry["tokens"]
@@ -129,10 +135,14 @@ def read_explanation(
     attention = read_maps(attention_file) if attention_file is not None else torch.zeros_like(maps)
     if attention.shape != maps.shape:
         raise ValueError(f"{attention_file} has {tuple(attention.shape)}, {attr_file} has {tuple(maps.shape)}")
-    label, names = str(entry.get("pred", "")), list(labels)
-    target = names.index(label) if label in names else 0
+    label, classes = str(entry.get("pred", "")), list(labels)
+    if label and classes and label not in classes:
+        known = ", ".join(classes)
+        raise ValueError(f"example {index} of {tokens_file} is {label!r}, but the labels are {known}: another task's?")
+    target = classes.index(label) if label in classes else 0
     logits = entry.get("pred_logits")
-    probability = float(torch.tensor(logits).flatten().softmax(-1)[target]) if logits and names else math.nan
+    _check_logits(logits, classes, f"{tokens_file}, example {index}")
+    probability = float(torch.tensor(logits).flatten().softmax(-1)[target]) if logits and classes else math.nan
     special = [token in ("[CLS]", "[SEP]", "<s>", "</s>") for token in tokens]
     ends = [i for i, token in enumerate(tokens) if token in ("[SEP]", "</s>")]
     first = ends[0] if ends else len(tokens)
@@ -145,13 +155,24 @@ def read_explanation(
         error=unknown,
         nodes=torch.zeros(len(maps), dtype=torch.long),
         target=target,
-        label=label,
+        label=dict(zip(classes, names, strict=False)).get(label, label),
         probability=probability,
         prediction=target,
         text=" ".join(token for token, flag in zip(tokens, special, strict=True) if not flag),
         segments=[int(i > first) for i in range(len(tokens))],
         special=special,
     )
+
+
+def _check_logits(logits: Any, labels: list[str], where: str) -> None:
+    if not logits or not labels:
+        return
+    try:
+        count = torch.tensor(logits, dtype=torch.float32).numel()
+    except (TypeError, ValueError):
+        raise ValueError(f"{where}: 'pred_logits' must be numbers, not {logits!r:.80}") from None
+    if count != len(labels):
+        raise ValueError(f"{where}: 'pred_logits' has {count} numbers for {len(labels)} labels")
 
 
 def _existing(path: str | os.PathLike[str]) -> Path:
