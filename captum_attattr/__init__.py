@@ -5,7 +5,7 @@ from captum_attattr.attack_report import AttackReport
 from captum_attattr.attattr import LayerAttAttr
 from captum_attattr.attention import AttentionLayer, attention_layers
 from captum_attattr.curves import PruningComparison, PruningCurve, compare_pruning, pruning_curve
-from captum_attattr.exceptions import ConvergenceWarning, ResultFileError, UnsupportedModelError
+from captum_attattr.exceptions import ConvergenceWarning, EmptyTreeError, ResultFileError, UnsupportedModelError
 from captum_attattr.explanation import Explanation, explain, explain_iter
 from captum_attattr.faithfulness import Effectiveness, effectiveness_analysis
 from captum_attattr.gates import mask_heads
@@ -25,7 +25,8 @@ from captum_attattr.plots import (
 )
 from captum_attattr.pruning import load_pruned, prune_heads, save_pruned
 from captum_attattr.report import write_report
-from captum_attattr.tree import attribution_tree, load_tree, save_tree, tree_text
+from captum_attattr.tree import attribution_tree
+from captum_attattr.tree_files import load_tree, save_tree, tree_text
 from captum_attattr.triggers import (
     Trigger,
     compose_triggers,
@@ -41,6 +42,7 @@ __all__ = [
     "ConvergenceWarning",
     "Correlation",
     "Effectiveness",
+    "EmptyTreeError",
     "Explanation",
     "HeadImportance",
     "Insertion",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from captum_attattr.attention_maps import VIEWS, Maps
-from captum_attattr.labels import escape, label, length, signed, visible, wrapped
+from captum_attattr.labels import label, length, number, predicted, signed, whole_text, wrapped
 from captum_attattr.themes import DIVERGING, FONT, PAGES, WIDTH, Theme, heading, scale, shortened
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _window(axis: str, maps: Maps, index: int) -> dict[str, Any]:
 def of_layer(maps: Maps, layer: int) -> dict[str, Any]:
     """What changes in the layout when a layer is chosen."""
     total, error = signed(maps.attributions[layer].sum(dtype=np.float64)), maps.error[layer]
-    accuracy = "error not estimated" if not np.isfinite(error) else f"estimated relative error {error:.2g}"
+    accuracy = "error not estimated" if not np.isfinite(error) else f"estimated relative error {number(error)}"
     note = f"<b>layer {layer}</b>: attributions sum to {total}<br>delta {signed(maps.delta[layer])}, {accuracy}"
     texts = {"yaxis3.title.text": f"query token, layer {layer}", "annotations[0].text": note}
     return {**_window("y", maps, layer), **texts}
@@ -201,12 +201,9 @@ def _colour_bar(place: Place, title: str, numbers: str) -> dict[str, Any]:
 
 
 def _title(explanation: Explanation, place: Place) -> dict[str, Any]:
-    text = explanation.text if isinstance(explanation.text, str) else " ‖ ".join(explanation.text)
     value = float(explanation.probability)
-    score = f"{'probability' if 0 <= value <= 1 else 'score'} {value:.3g}"
-    label = escape(visible(explanation.label, 40))
-    main = f"Self-attention attribution: <b>{label}</b> (target {explanation.target}), {score}"
-    return heading(main, shortened(text, place.width), place.height + _TOP + _EDGE)
+    main = predicted("Self-attention attribution", explanation.label, explanation.target, value)
+    return heading(main, shortened(whole_text(explanation.text), place.width), place.height + _TOP + _EDGE)
 
 
 def themes(place: Place) -> dict[Theme, dict[str, Any]]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
+
+from captum_attattr.parts import Floats, both_maps_of, index_of, probability_of, tokens_of, values_of
 
 if TYPE_CHECKING:
     from captum_attattr.explanation import Explanation
-
-Floats = npt.NDArray[np.float32]
 
 VIEWS = ("attribution", "attention", "difference")
 
@@ -38,38 +36,21 @@ class Maps(NamedTuple):
         return layers, heads, tokens
 
 
-def _array(explanation: Explanation, name: str, shape: tuple[int, ...] | None = None) -> Floats:
-    array: Floats = np.asarray(getattr(explanation, name), dtype=np.float32)
-    square = array.ndim == 4 and array.shape[2] == array.shape[3] and 0 not in array.shape
-    if not (square if shape is None else array.shape == shape):
-        raise ValueError(f"{name} must have the shape {shape or '(L, H, T, T)'}, not {array.shape}")
-    wrong = np.zeros(1) if name == "error" else ~np.isfinite(array)  # a fixed rule leaves the error NaN
-    if wrong.any():
-        where = [int(i) for i in np.argwhere(wrong)[0]]
-        raise ValueError(f"{name} must be finite, but {name}{where} is {array[tuple(where)]}")
-    return array
-
-
 def checked(explanation: Explanation) -> Maps:
     """The arrays of an explanation.
 
     Raises:
         TypeError, ValueError: they are not what an explanation has.
     """
-    tokens = list(explanation.tokens)
-    for token in tokens:
-        if not isinstance(token, str):
-            raise TypeError(f"tokens must be strings, not {type(token).__name__}: {token!r}")
-    attributions = _array(explanation, "attributions")
-    layers, _, size, _ = attributions.shape
-    if size != len(tokens):
-        raise ValueError(f"{len(tokens)} tokens need maps of {len(tokens)} x {len(tokens)}, not {size} x {size}")
-    if not math.isfinite(explanation.probability):
-        raise ValueError(f"probability must be finite, not {explanation.probability}")
-    attention = _array(explanation, "attention", attributions.shape)
-    delta, error = (_array(explanation, name, (layers,)) for name in ("delta", "error"))
-    difference = _shares(attributions) - _shares(attention)
-    return Maps(tokens, attributions, attention, difference, delta, error)
+    tokens = tokens_of(
+        explanation, "attributions", "attention", "delta", "error", "probability", "target", "label", "text"
+    )
+    attributions, attention = both_maps_of(explanation, len(tokens))
+    probability_of(explanation)
+    layers = len(attributions)
+    delta = values_of(explanation, "delta", layers)
+    error = values_of(explanation, "error", layers, unknown=True)  # a fixed rule leaves the error NaN
+    return Maps(tokens, attributions, attention, _shares(attributions) - _shares(attention), delta, error)
 
 
 def _shares(maps: Floats) -> Floats:
@@ -83,8 +64,5 @@ def chosen(name: str, value: int | None, count: int) -> range:
     """The indices which are meant: all if there is no value."""
     if value is None:
         return range(count)
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be an integer, not {type(value).__name__}: {value!r}")
-    if not 0 <= value < count:
-        raise ValueError(f"{name} must be from 0 to {count - 1}, not {value}")
-    return range(value, value + 1)
+    place = index_of(name, value, count)
+    return range(place, place + 1)

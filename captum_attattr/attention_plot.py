@@ -21,8 +21,9 @@ from captum_attattr.attention_layout import (
     of_view,
     themes,
 )
-from captum_attattr.attention_maps import VIEWS, Floats, Maps, checked, chosen
+from captum_attattr.attention_maps import VIEWS, Maps, checked, chosen
 from captum_attattr.labels import label, signed
+from captum_attattr.parts import Floats
 from captum_attattr.themes import finish, relayout, scale
 
 if TYPE_CHECKING:

@@ -21,3 +21,11 @@ class ConvergenceWarning(UserWarning):
 
 class ResultFileError(ValueError):
     """A result file is damaged, of another kind, or of a newer version; the message names the file."""
+
+
+class EmptyTreeError(ValueError):
+    """No interaction is above the threshold: the attribution tree has no edge.
+
+    The message names the root and says below which threshold it has one. What to do: take a lower threshold,
+    or another root.
+    """

@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import math
 import unicodedata
+from collections.abc import Sequence
 
 LABEL = 14  # characters of a token on an axis; the hover shows the rest
 NAME = 40  # characters of the name of a method, a curve or a metric
@@ -49,10 +50,15 @@ def wrapped(token: str) -> str:
     return "<br>".join(escape(shown[i : i + HOVER_LINE]) for i in range(0, len(shown), HOVER_LINE))
 
 
+def cells(text: str) -> int:
+    """Columns of a text in a terminal: wide characters take two, those that join the one before none."""
+    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
+    return len(text) + wide - sum(unicodedata.category(c) in ("Mn", "Me", "Cf") for c in text)
+
+
 def length(token: str) -> int:
     """Pixels of a token's label."""
-    wide = [unicodedata.east_asian_width(c) in "WF" for c in visible(token, LABEL)]
-    return math.ceil(CHARACTER * (len(wide) + sum(wide)))
+    return math.ceil(CHARACTER * cells(visible(token, LABEL)))
 
 
 def signed(value: float) -> str:
@@ -73,3 +79,20 @@ def number(value: float) -> str:
 def counted(count: int, noun: str) -> str:
     """ "1 example", "2 examples"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def score(value: float | None) -> str:
+    """What a prediction is worth: "probability 0.9"; "score −3.2" for a regression model; "" if it is not known."""
+    if value is None or not math.isfinite(value):
+        return ""
+    return f"{'probability' if 0 <= value <= 1 else 'score'} {number(value)}"
+
+
+def predicted(what: str, of: str, target: int, value: float | None) -> str:
+    """The title of a figure: what it is, and which prediction it explains."""
+    return ", ".join(filter(None, [f"{what}: <b>{named(of)}</b> (target {target})", score(value)]))
+
+
+def whole_text(text: str | Sequence[str]) -> str:
+    """A text, or both of a pair, as one."""
+    return text if isinstance(text, str) else " ‖ ".join(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +14,6 @@ from torch import Tensor
 
 from captum_attattr.explanation import Explanation
 from captum_attattr.files import replacing
-from captum_attattr.patterns import Pattern
-
-_SEPARATOR = "[SEP]"
-_SPECIAL = ("[CLS]", _SEPARATOR, "<s>", "</s>")
-_PATTERN_KEYS = (
-    "max_combined_attr",
-    "top1pattern",
-    "top2pattern",
-    "top1position",
-    "top2position",
-    "target_label",
-    "golden_label",
-    "seg_pos",
-    "tokens",
-)
 
 
 def read_maps(path: str | os.PathLike[str]) -> Tensor:
@@ -51,7 +36,11 @@ def read_maps(path: str | os.PathLike[str]) -> Tensor:
         torch.Size([2, 3, 4, 4])
     """
     layers: list[Tensor] = []
-    for number, line in enumerate(_existing(path).read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = _existing(path).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text file, which JSON is: {error}") from None
+    for number, line in enumerate(lines, 1):
         try:
             layers.append(torch.tensor(json.loads(line), dtype=torch.float32))
         except (ValueError, TypeError) as error:
@@ -118,6 +107,7 @@ def read_explanation(
     index: int,
     attention_file: str | os.PathLike[str] | None = None,
     labels: Iterable[str] = (),
+    names: Iterable[str] = (),
 ) -> Explanation:
     """Put one example of the published files together.
 
@@ -126,13 +116,14 @@ def read_explanation(
         tokens_file: the tokens and predictions of all examples.
         index: the example's number in `tokens_file`.
         attention_file: its attention; zeros without it.
-        labels: the task's classes, in order; they number the prediction.
+        labels: the task's classes as the files write them, in order; they number the prediction.
+        names: their readable names, in the same order; by default the same.
 
     Returns:
         The explanation; its delta and error are NaN, which these files do not say.
 
     Raises:
-        As `read_maps` and `read_tokens`; ValueError where the sizes do not match.
+        As `read_maps` and `read_tokens`; ValueError where the sizes or the labels do not match.
     """
     maps, entry = read_maps(attr_file), read_tokens(tokens_file, index)
     tokens: list[str] = entry["tokens"]
@@ -144,11 +135,15 @@ def read_explanation(
     attention = read_maps(attention_file) if attention_file is not None else torch.zeros_like(maps)
     if attention.shape != maps.shape:
         raise ValueError(f"{attention_file} has {tuple(attention.shape)}, {attr_file} has {tuple(maps.shape)}")
-    label, names = str(entry.get("pred", "")), list(labels)
-    target = names.index(label) if label in names else 0
+    label, classes = str(entry.get("pred", "")), list(labels)
+    if label and classes and label not in classes:
+        known = ", ".join(classes)
+        raise ValueError(f"example {index} of {tokens_file} is {label!r}, but the labels are {known}: another task's?")
+    target = classes.index(label) if label in classes else 0
     logits = entry.get("pred_logits")
-    probability = float(torch.tensor(logits).flatten().softmax(-1)[target]) if logits and names else math.nan
-    special = [token in _SPECIAL for token in tokens]
+    _check_logits(logits, classes, f"{tokens_file}, example {index}")
+    probability = float(torch.tensor(logits).flatten().softmax(-1)[target]) if logits and classes else math.nan
+    special = [token in ("[CLS]", "[SEP]", "<s>", "</s>") for token in tokens]
     ends = [i for i, token in enumerate(tokens) if token in ("[SEP]", "</s>")]
     first = ends[0] if ends else len(tokens)
     unknown = torch.full((len(maps),), torch.nan)
@@ -160,7 +155,7 @@ def read_explanation(
         error=unknown,
         nodes=torch.zeros(len(maps), dtype=torch.long),
         target=target,
-        label=label,
+        label=dict(zip(classes, names, strict=False)).get(label, label),
         probability=probability,
         prediction=target,
         text=" ".join(token for token, flag in zip(tokens, special, strict=True) if not flag),
@@ -169,116 +164,15 @@ def read_explanation(
     )
 
 
-def pattern_entry(pattern: Pattern) -> dict[str, Any]:
-    """A pattern as an entry of `{train|dev}_adver_pattern_exp{A}-{B}.json`.
-
-    The file holds two interactions: a third is left out, and for a missing second the first stands again, with
-    the score 0.
-    """
-    first, *rest = pattern.interactions
-    second = rest[0] if rest else (0.0, *first[1:])
-    places = [list(interaction[3:]) for interaction in (first, second)]
-    named = [[pattern.tokens[place] for place in pair] for pair in places]
-    after = [i for i, special in enumerate(pattern.special) if special and i > 0]
-    by_name = pattern.tokens.index(_SEPARATOR) if _SEPARATOR in pattern.tokens else None
-    values = (
-        [first[0], second[0]],
-        *named,
-        *places,
-        pattern.target,
-        pattern.gold,
-        by_name if by_name is not None else (after[0] if after else len(pattern.tokens)),
-        list(pattern.tokens),
-    )
-    return dict(zip(_PATTERN_KEYS, values, strict=True))
-
-
-def write_patterns(patterns: Sequence[Pattern], path: str | os.PathLike[str]) -> Path:
-    """Write `{train|dev}_adver_pattern_exp{A}-{B}.json`, the highest sum of scores first.
-
-    Args:
-        patterns: of `find_patterns`; those without an interaction are left out.
-        path: the file; replaced if it exists.
-
-    Returns:
-        The path.
-    """
-    ranked = sorted((p for p in patterns if p.interactions), key=lambda pattern: pattern.score, reverse=True)
-    return write_json([pattern_entry(pattern) for pattern in ranked], path)
-
-
-def write_json(value: Any, path: str | os.PathLike[str], **options: Any) -> Path:
-    """Write JSON as the published scripts do, indented by 2, whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, **options) + "\n", encoding="utf-8")
-    return Path(path)
-
-
-def read_patterns(path: str | os.PathLike[str]) -> list[Pattern]:
-    """Read what `write_patterns` or the published script wrote.
-
-    Which tokens are special is told by their names ([CLS], [SEP], <s>, </s>); layers and heads are not in the file.
-
-    Args:
-        path: the file.
-
-    Returns:
-        The patterns, in the file's order.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: another form; the message names the entry and the key.
-    """
+def _check_logits(logits: Any, labels: list[str], where: str) -> None:
+    if not logits or not labels:
+        return
     try:
-        entries = json.loads(_existing(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from None
-    if not isinstance(entries, list):
-        raise ValueError(f"{path} must hold a list of patterns, not {type(entries).__name__}")
-    return [_pattern(entry, number, f"{path}, entry {number}") for number, entry in enumerate(entries)]
-
-
-def _pattern(entry: Any, number: int, where: str) -> Pattern:
-    if not isinstance(entry, dict):
-        raise ValueError(f"{where}: a pattern must be an object, not {entry!r:.40}")
-    missing = [key for key in _PATTERN_KEYS if key not in entry]
-    if missing:
-        raise ValueError(f"{where} lacks the key {missing[0]!r}")
-    tokens = entry["tokens"]
-    if not isinstance(tokens, list) or not tokens or not all(isinstance(token, str) for token in tokens):
-        raise ValueError(f"{where}: 'tokens' must be a list of texts, not {tokens!r:.40}")
-    scores = entry["max_combined_attr"]
-    if not _numbers(scores, 2, float):
-        raise ValueError(f"{where}: 'max_combined_attr' must be two numbers, not {scores!r:.40}")
-    interactions = []
-    for key, score in zip(("top1position", "top2position"), scores, strict=True):
-        places = entry[key]
-        if not _numbers(places, 2, int) or not all(0 <= place < len(tokens) for place in places):
-            raise ValueError(f"{where}: {key!r} must be two positions from 0 to {len(tokens) - 1}, not {places!r:.40}")
-        interactions.append((float(score), -1, -1, places[0], places[1]))
-    for key in ("target_label", "golden_label", "seg_pos"):
-        if not _numbers([entry[key]], 1, int):
-            raise ValueError(f"{where}: {key!r} must be a whole number, not {entry[key]!r:.40}")
-    special = [token in _SPECIAL for token in tokens]
-    return Pattern(
-        interactions=tuple(interactions),
-        tokens=tuple(tokens),
-        special=tuple(special),
-        segments=tuple(int(i > entry["seg_pos"]) for i in range(len(tokens))),
-        target=entry["target_label"],
-        gold=entry["golden_label"],
-        source=number,
-    )
-
-
-def _numbers(values: Any, count: int, kind: type) -> bool:
-    """Whether a JSON value is a list of so many finite numbers."""
-    kinds = (int, float) if kind is float else (int,)
-    return (
-        isinstance(values, list)
-        and len(values) == count
-        and all(isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value) for value in values)
-    )
+        count = torch.tensor(logits, dtype=torch.float32).numel()
+    except (TypeError, ValueError):
+        raise ValueError(f"{where}: 'pred_logits' must be numbers, not {logits!r:.80}") from None
+    if count != len(labels):
+        raise ValueError(f"{where}: 'pred_logits' has {count} numbers for {len(labels)} labels")
 
 
 def _existing(path: str | os.PathLike[str]) -> Path:

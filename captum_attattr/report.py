@@ -14,17 +14,17 @@ import numpy as np
 import plotly.graph_objects as go
 
 from captum_attattr.attention_plot import plot_attention
+from captum_attattr.exceptions import EmptyTreeError
 from captum_attattr.explanation import Explanation
 from captum_attattr.flow_plot import plot_flow
 from captum_attattr.head_plot import plot_heads
 from captum_attattr.head_scores import all_checked
 from captum_attattr.heads import HeadImportance
-from captum_attattr.labels import number, signed, visible
+from captum_attattr.labels import number, score, signed, visible
 from captum_attattr.pages import figure_block, page, write_page
+from captum_attattr.parts import values_of
 from captum_attattr.tree import attribution_tree
 from captum_attattr.tree_plot import plot_tree
-
-_EMPTY = "leaves no edge"  # what `attribution_tree` says of an empty tree, and of nothing else
 
 _ABOUT = {
     "tree": "Where the decision gathered from, layer by layer; of every layer only the strongest links.",
@@ -53,7 +53,7 @@ def write_report(
         path: the file; it is replaced if it exists. Its directory must exist.
         importance: what the head map shows, as `plot_heads` takes it; by default the largest attribution of each
             head in this explanation, which is what one example adds to the importance of `head_importance`.
-        threshold: that of the tree, from 0 up to 1. Where it leaves no tree, the page says which one would.
+        threshold: that of the tree, from 0 to 1. Where it leaves no tree, the page says which one would.
         title: the page's heading; by default the label and its probability.
 
     Returns:
@@ -62,7 +62,7 @@ def write_report(
     Raises:
         TypeError: `explanation`, `importance`, `path` or `title` is something else.
         ValueError: the explanation's arrays do not go together or are not finite, the importance is that of
-            another model, the threshold is outside [0, 1), or the directory does not exist.
+            another model, the threshold is outside [0, 1], or the directory does not exist.
         OSError: the file cannot be written.
 
     Example:
@@ -103,12 +103,9 @@ class _Section(NamedTuple):
 def _sections(explanation: Explanation, importance: Any, threshold: float) -> list[_Section]:
     """All parts in their order; the maps are first to be made, since that checks the explanation."""
     maps = plot_attention(explanation)
-    layers = explanation.attributions.shape[0]
-    if tuple(explanation.nodes.shape) != (layers,):
-        raise ValueError(f"nodes must have the shape {(layers,)}, not {tuple(explanation.nodes.shape)}")
-    size = len(explanation.tokens)
-    if len(explanation.special) != size:
-        raise ValueError(f"special must have one value for each of the {size} tokens, not {len(explanation.special)}")
+    values_of(explanation, "nodes", explanation.attributions.shape[0])
+    for name in ("special", "segments"):
+        values_of(explanation, name, len(explanation.tokens))
     parts: dict[str, tuple[str, go.Figure | str]] = {
         "tree": ("Attribution tree", _tree(explanation, threshold)),
         "flow": ("Flow", _flow(explanation)),
@@ -129,15 +126,15 @@ def _tree(explanation: Explanation, threshold: float) -> go.Figure | str:
     """The figure, or why there is none."""
     try:
         tree = attribution_tree(explanation, threshold)
-    except ValueError as error:
-        if _EMPTY not in str(error):
-            raise
+    except EmptyTreeError as error:
         return f"There is no tree to draw: {_shown(str(error))}."
     return plot_tree(tree, explanation)
 
 
-def _flow(explanation: Explanation) -> go.Figure:
-    """The figure without the arrays that `report.js` makes of the maps'."""
+def _flow(explanation: Explanation) -> go.Figure | str:
+    """The figure without the arrays that `report.js` makes of the maps', or why there is none."""
+    if not explanation.attributions.sum(1).any():
+        return "There is no flow to draw: the attributions of all heads are 0, or cancel out."
     figure = plot_flow(explanation)
     bulk = dict(figure.layout.meta["flow"])
     heads = {name: value for name, value in bulk["heads"].items() if name not in ("high", "low")}
@@ -174,20 +171,18 @@ def _shown(text: str) -> str:
     return visible(text, 6 * len(text) + 1)  # "\\u202e" is the longest that a character becomes
 
 
-def _score(explanation: Explanation) -> str:
-    value = float(explanation.probability)
-    return f"{'probability' if 0 <= value <= 1 else 'score'} {number(value)}"
-
-
 def _title(explanation: Explanation) -> str:
-    return f"Self-attention attribution: {explanation.label}, {_score(explanation)}"
+    return f"Self-attention attribution: {explanation.label}, {score(float(explanation.probability))}"
 
 
 def _decision(explanation: Explanation) -> str:
     texts = [explanation.text] if isinstance(explanation.text, str) else list(explanation.text)
     quoted = "".join(f"<blockquote><bdi>{html.escape(_shown(text))}</bdi></blockquote>" for text in texts)
     label = f"<bdi>{html.escape(_shown(str(explanation.label)))}</bdi>"
-    facts = {"explained": f"{label} (target {int(explanation.target)})", "its value": _score(explanation)}
+    facts = {
+        "explained": f"{label} (target {int(explanation.target)})",
+        "its value": score(float(explanation.probability)),
+    }
     if explanation.prediction == explanation.target:
         facts["the model's own choice"] = "the same"
     else:

@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 import numpy as np
-import numpy.typing as npt
 import plotly.graph_objects as go
 
-from captum_attattr.labels import counted, escape, label, length, number, signed, visible, wrapped
-from captum_attattr.panels import colours
-from captum_attattr.themes import FONT, PAGES, WIDTH, Changes, Theme, finish, heading
-from captum_attattr.tree import _joined, _merged, _words
+from captum_attattr.columns import NEGATIVE, NODE, POSITIVE, RIGHT, Columns, frame
+from captum_attattr.labels import counted, escape, label, length, number, predicted, signed, visible, wrapped
+from captum_attattr.parts import maps_of, tokens_of, values_of
+from captum_attattr.themes import PAGES, Changes, Theme, finish
+from captum_attattr.words import Floats, attention_of, joined, words
 
 if TYPE_CHECKING:
     from captum_attattr.explanation import Explanation
 
-Floats = npt.NDArray[np.float64]
-
-# Blue and orange of the other figures; the sign is told by dashes too.
-NEGATIVE, POSITIVE = colours(0), colours(1)
-NODE: dict[Theme, str] = {"light": "#3d4853", "dark": "#c9d1d9"}
 _FAINT: dict[Theme, str] = {"light": "#7c8894", "dark": "#7f8b97"}  # tokens outside the tree
 _COLUMN: dict[Theme, str] = {"light": "#e6eaee", "dark": "#262d35"}
 
 # Lengths in pixels.
-LEFT, RIGHT = 70, 24  # margins
-_EDGE = 8  # beside the first and the last column
-_TOP, _PLOT, _LINE = 88, 560, 8.5
+_TOP, _PLOT = 88, 560
 _THIN, _WIDE = 1.2, 7.0  # lines of edges, from no share of the layer's maximum to all of it
 _POINTS = 41  # of a curve, its middle among them; each of them answers to the mouse
 _PALE = 0.45  # opacity of the final edges of [CLS]
@@ -46,54 +38,6 @@ _HINT = (
     "Click a token, or press the arrow keys, to see what it gathers and who gathers it; Esc shows all again. "
     "Point at an edge or a token for its numbers."
 )
-
-
-# ---------------------------------------------------------------------------------- shared with the flow
-
-
-def predicted(what: str, of: str, target: int, probability: float) -> str:
-    """The title of a figure: what it is, and which prediction it explains."""
-    score = f"{'probability' if 0 <= probability <= 1 else 'score'} {number(probability)}"
-    return f"{what}: <b>{escape(visible(of, 40))}</b> (target {target}), {score}"
-
-
-def spaced(positions: Iterable[int], least: float, taken: Sequence[int] = ()) -> list[int]:
-    """Those of rising `positions` that are at least `least` from one another and from those `taken`."""
-    found: list[int] = []
-    for position in positions:
-        if all(abs(position - other) >= least for other in (*found[-1:], *taken)):
-            found.append(position)
-    return found
-
-
-class Columns(NamedTuple):
-    """Where the tokens are, from left to right, and how their labels stand below."""
-
-    width: float  # of a column, in pixels
-    flat: bool
-    font: float
-    height: int  # of the labels
-
-    @classmethod
-    def of(cls, tokens: Sequence[str]) -> Columns:
-        """Columns as wide as a figure has room for; their labels stand upright where they are too wide to lie."""
-        width = (WIDTH - LEFT - RIGHT - 2 * _EDGE) / len(tokens)
-        longest = max(length(token) for token in tokens)
-        flat = longest + 6 < width
-        return cls(width, flat, 12 if flat else min(11, max(8, width - 1.5)), 30 if flat else longest + 16)
-
-    def axis(self, tokens: Sequence[str], positions: Iterable[int], taken: Sequence[int] = ()) -> dict[str, Any]:
-        """An axis that has labels at `positions`, or at as many as there is room for beside those `taken`."""
-        shown = spaced(positions, _LINE / self.width, taken)
-        return {
-            "range": [-0.5 - _EDGE / self.width, len(tokens) - 0.5 + _EDGE / self.width],
-            "tickvals": shown,
-            "ticktext": [label(tokens[position]) for position in shown],
-            "tickangle": 0 if self.flat else -90,
-            "tickfont": {"size": self.font},
-            "zeroline": False,
-            "ticks": "",
-        }
 
 
 # -------------------------------------------------------------------------------------------- the input
@@ -126,30 +70,21 @@ def _attention(tree: nx.DiGraph, explanation: Explanation | None) -> Floats | No
     """(L, H, T, T) of the explanation that the tree was made of, its subwords put together if the tree's are."""
     if explanation is None:
         return None
-    for name in ("tokens", "special", "attention"):
-        if not hasattr(explanation, name):
-            raise TypeError(f"explanation must be an Explanation, not {type(explanation).__name__}: it has no {name}")
-    own, tokens = tree.graph["tokens"], [str(token) for token in explanation.tokens]
-    attention: Floats = np.asarray(explanation.attention, np.float64)
-    if attention.ndim != 4 or attention.shape[2:] != (len(tokens), len(tokens)):
-        size = f"(L, H, {len(tokens)}, {len(tokens)})"
-        raise ValueError(f"attention of explanation must have the shape {size}, not {attention.shape}")
+    own, tokens = tree.graph["tokens"], tokens_of(explanation, "special", "attention")
+    attention: Floats = maps_of(explanation, "attention", len(tokens)).astype(np.float64)
     if tokens != own:
-        words = _words(tokens, explanation.special)
-        if [_joined([tokens[i] for i in word]) for word in words] != own:
+        positions = words(tokens, values_of(explanation, "special", len(tokens)).astype(bool).tolist())
+        if [joined([tokens[i] for i in word]) for word in positions] != own:
             raise ValueError(
                 f"explanation is not the one that tree was made of: its {counted(len(tokens), 'token')} begin with "
                 f"{tokens[:5]}, those of tree ({len(own)}) with {own[:5]}"
             )
-        attention = _merged(attention, words) / np.array([len(word) for word in words])[:, None]
-    layers = max((data["layer"] for *_, data in tree.edges(data=True)), default=0)
+        attention = attention_of(attention, positions)
+    layers = max(data["layer"] for *_, data in tree.edges(data=True))
     heads = max(head for *_, data in tree.edges(data=True) for head, _ in data["heads"])
     if layers >= attention.shape[0] or heads >= attention.shape[1]:
         sizes = f"layer {layers} and head {heads}, that of explanation {attention.shape[0]} x {attention.shape[1]}"
         raise ValueError(f"attention does not fit tree, which has {sizes}")
-    if not np.isfinite(attention).all():
-        where = [int(i) for i in np.argwhere(~np.isfinite(attention))[0]]
-        raise ValueError(f"attention of explanation must be finite, but attention{where} is {attention[tuple(where)]}")
     return attention
 
 
@@ -285,10 +220,10 @@ def _legend(edges: list[dict[str, Any]], pale: str | None) -> list[tuple[dict[st
 
 def _layout(tree: nx.DiGraph, columns: Columns, places: dict[int, float], layers: int) -> dict[str, Any]:
     graph = tree.graph
-    bottom, top = columns.height + 26, max(places.values())
+    top = max(places.values())
     levels = round(top) + 1
-    height = _TOP + min(_PLOT, 120 + 76 * levels) + bottom
-    step = math.ceil(levels * 12 / (height - _TOP - bottom))
+    plot = min(_PLOT, 120 + 76 * levels)
+    step = math.ceil(levels * 12 / plot)
     ticks = [level for level in range(min(levels, layers)) if level % step == 0]
     texts = [f"layer {level}" for level in ticks]
     if top >= layers:  # [CLS] stands above the last layer
@@ -297,31 +232,14 @@ def _layout(tree: nx.DiGraph, columns: Columns, places: dict[int, float], layers
     outside = [position for position in range(len(graph["tokens"])) if position not in tree]
     plain = {"showgrid": False, "zeroline": False, "ticks": "", "fixedrange": False}
     below = {"title": {"text": "token", "standoff": 4, "font": {"size": 13}}}
-    title = predicted("Attribution tree", graph["label"], graph["target"], float(graph["probability"]))
+    title = predicted("Attribution tree", graph["label"], graph["target"], graph["probability"])
     how = _ALGORITHMS.get(graph["algorithm"], escape(visible(str(graph["algorithm"]), 40)))
     left = f"{graph['left_out_edges']:,} interactions with a positive score"
     subtitle = f"left out: {left}, {100 * graph['left_out_share']:.0f} % of the positive attribution"
     return {
-        "template": "none",
-        "width": WIDTH,
-        "height": height,
-        "margin": {"l": LEFT, "r": RIGHT, "t": _TOP, "b": bottom},
-        "font": {"family": FONT, "size": 12},
-        "hovermode": "closest",
+        **frame(f"{title}; threshold {graph['threshold']:g}, {how}", subtitle, _TOP, plot, columns),
         "hoverdistance": 16,
-        "hoverlabel": {"align": "left"},
         "clickmode": "event",
-        "dragmode": "pan",
-        "title": heading(f"{title}; threshold {graph['threshold']:g}, {how}", subtitle, height),
-        "legend": {
-            "orientation": "h",
-            "x": 1,
-            "xanchor": "right",
-            "y": 1 + 4 / (height - _TOP - bottom),
-            "yanchor": "bottom",
-            "itemclick": False,
-            "itemdoubleclick": False,
-        },
         "xaxis": {**inside, **below, "showgrid": True},
         "xaxis2": {
             **columns.axis(graph["tokens"], outside, inside["tickvals"]),

@@ -15,6 +15,8 @@ from captum_attattr import attribution_tree, plot_tree, save_tree, tree_text, wr
 from captum_attattr.published import read_explanation
 from captum_attattr.tasks import task
 
+ENDINGS = (".html", ".txt", ".graphml")
+
 
 def arguments() -> argparse.Namespace:
     """The command line; --attr_file, --tokens_file, --task_name and --example_index are the published code's."""
@@ -26,7 +28,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--att_file", help="its attention, for the hover: att_score_zero_base_exp{N}.json")
     parser.add_argument("--threshold", type=float, default=0.4, help="share of a layer's maximum that an edge needs")
     parser.add_argument("--algorithm", choices=("paper", "reference"), default="paper", help="whose rules")
-    parser.add_argument("--output", type=Path, help="path of the results without ending; tree_exp{N} by default")
+    parser.add_argument(
+        "--output", type=Path, default=Path("."), help="path of the results without ending, or a folder for tree_exp{N}"
+    )
     parser.add_argument("--show", action="store_true", help="open the page in the browser")
     return parser.parse_args()
 
@@ -34,13 +38,16 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Read, grow, write, print."""
     args = arguments()
-    output = args.output or Path(f"tree_exp{args.example_index}")
-    names = task(args.task_name).label_names
-    explanation = read_explanation(args.attr_file, args.tokens_file, args.example_index, args.att_file, names)
+    kind = task(args.task_name)
+    explanation = read_explanation(
+        args.attr_file, args.tokens_file, args.example_index, args.att_file, kind.labels, kind.label_names
+    )
     tree = attribution_tree(explanation, args.threshold, args.algorithm)
     figure = plot_tree(tree, explanation)
+    output = args.output / f"tree_exp{args.example_index}" if args.output.is_dir() else args.output
+    output = output.with_suffix("") if output.suffix in ENDINGS else output
     output.parent.mkdir(parents=True, exist_ok=True)
-    pages = [Path(f"{output}{ending}") for ending in (".html", ".txt", ".graphml")]
+    pages = [Path(f"{output}{ending}") for ending in ENDINGS]
     write_html(figure, pages[0])
     for page in pages[1:]:
         save_tree(tree, page)

@@ -13,7 +13,7 @@ from pathlib import Path
 from script import at_least_one, class_task, common_parser, in_one_line, is_first_process, load, texts_and_labels
 
 from captum_attattr import Pattern, find_patterns
-from captum_attattr.published import write_patterns
+from captum_attattr.published_patterns import write_patterns
 
 SHORT = 15
 """Tokens below which the published script leaves SST-2's rows out."""

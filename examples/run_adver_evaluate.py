@@ -27,7 +27,7 @@ from script import (
 
 from captum_attattr import AttackReport, attack, compose_triggers, triggers_of, write_html
 from captum_attattr.pages import write_page
-from captum_attattr.published import read_patterns, write_json
+from captum_attattr.published_patterns import read_patterns, write_json
 
 
 def main(args: argparse.Namespace) -> None:

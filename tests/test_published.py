@@ -110,6 +110,7 @@ def flags(**changes: Any) -> list[Any]:
 def test_tree_script_writes_page_text_and_graph(folder):
     done = run(*flags(output="tree", att_file="att.json"), folder=folder)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("'positive' (target 1), F = 0.7311, ")  # "1" is the file's word for it
     assert {path.name for path in folder.glob("tree.*")} == {"tree.html", "tree.txt", "tree.graphml"}
     found = read_explanation(folder / "attr.json", folder / "tokens.json", 1, folder / "att.json", ["0", "1"])
     tree = attribution_tree(found)
@@ -123,6 +124,49 @@ def test_tree_script_takes_the_published_rules(folder):
     assert "threshold 0.1, reference" in (folder / "tree_exp1.txt").read_text()
 
 
+@pytest.mark.parametrize("output", ["deep/er/tree", "deep/er/tree.html", "deep/er/tree.graphml"])
+def test_tree_script_makes_the_folder_of_its_output(folder, output):
+    done = run(*flags(output=output), folder=folder)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (folder / "deep/er").iterdir()} == {"tree.html", "tree.txt", "tree.graphml"}
+
+
+def test_tree_script_writes_into_a_folder_that_is_there(folder):
+    (folder / "there").mkdir()
+    done = run(*flags(output="there"), folder=folder)
+    assert done.returncode == 0, done.stderr
+    assert {path.stem for path in (folder / "there").iterdir()} == {"tree_exp1"}
+
+
+def test_encoders_without_their_attention_are_no_decoders(folder):
+    """--att_file is optional: the tree must be the same, its root a word and [CLS] gathering at the end."""
+    both, alone = (
+        attribution_tree(read_explanation(folder / "attr.json", folder / "tokens.json", 1, attention, ["0", "1"]))
+        for attention in (folder / "att.json", None)
+    )
+    assert list(alone.edges) == list(both.edges)
+    assert alone.graph["root"] == both.graph["root"]
+    assert alone.graph["class_token"] == both.graph["class_token"] == 0
+    done = run(*flags(threshold=0.1), folder=folder)
+    assert "[CLS] [0] gathers from all" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pred": "2"}, "example 1 of .* is '2', but the labels are 0, 1: another task's?"),
+        ({"pred_logits": [[0.0, 1.0, 2.0]]}, "example 1: 'pred_logits' has 3 numbers for 2 labels"),
+        ({"pred_logits": "many"}, "example 1: 'pred_logits' must be numbers, not 'many'"),
+    ],
+)
+def test_predictions_of_another_task_are_refused(folder, changes, message):
+    entries = json.loads((folder / "tokens.json").read_text())
+    entries[1].update(changes)
+    (folder / "tokens.json").write_text(json.dumps(entries))
+    with pytest.raises(ValueError, match=message):
+        read_explanation(folder / "attr.json", folder / "tokens.json", 1, labels=["0", "1"])
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -130,10 +174,17 @@ def test_tree_script_takes_the_published_rules(folder):
         ({"example_index": 0}, "attr.json has maps of 5 tokens, example 0 of tokens.json has 2"),
         ({"attr_file": "none.json"}, "no file 'none.json'"),
         ({"task_name": "MNIST"}, "MNIST"),
-        ({"threshold": 2}, "threshold=2.0 must be a number from 0"),
+        ({"threshold": 2}, "threshold=2.0 must be a number from 0 to 1"),
+        ({"threshold": 1}, "threshold=1.0 leaves no edge at the root"),
+        ({"attr_file": "packed.json"}, "packed.json is no text file"),
+        ({"att_file": "."}, "no file '.'"),
+        ({"task_name": "MNLI"}, "example 1 of tokens.json is '1', but the labels are contradiction, entailment"),
+        ({"output": "attr.json/tree"}, "attr.json"),
+        ({"output": "/proc/none/tree"}, "/proc/none"),
     ],
 )
 def test_tree_script_says_in_one_line_what_is_wrong(folder, changes, message):
+    (folder / "packed.json").write_bytes(gzip.compress(b"[]"))
     done = run(*flags(**changes), folder=folder)
     assert done.returncode == 2
     (said,) = done.stderr.strip().splitlines()

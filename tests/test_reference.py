@@ -25,7 +25,7 @@ from captum_attattr import (
     pruning_curve,
     triggers_of,
 )
-from captum_attattr.published import read_patterns, write_patterns
+from captum_attattr.published_patterns import read_patterns, write_patterns
 from captum_attattr.tasks import task
 
 # ---------------------------------------------------------------------------------------- plain equations

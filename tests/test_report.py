@@ -16,7 +16,6 @@ from plotly.offline import get_plotlyjs
 from test_head_plots import importance
 from test_plots import HOSTILE, Page
 
-from captum_attattr import attribution_tree
 from captum_attattr.explanation import Explanation
 from captum_attattr.flow_plot import plot_flow
 from captum_attattr.report import write_report
@@ -140,9 +139,14 @@ def test_empty_tree_is_said_in_words_with_the_threshold_that_gives_an_edge(tmp_p
     assert 'id="tree-plot"' in write_report(given, tmp_path / "report.html", threshold=0.2).read_text("utf-8")
 
 
-def test_message_of_an_empty_tree_is_the_one_the_report_waits_for() -> None:
-    with pytest.raises(ValueError, match="leaves no edge"):
-        attribution_tree(explanation(3, 1, 4, attributions=torch.zeros(3, 1, 4, 4)))
+def test_maps_of_zeros_are_said_in_words(tmp_path: Path) -> None:
+    """All heads may be cut out: the page still says what was decided, and draws what there is."""
+    given = explanation(attributions=torch.zeros(3, 4, 8, 8))
+    path = write_report(given, tmp_path / "report.html")
+    text = path.read_text(encoding="utf-8")
+    assert "no token gathers anything positive from another" in section(text, "tree")
+    assert "There is no flow to draw: the attributions of all heads are 0" in section(text, "flow")
+    assert look(path, "", tmp_path)["figures"] == 2  # the maps, whose attention is there, and the heads
 
 
 def test_threshold_is_the_trees(tmp_path: Path) -> None:
@@ -185,10 +189,10 @@ def test_regression_score_is_no_probability(tmp_path: Path) -> None:
         ({}, {"title": 3}, TypeError, "title must be a string, not int: 3"),
         ({}, {"importance": "attattr"}, TypeError, "importance must be a HeadImportance, .* not str"),
         ({}, {"importance": importance(2, 4)}, ValueError, r"that of \(2, 4\) layers and heads, .* has \(3, 4\)"),
-        ({"tokens": ["a"]}, {}, ValueError, "1 tokens need maps of 1 x 1, not 8 x 8"),
+        ({"tokens": ["a"]}, {}, ValueError, "attributions must be 1 x 1 for 1 token, not 8 x 8"),
         ({"delta": torch.zeros(2)}, {}, ValueError, r"delta must have the shape \(3,\), not \(2,\)"),
         ({"attributions": torch.full((3, 4, 8, 8), torch.nan)}, {}, ValueError, "must be finite"),
-        ({"special": [False]}, {}, ValueError, "special must have one value for each of the 8 tokens, not 1"),
+        ({"special": [False]}, {}, ValueError, r"special must have the shape \(8,\), not \(1,\)"),
         ({"nodes": torch.ones(2)}, {}, ValueError, r"nodes must have the shape \(3,\), not \(2,\)"),
         ({"probability": float("nan")}, {}, ValueError, "probability must be finite, not nan"),
     ],
@@ -261,6 +265,8 @@ STEPS = """
 @pytest.mark.parametrize("dark", [False, True])
 def test_figures_in_a_browser_answer_and_do_not_disturb_each_other(tmp_path: Path, dark: bool) -> None:
     given = explanation(3, 4, HOSTILE, label=HOSTILE[0], text=HOSTILE[1])
+    given.attributions[1, 2, 3, 4], given.attributions[1, 2, 3, 5] = 1e-11, 0
+    smallest, nothing = (int(np.ravel_multi_index((1, 2, 3, at), given.attributions.shape)) for at in (4, 5))
     maps = {HOSTILE[0]: importance(3, 4), "second": importance(3, 4, "taylor")}
     path = write_report(given, tmp_path / "report.html", importance=maps)
     seen = look(path, STEPS, tmp_path, dark)
@@ -282,5 +288,7 @@ def test_figures_in_a_browser_answer_and_do_not_disturb_each_other(tmp_path: Pat
     heads = plot_flow(given).layout.meta["flow"]["heads"]
     lower = np.stack([heads["low"] & 15, heads["low"] >> 4], 1).ravel()[: len(heads["high"])]
     codes, expected = np.array(seen["codes"]), heads["high"].astype(int) * 16 + lower
+    assert codes[smallest] == expected[smallest] == 1  # not 0, which would be no edge
+    assert codes[nothing] == expected[nothing] == 0
     assert (np.abs(codes - expected) <= 1).all()  # of 2048 levels
     assert (codes == expected).mean() > 0.9

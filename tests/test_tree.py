@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import tiny_bert, tiny_llama, tiny_tokenizer
 
-from captum_attattr import Explanation, ResultFileError, attribution_tree, explain, load_tree, save_tree, tree_text
+from captum_attattr import (
+    EmptyTreeError,
+    Explanation,
+    ResultFileError,
+    attribution_tree,
+    explain,
+    load_tree,
+    save_tree,
+    tree_text,
+)
+from captum_attattr.words import joined, words
 
 REFERENCE = Path(__file__).parents[2] / "shared/data/reference/out"
 
@@ -221,6 +232,31 @@ def test_pieces_of_a_word_can_be_put_together():
     assert bytes_.graph["tokens"][1] == "Ġun"
 
 
+@pytest.mark.parametrize(
+    ("tokens", "expected"),
+    [
+        ("un ##like ##ly film", ["unlikely", "film"]),
+        ("Ġun likely Ġfilm s", ["Ġunlikely", "Ġfilms"]),
+        ("un likely Ġfilm Ċ The Ġend ĊĊ ĉ x", ["unlikely", "Ġfilm", "Ċ", "The", "Ġend", "ĊĊ", "ĉ", "x"]),
+        ("▁un likely ▁film", ["▁unlikely", "▁film"]),
+        ("un likely</w> film</w> s</w>", ["unlikely</w>", "film</w>", "s</w>"]),
+        ("un@@ like@@ ly film", ["unlikely", "film"]),
+        ("a b c", ["a", "b", "c"]),
+    ],
+)
+def test_words_of_every_tokenizers_marks(tokens, expected):
+    tokens = tokens.split()
+    found = words(tokens, [False] * len(tokens))
+    assert [joined([tokens[i] for i in group]) for group in found] == expected
+    assert [i for group in found for i in group] == list(range(len(tokens)))
+
+
+def test_special_tokens_are_no_pieces():
+    tokens = ["<s>", "un", "like", "</s>", "</s>", "ly", "Ġx", "</s>"]
+    special = [token.startswith("<") or token == "</s>" for token in tokens]
+    assert words(tokens, special) == [[0], [1, 2], [3], [4], [5], [6], [7]]
+
+
 # ----------------------------------------------------------------------------------------------- other models
 
 
@@ -243,6 +279,19 @@ def test_classifier_grows_and_pairs_do():
         assert tree.graph["text"] == (found.text if isinstance(found.text, str) else list(found.text))
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_decoder_is_told_by_its_attributions_too(known):
+    """The published files may come without the attention, which then is zero everywhere."""
+    maps = random_maps(3, 2, 5, seed=7)
+    attention = torch.full((3, 2, 5, 5), 0.2) * known
+    encoder = attribution_tree(explanation(maps, attention=attention), 0.0)
+    assert encoder.graph["class_token"] == 0
+    assert encoder.graph["root"] not in (0, 4)
+    decoder = attribution_tree(explanation(np.tril(np.abs(maps)), attention=attention.tril()), 0.0)
+    assert decoder.graph["class_token"] is None
+    assert decoder.graph["root"] == 4
+
+
 def test_without_special_tokens_there_is_no_class_token():
     """Patches of an image: all layers are gone through."""
     maps = np.zeros((2, 3, 3))
@@ -254,31 +303,41 @@ def test_without_special_tokens_there_is_no_class_token():
 
 # ---------------------------------------------------------------------------------------------------- exports
 
-HOSTILE = ["[CLS]", "<script>alert('1')</script>", 'a "quoted" & b', "שלום\n", "🧑\u200d🚀\x00", "[SEP]"]
+HOSTILE = [
+    *("[CLS]", "<script>alert('1')</script>", 'a "quoted" & b', "שלום\n", "🧑\u200d🚀\x00", "a\rb\r\nc", ""),
+    *("   ", "\ufffe\uffff", "half \ud800 pair", "x" * 500, "[SEP]"),
+]
 
 
 @pytest.fixture
 def hostile() -> nx.DiGraph:
-    maps = random_maps(4, 3, 6, seed=2)
-    return attribution_tree(explanation(maps, HOSTILE, text=("first\u2028", "second"), label="<b>"), 0.1)
+    maps = np.abs(random_maps(4, 3, len(HOSTILE), seed=2))
+    about = {"text": ("first\u2028", "second\udfff"), "label": "<b>\x07", "probability": float("nan")}
+    tree = attribution_tree(explanation(maps, HOSTILE, delta=torch.full((4,), torch.nan), **about), 0.0)
+    assert len(tree) == len(HOSTILE)
+    assert tree.graph["probability"] is tree.graph["delta"] is None
+    return tree
 
 
-def test_json_comes_back_whole(hostile, tmp_path):
-    again = load_tree(save_tree(hostile, tmp_path / "tree.json"))
+@pytest.mark.parametrize("ending", ["json", "graphml"])
+def test_files_come_back_whole(hostile, tmp_path, ending):
+    again = load_tree(save_tree(hostile, tmp_path / f"tree.{ending}"))
     assert again.graph == hostile.graph
     assert list(again.nodes(data=True)) == list(hostile.nodes(data=True))
     assert list(again.edges(data=True)) == list(hostile.edges(data=True))
 
 
-def test_graphml_comes_back_with_what_xml_can_hold(hostile, tmp_path):
-    again = load_tree(save_tree(hostile, tmp_path / "tree.graphml"))
-    assert list(again.edges(data=True)) == list(hostile.edges(data=True))
-    assert again.graph == hostile.graph
-    for node, data in hostile.nodes(data=True):
-        expected = data["token"].replace("\x00", "\ufffd")
-        assert again.nodes[node] == data | {"token": expected}
-    other = nx.read_graphml(tmp_path / "tree.graphml")  # networkx alone
-    assert other.number_of_edges() == hostile.number_of_edges()
+def test_files_are_other_programs_too(hostile, tmp_path):
+    other = nx.read_graphml(save_tree(hostile, tmp_path / "tree.graphml"), node_type=int)  # networkx alone
+    assert set(other.edges) == set(hostile.edges)
+    assert other.nodes[1]["token"] == HOSTILE[1]
+    assert other.nodes[4]["token"] == "🧑\u200d🚀\ufffd"
+    text = save_tree(hostile, tmp_path / "tree.json").read_text(encoding="utf-8")
+
+    def refuse(name: str) -> Any:
+        raise AssertionError(f"{name} is no JSON")
+
+    assert json.loads(text, parse_constant=refuse)["graph"]["tokens"] == HOSTILE
 
 
 def test_text_has_a_line_for_each_token_indented_by_depth(tmp_path):
@@ -303,11 +362,28 @@ def test_text_spells_out_what_would_act_in_a_terminal():
     assert "\\u001b[31m" in text
 
 
+def test_text_is_aligned_whatever_the_tokens_are():
+    tokens = ["[CLS]", "日本", "e\u0301", "x" * 500, "[SEP]"]
+    lines = tree_text(attribution_tree(explanation(DRAWN, tokens), 0.4)).splitlines()
+    assert lines[2].startswith("  " + "x" * 39 + "… [3]  layer")
+    columns = [sum(2 if c in "日本" else 1 for c in line.split("layer")[0]) for line in lines[2:4]]
+    assert columns[0] == columns[1]
+
+
+def test_text_of_an_unknown_probability():
+    text = tree_text(attribution_tree(explanation(DRAWN, probability=float("nan")), 0.4))
+    assert text.splitlines()[0] == "'good' (target 1), threshold 0.4, paper"
+
+
 def test_files_that_hold_no_tree_are_refused(tmp_path, hostile):
     for name, content in (("a.json", "{"), ("b.json", '{"nodes": []}'), ("c.graphml", "<x/>"), ("d.graphml", "no")):
         (tmp_path / name).write_text(content)
         with pytest.raises(ResultFileError, match=name):
             load_tree(tmp_path / name)
+    several = nx.MultiDiGraph(hostile)
+    (tmp_path / "e.json").write_text(json.dumps(nx.node_link_data(several, edges="edges")))
+    with pytest.raises(ResultFileError, match="no multigraph"):
+        load_tree(tmp_path / "e.json")
     with pytest.raises(FileNotFoundError):
         load_tree(tmp_path / "none.json")
     for call in (load_tree, lambda path: save_tree(hostile, path)):
@@ -329,18 +405,27 @@ MISTAKES: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
     "threshold below": (None, {"threshold": -0.1}, ValueError, "threshold=-0.1"),
     "threshold type": (None, {"threshold": "0.4"}, ValueError, "threshold='0.4'"),
     "algorithm": (None, {"algorithm": "code"}, ValueError, "algorithm='code' is unknown; use 'paper' or 'reference'"),
-    "root": (None, {"root": 5}, ValueError, "root=5 is no position: the tokens have 0 to 4"),
-    "root below": (None, {"root": -1}, ValueError, "root=-1"),
-    "root type": (None, {"root": "t1"}, TypeError, "root must be a position, not 't1'"),
-    "layer": (None, {"layers": [3]}, ValueError, "layer 3 is out of range: there are layers 0 to 2"),
+    "root": (None, {"root": 5}, ValueError, "root must be from 0 to 4, not 5"),
+    "root below": (None, {"root": -1}, ValueError, "root must be from 0 to 4, not -1"),
+    "root type": (None, {"root": "t1"}, TypeError, "root must be an integer, not str: 't1'"),
+    "layer": (None, {"layers": [3]}, ValueError, "each of layers must be from 0 to 2, not 3"),
     "layers": (None, {"layers": []}, ValueError, "layers is empty"),
-    "head": (None, {"heads": [1]}, ValueError, "head 1 is out of range: there are heads 0 to 0"),
-    "head type": (None, {"heads": [0.5]}, TypeError, "head 0.5 must be an integer"),
+    "layers type": (None, {"layers": 1}, TypeError, "layers must be a list of numbers, or None for all, not 1"),
+    "explanation": ([1], {}, TypeError, "explanation must be an Explanation, not list: it has no tokens"),
+    "special": (explanation(DRAWN, special=[True]), {}, ValueError, r"special must have the shape \(5,\), not \(1,\)"),
+    "delta": (explanation(DRAWN, delta=torch.zeros(2)), {}, ValueError, r"delta must have the shape \(3,\)"),
+    "head": (None, {"heads": [1]}, ValueError, "each of heads must be from 0 to 0, not 1"),
+    "head type": (None, {"heads": [0.5]}, TypeError, "each of heads must be an integer, not float: 0.5"),
     "nan": (broken((1, 2, 3)), {}, ValueError, r"attributions must be finite, but attributions\[1, 0, 2, 3\] is nan"),
     "no layers": (explanation(np.zeros((0, 1, 3, 3)), ["a", "b", "c"]), {}, ValueError, r"not \(0, 1, 3, 3\)"),
-    "tokens": (explanation(DRAWN, ["a", "b"]), {}, ValueError, "5 x 5 do not fit 2 tokens"),
-    "empty": (explanation(DRAWN), {"threshold": 0.95}, ValueError, "one below 0.889 would give the first edge"),
-    "hopeless": (explanation(-DRAWN.clip(0)), {}, ValueError, "none would: choose another root"),
+    "tokens": (explanation(DRAWN, ["a", "b"]), {}, ValueError, "attributions must be 2 x 2 for 2 tokens, not 5 x 5"),
+    "empty": (explanation(DRAWN), {"threshold": 0.95}, ValueError, "one below 0.888 would give the first edge"),
+    "hopeless": (
+        explanation(-DRAWN.clip(0)),
+        {},
+        ValueError,
+        "none would: no token gathers anything positive from another",
+    ),
 }
 
 
@@ -351,7 +436,50 @@ def test_mistake_is_named(name):
         attribution_tree(given_ or explanation(DRAWN), **options)
 
 
-def test_threshold_that_the_error_names_gives_the_first_edge():
-    with pytest.raises(ValueError, match="one below"):
-        attribution_tree(explanation(DRAWN), 0.95)
-    assert edges(attribution_tree(explanation(DRAWN), 0.888))[0] == (2, 3)
+@given(
+    layers=st.integers(1, 4),
+    size=st.integers(1, 5),
+    algorithm=st.sampled_from(["paper", "reference"]),
+    special=st.sampled_from(["class", "none"]),
+    shift=st.sampled_from([-3.0, -1.0, 0.0]),
+    seed=st.integers(0, 10_000),
+)
+@settings(max_examples=300, deadline=None, derandomize=True)
+def test_threshold_or_root_that_the_error_names_gives_the_first_edge(layers, size, algorithm, special, shift, seed):
+    maps = random_maps(layers, 2, size, seed) + shift
+    flags = [special == "class" and i == 0 for i in range(size)]
+    given_ = explanation(maps, [f"t{i}" for i in range(size)], flags)
+    try:
+        attribution_tree(given_, 0.999, algorithm)
+    except EmptyTreeError as error:
+        text = str(error)
+    else:
+        return
+    found = re.search(r"(?:root=(\d+) .*?)?below ([\d.e-]+)", text)
+    if found is None:
+        assert "none would: " in text
+        with pytest.raises(EmptyTreeError):
+            attribution_tree(given_, 1e-9, algorithm)
+        return
+    chosen = {"algorithm": algorithm, "root": None if found[1] is None else int(found[1])}
+    below = float(found[2])
+    assert attribution_tree(given_, below * 0.999, **chosen).number_of_edges()
+    if found[1] is not None:
+        assert "none would: it gathers nothing" in text
+        with pytest.raises(EmptyTreeError, match="none would"):
+            attribution_tree(given_, 1e-9, algorithm)
+    elif below * 1.02 < 1:
+        with pytest.raises(EmptyTreeError, match=re.escape(found[0])):
+            attribution_tree(given_, below * 1.02, **chosen)
+
+
+def test_error_of_an_empty_tree_says_why():
+    alone = explanation(np.ones((1, 3, 3)), special=[True, False, False])
+    with pytest.raises(EmptyTreeError, match="the last layer is not gone through, and there is no other"):
+        attribution_tree(alone, 0.5)
+    with pytest.raises(EmptyTreeError, match="no token gathers anything positive from another"):
+        attribution_tree(explanation(np.ones((3, 1, 1)), ["a"], [False]))
+    with pytest.raises(EmptyTreeError, match=r"root=2 \('t2'\) has an edge below 0.888"):
+        attribution_tree(explanation(DRAWN), 0.4, root=4)
+    with pytest.raises(EmptyTreeError, match=r"threshold=1.0 leaves no edge .* below 0.888"):
+        attribution_tree(explanation(DRAWN), 1)

@@ -370,7 +370,7 @@ TREE = attribution_tree(explanation(), 0.3)
         ((broken(spoil),), ValueError, r"score of the edge \d to \d must be finite, not nan"),
         ((TREE, 3), TypeError, "explanation must be an Explanation, not int: it has no tokens"),
         ((TREE, explanation(words=9)), ValueError, r"not the one that tree was made of: its 9 tokens .* tree \(8\)"),
-        ((TREE, explanation(attention=torch.ones(3, 8, 8))), ValueError, r"\(L, H, 8, 8\), not \(3, 8, 8\)"),
+        ((TREE, explanation(attention=torch.ones(3, 8, 8))), ValueError, r"\(L, H, T, T\), .* not \(3, 8, 8\)"),
         ((TREE, explanation(2)), ValueError, "layer 3 and head 2, that of explanation 2 x 3"),
         (
             (TREE, explanation(attention=torch.full((4, 3, 8, 8), torch.nan))),

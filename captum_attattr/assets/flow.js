@@ -290,7 +290,7 @@ const tell = (i) => {
   first.append(` [${query}] from `);
   element("b", "", first).textContent = tokens[key];
   first.append(` [${key}]`);
-  const what = view.head === null ? `${headCount} head${headCount > 1 ? "s" : ""}` : `head ${view.head}`;
+  const what = view.head === null ? `sum over ${headCount} head${headCount > 1 ? "s" : ""}` : `head ${view.head}`;
   element("div", "", tip).textContent = `layer ${level}, ${what}: ${signed(edges.score[i])}`;
   if (view.head !== null || headCount === 1) return;
   const scoreOf = (head) => values[codeAt(cell(level, head) + (place % area))];

@@ -4,31 +4,30 @@ scripts.prepare = (contents) => {
   const flow = contents.find(({ layout }) => layout.meta?.flow)?.layout.meta.flow;
   if (!maps || !flow) return;
   const [layers, heads, size] = flow.shape;
-  const scores = maps.layout.meta.differences.map(([, attribution]) => maps.data[attribution].z.flatMap((row) => [...row]));
+  const cells = size * size;
+  const scores = new Float32Array(layers * heads * cells); // layer by layer, head by head, row by row
+  maps.layout.meta.differences.forEach(([, attribution], map) => {
+    maps.data[attribution].z.forEach((row, query) => scores.set(row, map * cells + query * size));
+  });
 
   // Sums over heads that are not 0, by falling |score| and then by position.
-  const cells = size * size;
   const sums = new Float32Array(layers * cells);
-  scores.forEach((map, i) => {
-    const start = Math.floor(i / heads) * cells;
-    for (let cell = 0; cell < cells; cell++) sums[start + cell] += map[cell];
+  scores.forEach((score, at) => {
+    sums[Math.floor(at / (heads * cells)) * cells + (at % cells)] += score;
   });
   const place = Uint32Array.from(sums.keys()).filter((at) => sums[at] !== 0);
   place.sort((a, b) => Math.abs(sums[b]) - Math.abs(sums[a]) || a - b);
 
-  // Scores of single heads as `flow_plot.py` packs them: 11 bits of the logarithm and one of the sign.
+  // Scores of single heads as `flow_edges.py` packs them: 11 bits of the logarithm and one of the sign. A score that
+  // is not 0 has at least the level 1, however small it is.
   const { scale, step, levels } = flow.heads;
-  const [high, low] = [new Uint8Array(scores.length * cells), new Uint8Array(Math.ceil((scores.length * cells) / 2))];
-  let at = 0;
-  for (const map of scores) {
-    for (const score of map) {
-      const level = Math.max(0, Math.min(levels, Math.round(levels + Math.log(Math.abs(score) / scale) / step)));
-      const code = level | (score < 0 ? 2048 : 0);
-      high[at] = code >> 4;
-      low[at >> 1] |= (code & 15) << (4 * (at % 2));
-      at++;
-    }
-  }
+  const [high, low] = [new Uint8Array(scores.length), new Uint8Array(Math.ceil(scores.length / 2))];
+  scores.forEach((score, at) => {
+    const level = Math.round(levels + Math.log(Math.abs(score) / scale) / step);
+    const code = (score ? Math.max(1, Math.min(levels, level)) : 0) | (score < 0 ? 2048 : 0);
+    high[at] = code >> 4;
+    low[at >> 1] |= (code & 15) << (4 * (at % 2));
+  });
   Object.assign(flow, { place, score: Float32Array.from(place, (i) => sums[i]) });
   Object.assign(flow.heads, { high, low });
 };
