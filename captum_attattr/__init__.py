@@ -1,8 +1,10 @@
 """Self-attention attribution (AttAttr, AAAI 2021) for Hugging Face transformers, as a Captum plugin."""
 
+from captum_attattr.archive import Archive
 from captum_attattr.attattr import LayerAttAttr
 from captum_attattr.attention import AttentionLayer, attention_layers
 from captum_attattr.curves import PruningComparison, PruningCurve, compare_pruning, pruning_curve
+from captum_attattr.dataset import explain_dataset
 from captum_attattr.exceptions import ConvergenceWarning, ResultFileError, UnsupportedModelError
 from captum_attattr.explanation import Explanation, explain, explain_iter
 from captum_attattr.faithfulness import Effectiveness, effectiveness_analysis
@@ -24,6 +26,7 @@ from captum_attattr.report import write_report
 from captum_attattr.tree import attribution_tree, load_tree, save_tree, tree_text
 
 __all__ = [
+    "Archive",
     "AttentionLayer",
     "ConvergenceWarning",
     "Correlation",
@@ -41,6 +44,7 @@ __all__ = [
     "compare_pruning",
     "effectiveness_analysis",
     "explain",
+    "explain_dataset",
     "explain_iter",
     "head_importance",
     "importance_correlation",

@@ -131,7 +131,7 @@ def explain(
     texts: Sequence[Text],
     target: Any = None,
     *,
-    truncate: bool = False,
+    truncate: bool | int = False,
     n_steps: int | None = None,
     method: str = "gausslegendre",
     tolerance: float = 1e-3,
@@ -153,7 +153,8 @@ def explain(
         texts: texts, or (text, second text) pairs.
         target: None for the class (or token) that the model predicts; a class number or a label's name (a
             token number, or a text of one token); or a list with one of these for each text.
-        truncate: cut texts that are longer than the model takes, instead of raising.
+        truncate: cut texts that are longer than the model takes, instead of raising; a number cuts to at most so
+            many tokens.
         n_steps, method, tolerance, max_nodes, internal_batch_size: as in `LayerAttAttr.attribute`.
         progress: show a progress bar for what takes longer than two seconds.
 
@@ -178,7 +179,7 @@ def explain(
         raise ValueError("texts is empty: give at least one text or pair")
     options = {"n_steps": n_steps, "method": method, "tolerance": tolerance, "max_nodes": max_nodes}
     options["internal_batch_size"] = internal_batch_size
-    explainer = _Explainer(model, tokenizer, truncate, options)
+    explainer = Explainer(model, tokenizer, truncate, options)
     targets = target if isinstance(target, list) else [target] * len(texts)
     if len(targets) != len(texts):
         raise ValueError(f"target lists {len(targets)} entries for {len(texts)} texts")
@@ -195,7 +196,7 @@ def explain_iter(
     target: Any = None,
     *,
     window: int = 256,
-    truncate: bool = False,
+    truncate: bool | int = False,
     progress: bool = True,
     **options: Any,
 ) -> Iterator[Explanation]:
@@ -219,7 +220,7 @@ def explain_iter(
         raise TypeError("explain_iter takes one target for all texts; use explain for a list of targets")
     if window < 1:
         raise ValueError(f"window={window} is too small: at least 1 is needed")
-    explainer = _Explainer(model, tokenizer, truncate, options)
+    explainer = Explainer(model, tokenizer, truncate, options)
     source = enumerate(texts)
     total = len(texts) if isinstance(texts, Sequence) else None
     with tqdm(total=total, desc="explain", unit="text", delay=2, disable=not progress) as bar:
@@ -228,13 +229,13 @@ def explain_iter(
             yield from (found[item.number] for item in items)
 
 
-class _Explainer:
+class Explainer:
     """Explains encoded texts of one model."""
 
     MAPS_AT_ONCE = 2**28
     """Most attention entries (examples x layers x heads x T x T) of a group: 1 GiB of float32."""
 
-    def __init__(self, model: nn.Module, tokenizer: Any, truncate: bool, options: dict[str, Any]) -> None:
+    def __init__(self, model: nn.Module, tokenizer: Any, truncate: bool | int, options: dict[str, Any]) -> None:
         self.texts = TextModel(model, tokenizer, truncate)
         self.options = options
 

@@ -19,6 +19,7 @@ from captum_attattr.attention import AttentionLayer, attention_layers, every_lay
 from captum_attattr.gates import active_gates
 from captum_attattr.projections import Heads
 from captum_attattr.runs import data_digest, model_digest
+from captum_attattr.truncation import tokenize
 
 Text = str | tuple[str, str]
 """A text, or a pair such as (premise, hypothesis)."""
@@ -98,8 +99,7 @@ class TextModel:
         text = _checked(number, text)
         parts = (text,) if isinstance(text, str) else text
         limit = self.longest
-        cut = {"truncation": True, "max_length": limit} if self.truncate else {}
-        encoding = self.tokenizer(*parts, return_tensors="pt", return_special_tokens_mask=True, verbose=False, **cut)
+        encoding = tokenize(self.tokenizer, parts, limit if self.truncate else None)
         special = [bool(flag) for flag in encoding.pop("special_tokens_mask")[0]]
         length = encoding["input_ids"].shape[1]
         if length > limit:
