@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 import webbrowser
+from dataclasses import replace
 from pathlib import Path
 
 from captum_attattr import attribution_tree, plot_tree, save_tree, tree_text, write_html
@@ -35,8 +36,10 @@ def main() -> None:
     """Read, grow, write, print."""
     args = arguments()
     output = args.output or Path(f"tree_exp{args.example_index}")
-    names = task(args.task_name).label_names
-    explanation = read_explanation(args.attr_file, args.tokens_file, args.example_index, args.att_file, names)
+    what = task(args.task_name)
+    explanation = read_explanation(args.attr_file, args.tokens_file, args.example_index, args.att_file, what.labels)
+    if explanation.label in what.labels:  # as the task's files write it
+        explanation = replace(explanation, label=what.label_names[what.labels.index(explanation.label)])
     tree = attribution_tree(explanation, args.threshold, args.algorithm)
     figure = plot_tree(tree, explanation)
     output.parent.mkdir(parents=True, exist_ok=True)
