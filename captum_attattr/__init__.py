@@ -1,10 +1,12 @@
 """Self-attention attribution (AttAttr, AAAI 2021) for Hugging Face transformers, as a Captum plugin."""
 
+from captum_attattr.archive import Archive
 from captum_attattr.attack import attack
 from captum_attattr.attack_report import AttackReport
 from captum_attattr.attattr import LayerAttAttr
 from captum_attattr.attention import AttentionLayer, attention_layers
 from captum_attattr.curves import PruningComparison, PruningCurve, compare_pruning, pruning_curve
+from captum_attattr.dataset import explain_dataset
 from captum_attattr.exceptions import ConvergenceWarning, EmptyTreeError, ResultFileError, UnsupportedModelError
 from captum_attattr.explanation import Explanation, explain, explain_iter
 from captum_attattr.faithfulness import Effectiveness, effectiveness_analysis
@@ -37,6 +39,7 @@ from captum_attattr.triggers import (
 )
 
 __all__ = [
+    "Archive",
     "AttackReport",
     "AttentionLayer",
     "ConvergenceWarning",
@@ -61,6 +64,7 @@ __all__ = [
     "compose_triggers",
     "effectiveness_analysis",
     "explain",
+    "explain_dataset",
     "explain_iter",
     "extract_triggers",
     "find_patterns",

@@ -180,7 +180,7 @@ def explain(
         raise ValueError("texts is empty: give at least one text or pair")
     options = {"n_steps": n_steps, "method": method, "tolerance": tolerance, "max_nodes": max_nodes}
     options["internal_batch_size"] = internal_batch_size
-    explainer = _Explainer(model, tokenizer, truncate, options)
+    explainer = Explainer(model, tokenizer, truncate, options)
     targets = target if isinstance(target, list) else [target] * len(texts)
     if len(targets) != len(texts):
         raise ValueError(f"target lists {len(targets)} entries for {len(texts)} texts")
@@ -221,7 +221,7 @@ def explain_iter(
         raise TypeError("explain_iter takes one target for all texts; use explain for a list of targets")
     if window < 1:
         raise ValueError(f"window={window} is too small: at least 1 is needed")
-    explainer = _Explainer(model, tokenizer, truncate, options)
+    explainer = Explainer(model, tokenizer, truncate, options)
     source = enumerate(texts)
     total = len(texts) if isinstance(texts, Sequence) else None
     with tqdm(total=total, desc="explain", unit="text", delay=2, disable=not progress) as bar:
@@ -230,7 +230,7 @@ def explain_iter(
             yield from (found[item.number] for item in items)
 
 
-class _Explainer:
+class Explainer:
     """Explains encoded texts of one model."""
 
     MAPS_AT_ONCE = 2**28

@@ -63,13 +63,9 @@ def write_patterns(patterns: Sequence[Pattern], path: str | os.PathLike[str]) ->
         The path.
     """
     ranked = sorted((p for p in patterns if p.interactions), key=lambda pattern: pattern.score, reverse=True)
-    return write_json([pattern_entry(pattern) for pattern in ranked], path)
-
-
-def write_json(value: Any, path: str | os.PathLike[str], **options: Any) -> Path:
-    """Write JSON as the published scripts do, indented by 2, whole or not at all."""
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, **options) + "\n", encoding="utf-8")
+        content = json.dumps([pattern_entry(pattern) for pattern in ranked], indent=2)
+        temporary.write_text(content + "\n", encoding="utf-8")
     return Path(path)
 
 

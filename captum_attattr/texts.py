@@ -19,6 +19,7 @@ from captum_attattr.outputs import Outputs
 from captum_attattr.projections import Heads
 from captum_attattr.runs import data_digest, model_digest
 from captum_attattr.scalars import at_least, integer
+from captum_attattr.truncation import tokenize
 
 Text = str | tuple[str, str]
 """A text, or a pair such as (premise, hypothesis)."""
@@ -209,8 +210,7 @@ def encode_text(tokenizer: Any, number: int, text: Text, longest: int | None = N
     """
     text = _checked(number, text)
     parts = (text,) if isinstance(text, str) else text
-    cut = {} if longest is None else {"truncation": True, "max_length": longest}
-    encoding = tokenizer(*parts, return_tensors="pt", return_special_tokens_mask=True, verbose=False, **cut)
+    encoding = tokenize(tokenizer, parts, longest)
     special = [bool(flag) for flag in encoding.pop("special_tokens_mask")[0]]
     length = encoding["input_ids"].shape[1]
     if length == 0 or all(special):

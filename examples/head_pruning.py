@@ -3,52 +3,32 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-import torch
-import torch.distributed
-from classifier import load_classifier
-from classifier_flags import OneLineParser
+from script import check_flags, flag_parser, load_model, process, run_script, writable, write_json
+from task_rows import row_range, texts_and_labels
 
 from captum_attattr import HeadImportance, head_importance, plot_heads, plot_pruning_curve, pruning_curve, write_html
-from captum_attattr.files import replacing
 from captum_attattr.tasks import task
 
 
 def read_flags(argv: Sequence[str], description: str) -> argparse.Namespace:
-    """Read the command line; the names and defaults are the published code's, the last five flags are new."""
-    parser = OneLineParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    """Read the command line; the names and defaults are the published code's, the last four flags are new."""
+    parser = flag_parser(description)
     add = parser.add_argument
-    add("--task_name", required=True, help="the task, in any case: MNLI, SST-2 ...")
-    add("--data_dir", required=True, help="folder with the task's tsv files")
-    add("--bert_model", required=True, help="folder or hub name: architecture and tokenizer")
-    add("--model_file", help="weights of the fine-tuned model: a file or a folder; by default those of --bert_model")
-    add("--output_dir", required=True, help="folder for the results; made if it is missing")
     add("--num_examples", type=int, default=200, help="how many dev rows, from the first on, rank the heads")
     add("--batch_size", type=int, default=20, help="with --num_batch: the nodes of the left sum are their product")
     add("--num_batch", type=int, default=1, help="see --batch_size")
     add("--eval_batch_size", type=int, default=256, help="rows in one forward pass")
-    add("--max_seq_length", type=int, default=128, help="tokens to which longer inputs are cut")
-    add("--do_lower_case", action="store_true", help="lower-case; else as the tokenizer's own setting says")
-    add("--no_cuda", action="store_true", help="stay on the CPU")
-    add("--local_rank", type=int, default=-1, help="accepted; processes are told apart by torchrun's variables")
-    add("--seed", type=int, default=42, help="accepted; nothing here is random")
     add("--published", action="store_true", help="the paper's definitions, where the published code differs from them")
     add(
         "--evaluation_rows", default="all", metavar="START:END", help="dev rows of the curve; 200: leaves out the first"
     )
     add("--structural", action="store_true", help="also cut the heads out, and measure parameters and latency")
     add("--resume", action="store_true", help="keep what is done in --output_dir, and go on from there")
-    add("--quiet", action="store_true", help="no progress bars")
     args = parser.parse_args(argv)
-    for name in ("num_examples", "batch_size", "num_batch", "eval_batch_size"):
-        if getattr(args, name) < 1:
-            parser.error(f"--{name} is {getattr(args, name)}; it must be 1 or more")
+    check_flags(parser, args, "num_examples", "batch_size", "num_batch", "eval_batch_size")
     return args
 
 
@@ -64,38 +44,24 @@ def run(
         method: the method of `head_importance` and its options, from the flags.
     """
     args = read_flags(argv, description)
-    try:
-        _run(args, kind, method(args))
-    except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        print(f"{Path(sys.argv[0]).name}: error: {first}", file=sys.stderr)
-        sys.exit(2)
+    run_script(lambda: _run(args, kind, method(args)))
 
 
 def _run(args: argparse.Namespace, kind: str, options: dict[str, Any]) -> None:
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("gloo")
     what = task(args.task_name)
     rows = what.read(args.data_dir, "dev")
     ranking = rows[: args.num_examples]
-    start, end = _range(args.evaluation_rows, len(rows))
-    folder = Path(args.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        model, tokenizer = load_classifier(args.bert_model, args.model_file, what, args.do_lower_case)
-    except OSError as error:
-        raise OSError(f"--bert_model {args.bert_model}, --model_file {args.model_file}: {error}") from error
-    if torch.cuda.is_available() and not args.no_cuda:
-        model.to(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
+    given = ":" if args.evaluation_rows == "all" else args.evaluation_rows
+    start, end = row_range("--evaluation_rows", given, len(rows))
+    model, tokenizer = load_model(args, what)
+    folder = writable(args.output_dir)
     common: dict[str, Any] = {
         "batch_size": args.eval_batch_size if kind == "taylor" else min(args.eval_batch_size, 32),
         "truncate": args.max_seq_length,
         "progress": not args.quiet,
     }
     done = folder / f"head_importance_{kind}.jsonl", folder / f"prune_result_{kind}.jsonl"
-    # By name: the model may have the task's classes in another order.
-    labels = [row.label if what.regression else what.label_names[int(row.label)] for row in rows]
-    texts = [row.text for row in rows]
+    texts, labels = texts_and_labels(what, rows)
     importance = head_importance(
         model,
         tokenizer,
@@ -117,7 +83,7 @@ def _run(args: argparse.Namespace, kind: str, options: dict[str, Any]) -> None:
         resume=done[1] if args.resume else None,
         **common,
     )
-    if int(os.environ.get("RANK", "0")):
+    if process()[0]:
         return
     write_json(folder / f"head_importance_{kind}.json", _for_file(importance, kind, args.published))
     write_json(folder / f"prune_result_{kind}.json", curve.metric)
@@ -136,21 +102,3 @@ def _for_file(importance: HeadImportance, kind: str, mean: bool) -> list[Any]:
     if kind == "taylor":
         return list(importance.scores.tolist())
     return list((importance.scores * (1 if mean else importance.count)).flatten().tolist())
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON as the published code does."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _range(given: str, count: int) -> tuple[int, int]:
-    try:
-        parts = (0, count) if given == "all" else [int(part) if part else None for part in given.split(":")]
-        start, end = parts
-    except ValueError:
-        raise ValueError(f"--evaluation_rows {given!r} must be START:END, as 200: or 200:1000") from None
-    start, end = start or 0, count if end is None else min(end, count)
-    if not 0 <= start < end:
-        raise ValueError(f"--evaluation_rows {given!r} holds no row; the file has {count}")
-    return start, end

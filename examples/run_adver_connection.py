@@ -8,9 +8,9 @@ one map with the largest entry, a left sum, special tokens included, SST-2 rows 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from script import at_least_one, class_task, common_parser, in_one_line, is_first_process, load, texts_and_labels
+from script import check_flags, flag_parser, load_model, process, run_script, writable
+from task_rows import class_task, texts_and_labels
 
 from captum_attattr import Pattern, find_patterns
 from captum_attattr.published_patterns import write_patterns
@@ -25,9 +25,8 @@ def main(args: argparse.Namespace) -> None:
     rows = what.read(args.data_dir, args.data_type)[args.start_exp : args.start_exp + args.num_exp]
     if not rows:
         raise ValueError(f"--start_exp {args.start_exp} is beyond the last row of {what.name}'s {args.data_type} set")
-    folder = Path(args.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    model, tokenizer = load(args, what)
+    folder = writable(args.output_dir)
+    model, tokenizer = load_model(args, what)
     if what.name == "sst-2" and not args.corrected:
         rows = [row for row in rows if len(tokenizer(row.text)["input_ids"]) >= SHORT]
     texts, labels = texts_and_labels(what, rows)
@@ -43,7 +42,7 @@ def main(args: argparse.Namespace) -> None:
         progress=not args.quiet,
         **({} if args.corrected else published),
     )
-    if not is_first_process():
+    if process()[0]:
         return
     order = [what.label_names.index(name) for _, name in sorted(model.config.id2label.items())]
     numbered = [Pattern(**{**vars(p), "target": order[p.target], "gold": order[p.gold]}) for p in found]
@@ -53,8 +52,8 @@ def main(args: argparse.Namespace) -> None:
 
 
 def arguments() -> argparse.Namespace:
-    """The command line; the last flag is new."""
-    parser = common_parser(__doc__)
+    """The command line; the last two flags are new."""
+    parser = flag_parser(__doc__)
     add = parser.add_argument
     add("--batch_size", type=int, default=16, help="with --num_batch: the nodes of the left sum are their product")
     add("--num_batch", type=int, default=4, help="see --batch_size")
@@ -62,14 +61,15 @@ def arguments() -> argparse.Namespace:
     add("--start_exp", type=int, default=0, help="the first row")
     add("--num_exp", type=int, default=500, help="how many rows")
     add("--data_type", choices=("train", "dev"), default="train", help="the set that the rows are of")
-    add("--seed", type=int, default=42, help="accepted; nothing here is random")
+    add("--resume", action="store_true", help="keep what is done in --output_dir, and go on from there")
     add("--corrected", action="store_true", help="interactions between words only, over all layers and heads")
     args = parser.parse_args()
-    at_least_one(parser, args, "batch_size", "num_batch", "num_exp")
+    check_flags(parser, args, "batch_size", "num_batch", "num_exp")
     if args.start_exp < 0:
         parser.error(f"--start_exp is {args.start_exp}; it must be 0 or more")
     return args
 
 
 if __name__ == "__main__":
-    in_one_line(main, arguments())
+    flags = arguments()
+    run_script(lambda: main(flags))

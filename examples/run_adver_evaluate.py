@@ -14,20 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from captum_attattr.attack_plot import plot_attack
-from script import (
-    at_least_one,
-    class_task,
-    common_parser,
-    in_one_line,
-    is_first_process,
-    load,
-    row_range,
-    texts_and_labels,
-)
+from script import check_flags, flag_parser, load_model, process, run_script, writable, write_json
+from task_rows import class_task, row_range, texts_and_labels
 
 from captum_attattr import AttackReport, attack, compose_triggers, triggers_of, write_html
 from captum_attattr.pages import write_page
-from captum_attattr.published_patterns import read_patterns, write_json
+from captum_attattr.published_patterns import read_patterns
 
 
 def main(args: argparse.Namespace) -> None:
@@ -39,9 +31,8 @@ def main(args: argparse.Namespace) -> None:
     rules, ratio = "default" if args.corrected else "reference", 0.0 if args.if_all else 0.2
     triggers = triggers_of(patterns, min_score=args.pattern_threshold, ratio=ratio, merge=False, rules=rules)
     rows = texts_and_labels(what, what.read(args.data_dir, "dev"))
-    folder = Path(args.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    model, tokenizer = load(args, what)
+    folder = writable(args.output_dir)
+    model, tokenizer = load_model(args, what)
     common: dict[str, Any] = {
         "batch_size": args.eval_batch_size,
         "truncate": args.max_seq_length,
@@ -54,7 +45,7 @@ def main(args: argparse.Namespace) -> None:
     # The report first: what its flags ask for may not be there.
     chosen = _best(args, what, model, tokenizer, rows, patterns, common, done) if args.corrected else None
     report = attack(model, tokenizer, rows[0], rows[1], triggers, None, resume=done, **common)
-    if not is_first_process():
+    if process()[0]:
         return
     entries = json.loads(Path(args.pattern_file).read_text(encoding="utf-8"))
     victim = report.victims[0]
@@ -66,7 +57,8 @@ def main(args: argparse.Namespace) -> None:
         for outcome, _ in victim.triggers()
         if outcome.trigger
     ]
-    path = write_json(scored, folder / f"eval_{name}.json")
+    path = folder / f"eval_{name}.json"
+    write_json(path, scored, sort_keys=False)
     print(f"{len(scored)} of {len(patterns)} patterns, each on {len(rows[0])} dev rows of {what.name}, in {path}")
     if chosen:
         chosen.save(folder / f"attack_{name}.json")
@@ -113,8 +105,8 @@ def _after(args: argparse.Namespace) -> str:
 
 
 def arguments() -> argparse.Namespace:
-    """The command line; the flags from --corrected on are new."""
-    parser = common_parser(__doc__)
+    """The command line; the flags from --resume on are new."""
+    parser = flag_parser(__doc__)
     add = parser.add_argument
     add("--pattern_file", required=True, help="{train|dev}_adver_pattern_exp{A}-{B}.json of run_adver_connection.py")
     add("--eval_batch_size", type=int, default=400, help="rows in one forward pass")
@@ -123,7 +115,7 @@ def arguments() -> argparse.Namespace:
     add("--if_all", action="store_true", help="insert the second pair of every pattern, however small its score")
     add("--data_type", choices=("train", "dev"), default="train", help="the set that the patterns come from")
     add("--pattern_threshold", type=float, default=0.02, help="patterns whose scores add up to less are left out")
-    add("--seed", type=int, default=42, help="accepted; random words are drawn by --control_seeds")
+    add("--resume", action="store_true", help="keep what is done in --output_dir, and go on from there")
     add("--corrected", action="store_true", help="corrected rules, and the report of the best triggers")
     add("--selection_rows", metavar="START:END", help="training rows for the choice; default: the 300 after --num_exp")
     add("--triggers", type=int, default=3, help="how many are chosen")
@@ -131,9 +123,10 @@ def arguments() -> argparse.Namespace:
     add("--control_seeds", type=int, default=5, help="draws of random words for each chosen trigger")
     add("--compose", action="store_true", help="also try the strongest triggers of each class together")
     args = parser.parse_args()
-    at_least_one(parser, args, "eval_batch_size", "num_exp", "triggers", "candidates", "control_seeds")
+    check_flags(parser, args, "eval_batch_size", "num_exp", "triggers", "candidates", "control_seeds")
     return args
 
 
 if __name__ == "__main__":
-    in_one_line(main, arguments())
+    flags = arguments()
+    run_script(lambda: main(flags))

@@ -1,11 +1,13 @@
-"""What the scripts around a fine-tuned model share: the published code's flags, loading, errors in one line."""
+"""What the scripts with the published code's flags share: flags, how they end, their model, their files."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,51 +16,80 @@ import torch.distributed
 from classifier import load_classifier
 from classifier_flags import OneLineParser
 
-from captum_attattr.tables import Example
-from captum_attattr.tasks import Task, task
+from captum_attattr.files import replacing
+from captum_attattr.tasks import Task
 
 
-def common_parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser with the flags that the published scripts have in common, and the new ones for long runs."""
+def flag_parser(description: str | None) -> OneLineParser:
+    """A parser with the flags that all scripts have; names and defaults are the published code's.
+
+    Args:
+        description: for --help.
+    """
     parser = OneLineParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("--task_name", required=True, help="the task, in any case: MNLI, SST-2 ...")
     add("--data_dir", required=True, help="folder with the task's tsv files")
-    add("--bert_model", required=True, help="folder or hub name: architecture and tokenizer")
+    add("--bert_model", required=True, help="folder or hub name: architecture and tokenizer; any supported family")
     add("--model_file", help="weights of the fine-tuned model: a file or a folder; by default those of --bert_model")
     add("--output_dir", required=True, help="folder for the results; made if it is missing")
     add("--max_seq_length", type=int, default=128, help="tokens to which longer inputs are cut")
     add("--do_lower_case", action="store_true", help="lower-case; else as the tokenizer's own setting says")
     add("--no_cuda", action="store_true", help="stay on the CPU")
     add("--local_rank", type=int, default=-1, help="accepted; processes are told apart by torchrun's variables")
-    add("--resume", action="store_true", help="keep what is done in --output_dir, and go on from there")
+    add("--seed", type=int, default=42, help="accepted; nothing here is random")
+    add("--layer_norm_eps", type=float, help="of the layer norms, where --bert_model does not say the right one")
     add("--quiet", action="store_true", help="no progress bars")
     return parser
 
 
-def at_least_one(parser: argparse.ArgumentParser, args: argparse.Namespace, *names: str) -> None:
-    """End the program where one of these flags is below 1."""
-    for name in names:
-        if getattr(args, name) < 1:
-            parser.error(f"--{name} is {getattr(args, name)}; it must be 1 or more")
+def check_flags(parser: OneLineParser, args: argparse.Namespace, *counts: str) -> None:
+    """End the program where a number makes no sense.
+
+    Args:
+        parser: says so.
+        args: the flags.
+        counts: names of the flags that count something.
+    """
+    for name, least, why in (*((count, 1, "") for count in counts), ("max_seq_length", 3, ": [CLS], a word, [SEP]")):
+        if (value := getattr(args, name)) is not None and value < least:
+            parser.error(f"--{name} is {value}; it must be {least} or more{why}")
 
 
-def in_one_line(work: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
-    """Run a script; what is wrong is said in one line on stderr, with exit status 2."""
+def run_script(work: Callable[[], None]) -> None:
+    """Do a script's work; what goes wrong is one line on stderr and exit status 2.
+
+    Args:
+        work: the work.
+    """
     try:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
             torch.distributed.init_process_group("gloo")
-        work(args)
+        work()
     except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         print(f"{Path(sys.argv[0]).name}: error: {first}", file=sys.stderr)
         sys.exit(2)
 
 
-def load(args: argparse.Namespace, what: Task) -> tuple[Any, Any]:
-    """The model, on its device, and its tokenizer."""
+def load_model(args: argparse.Namespace, what: Task) -> tuple[Any, Any]:
+    """The model and tokenizer that the flags name, on this process's device.
+
+    Args:
+        args: the flags.
+        what: the task.
+
+    Returns:
+        Model and tokenizer.
+
+    Raises:
+        OSError: no such model; the message has the flags.
+        ValueError: weights that do not fit it, or the task.
+    """
     try:
-        model, tokenizer = load_classifier(args.bert_model, args.model_file, what, args.do_lower_case)
+        model, tokenizer = load_classifier(
+            args.bert_model, args.model_file, what, args.do_lower_case, args.layer_norm_eps
+        )
     except OSError as error:
         raise OSError(f"--bert_model {args.bert_model}, --model_file {args.model_file}: {error}") from error
     if torch.cuda.is_available() and not args.no_cuda:
@@ -66,40 +97,39 @@ def load(args: argparse.Namespace, what: Task) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def texts_and_labels(what: Task, rows: Sequence[Example]) -> tuple[list[Any], list[Any]]:
-    """Texts, and gold labels by name: the model may have the task's classes in another order."""
-    labels = [row.label if what.regression else what.label_names[int(row.label)] for row in rows]
-    return [row.text for row in rows], labels
+def writable(folder: str) -> Path:
+    """Make the folder for the results, and find out whether it can be written.
 
+    Args:
+        folder: --output_dir.
 
-def class_task(name: str) -> Task:
-    """A task with classes.
-
-    Raises:
-        ValueError: an unknown task, or one with scores.
-    """
-    what = task(name)
-    if what.regression:
-        raise ValueError(f"--task_name {name}: its labels are scores; triggers need classes")
-    return what
-
-
-def row_range(flag: str, given: str, count: int) -> tuple[int, int]:
-    """The rows that a flag names as START:END.
+    Returns:
+        Its path.
 
     Raises:
-        ValueError: another form, or no row.
+        OSError: it cannot be made or written.
     """
     try:
-        start, end = [int(part) if part else None for part in given.split(":")]
-    except ValueError:
-        raise ValueError(f"{flag} {given!r} must be START:END, as 200: or 200:1000") from None
-    first, last = start or 0, count if end is None else min(end, count)
-    if not 0 <= first < last:
-        raise ValueError(f"{flag} {given!r} holds no row; the file has {count}")
-    return first, last
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(f"--output_dir {folder} cannot be written: {error.strerror}") from error
+    return Path(folder)
 
 
-def is_first_process() -> bool:
-    """Whether this process writes the files."""
-    return int(os.environ.get("RANK", "0")) == 0
+def process() -> tuple[int, int]:
+    """This process's number, and how many there are."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def write_json(path: Path, value: Any, sort_keys: bool = True) -> None:
+    """Write JSON as the published code does.
+
+    Args:
+        path: the file.
+        value: what it is to hold.
+        sort_keys: whether entries are sorted by name.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, sort_keys=sort_keys) + "\n", encoding="utf-8")

@@ -129,7 +129,7 @@ def test_large_groups_are_split(bert, tokenizer, monkeypatch):
         return integrate(self, inputs, *args, **options)
 
     monkeypatch.setattr(LayerAttAttr, "integrate", counted)
-    monkeypatch.setattr(explanation_module._Explainer, "MAPS_AT_ONCE", 2 * LAYERS * HEADS * 4**2)
+    monkeypatch.setattr(explanation_module.Explainer, "MAPS_AT_ONCE", 2 * LAYERS * HEADS * 4**2)
     for one, two in zip(explain(bert, tokenizer, texts, n_steps=6), expected, strict=True):
         assert_same(one, two, atol=1e-6)
     assert sizes == [1, 2, 2]  # longest first
