@@ -14,6 +14,7 @@ import torch
 import torch.distributed
 from classifier import load_classifier
 from classifier_flags import OneLineParser
+from transformers.utils.logging import disable_progress_bar
 
 from captum_attattr import HeadImportance, head_importance, plot_heads, plot_pruning_curve, pruning_curve, write_html
 from captum_attattr.files import replacing
@@ -46,9 +47,10 @@ def read_flags(argv: Sequence[str], description: str) -> argparse.Namespace:
     add("--resume", action="store_true", help="keep what is done in --output_dir, and go on from there")
     add("--quiet", action="store_true", help="no progress bars")
     args = parser.parse_args(argv)
-    for name in ("num_examples", "batch_size", "num_batch", "eval_batch_size"):
-        if getattr(args, name) < 1:
-            parser.error(f"--{name} is {getattr(args, name)}; it must be 1 or more")
+    for name in ("num_examples", "batch_size", "num_batch", "eval_batch_size", "max_seq_length"):
+        least = 3 if name == "max_seq_length" else 1  # [CLS], a word, [SEP]
+        if getattr(args, name) < least:
+            parser.error(f"--{name} is {getattr(args, name)}; it must be {least} or more")
     return args
 
 
@@ -64,6 +66,7 @@ def run(
         method: the method of `head_importance` and its options, from the flags.
     """
     args = read_flags(argv, description)
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # the one that transformers shows while it loads
     try:
         _run(args, kind, method(args))
     except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
