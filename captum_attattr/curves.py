@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from captum_attattr.attention import every_layer
 from captum_attattr.evaluation import EvaluationRows, Metric, evaluation_rows, structure, without_heads
 from captum_attattr.exceptions import ResultFileError
-from captum_attattr.files import replacing
+from captum_attattr.files import existing_file, replacing
 from captum_attattr.heads import HeadImportance, Pair, random_importance
 from captum_attattr.projections import Heads
 from captum_attattr.pruning import planned_cuts
@@ -122,10 +122,9 @@ class PruningComparison:
             FileNotFoundError: there is no such file.
             ResultFileError: not a file of `save`, or damaged.
         """
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"no file {str(path)!r}")
+        file = existing_file(path)
         try:
-            read = json.loads(Path(path).read_text(encoding="utf-8"))
+            read = json.loads(file.read_text(encoding="utf-8"))
             found = {f.name: [PruningCurve(**curve) for curve in read.pop(f.name)] for f in fields(cls)}
             for curve in (*found["curves"], *found["random"]):
                 if not len(curve.heads) == len(curve.metric) == len(curve.loss):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from captum_attattr.attention import AttentionLayer
 from captum_attattr.evaluation import Metric, checked_metric
 from captum_attattr.exceptions import ResultFileError
-from captum_attattr.files import replacing
+from captum_attattr.files import existing_file, replacing
 from captum_attattr.gates import head_gates
 from captum_attattr.head_methods import (
     Batch,
@@ -74,10 +74,9 @@ class Effectiveness:
             FileNotFoundError: there is no such file.
             ResultFileError: not a file of `save`, or damaged.
         """
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"no file {str(path)!r}")
+        file = existing_file(path)
         try:
-            found = cls(**json.loads(Path(path).read_text(encoding="utf-8")))
+            found = cls(**json.loads(file.read_text(encoding="utf-8")))
             parts = [
                 curve for by_score in (found.metric, found.loss) for s in _SCORES for curve in by_score[s].values()
             ]

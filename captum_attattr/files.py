@@ -23,11 +23,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Raises:
         TypeError: `path` is no path.
-        ValueError: `path` is a directory, or its directory does not exist.
+        ValueError: `path` is a directory, its directory does not exist, or nothing can be written there.
     """
-    if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"path must be a string or a path, not {type(path).__name__}: {path!r}")
-    path = Path(path)
+    path = checked_path(path)
     if path.is_dir():
         raise ValueError(f"path must be a file, but {path} is a directory")
     if not path.parent.is_dir():
@@ -35,10 +33,36 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     # In the same directory, since a rename is atomic within one file system only.
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
-        temporary.touch()
+        try:
+            temporary.touch()
+        except OSError as error:
+            raise ValueError(f"{str(path)!r} cannot be written: {error.strerror}") from error
         mode = temporary.stat().st_mode  # some writers make their files private; everybody's umask decides here
         yield temporary
         temporary.chmod(mode)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def existing_file(path: str | os.PathLike[str]) -> Path:
+    """The path of a file that is there.
+
+    Raises:
+        TypeError: `path` is no path.
+        FileNotFoundError: there is no such file.
+    """
+    if not checked_path(path).is_file():
+        raise FileNotFoundError(f"no file {str(path)!r}")
+    return Path(path)
+
+
+def checked_path(path: str | os.PathLike[str]) -> Path:
+    """What was given as a path.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path must be a string or a path, not {type(path).__name__}: {path!r}")
+    return Path(path)

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from captum_attattr.attention import AttentionLayer, every_layer
 from captum_attattr.compiled import uncompiled
 from captum_attattr.projections import Heads
-from captum_attattr.scalars import integer
+from captum_attattr.scalars import integer, scalar
 
 HeadSpec = Mapping[Any, Iterable[int]] | Iterable[tuple[Any, int]]
 """Heads: {layer: [heads]}, or (layer, head) pairs. A layer is its number in a model whose heads are all there, or
@@ -86,18 +86,22 @@ def selected_heads(model: nn.Module, heads: HeadSpec) -> dict[AttentionLayer, se
 def _pairs(heads: Any) -> list[tuple[Any, Any]]:
     if isinstance(heads, Mapping):
         heads = [(layer, number) for layer, numbers in heads.items() for number in _listed(layer, numbers)]
-    if isinstance(heads, Tensor | np.ndarray):
-        heads = heads.tolist()
+    heads = _plain(heads)
     if isinstance(heads, str) or not isinstance(heads, Iterable):
         raise TypeError(f"heads must be {{layer: [heads]}} or (layer, head) pairs, got {heads!r}")
-    pairs = list(heads)
+    pairs = [_plain(pair) for pair in heads]
     for pair in pairs:
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise TypeError(f"heads must be {{layer: [heads]}} or (layer, head) pairs, got {pair!r} among them")
     return [(layer, number) for layer, number in pairs]
 
 
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, Tensor | np.ndarray) else value
+
+
 def _listed(layer: Any, numbers: Any) -> Iterable[Any]:
+    numbers = scalar(numbers)
     if isinstance(numbers, str) or not isinstance(numbers, Iterable):
         raise TypeError(f"the heads of layer {layer!r} must be a list, got {numbers!r}")
     return numbers

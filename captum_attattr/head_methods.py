@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captum_attattr.arguments import check_rule
 from captum_attattr.attattr import LayerAttAttr
 from captum_attattr.exceptions import ConvergenceWarning
 from captum_attattr.gates import head_gates, mask_heads
@@ -238,15 +239,25 @@ def method_options(method: str, options: dict[str, Any]) -> dict[str, Any]:
     if unknown:
         has = f"its options are {', '.join(known)}" if known else "it has no options"
         raise TypeError(f"method={method!r} does not know {', '.join(unknown)}; {has}")
-    return known | {name: _checked_option(name, scalar(value)) for name, value in options.items()}
+    settings = known | {name: _checked_option(name, scalar(value)) for name, value in options.items()}
+    if "rule" in settings:
+        numbers = {name: settings[name] for name in ("n_steps", "tolerance", "max_nodes", "internal_batch_size")}
+        try:
+            check_rule(settings["rule"], **numbers)
+        except ValueError as error:
+            raise ValueError(str(error).replace("method=", "rule=")) from None  # as it is called here
+    return settings
 
 
 def _checked_option(name: str, value: Any) -> Any:
     if name == "seed":
-        value = at_least(0, value, "seed")
-    if name in _CHOICES and not (isinstance(value, str | int) and value in _CHOICES[name]):
-        raise ValueError(f"{name}={value!r} is unknown; use one of {', '.join(map(repr, _CHOICES[name]))}")
-    return value
+        return at_least(0, value, "seed") % 2**64  # as many as there are
+    choices: tuple[Any, ...] = _CHOICES.get(name, ())
+    if not choices:
+        return value
+    if not isinstance(value, str | int) or value not in choices:
+        raise ValueError(f"{name}={value!r} is unknown; use one of {', '.join(map(repr, choices))}")
+    return choices[choices.index(value)]
 
 
 def attributed_classes(texts: TextModel, gold: Tensor, options: dict[str, Any]) -> Tensor:

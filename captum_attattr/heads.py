@@ -18,7 +18,7 @@ from scipy.stats import pearsonr, spearmanr
 from torch import Tensor, nn
 
 from captum_attattr.exceptions import ResultFileError
-from captum_attattr.files import replacing
+from captum_attattr.files import existing_file, replacing
 from captum_attattr.head_methods import (
     METHODS,
     Batch,
@@ -104,12 +104,11 @@ class HeadImportance:
             FileNotFoundError: there is no such file.
             ResultFileError: not a file of `save`, damaged, or of another version.
         """
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"no file {str(path)!r}")
+        file = existing_file(path)
         try:
-            with safe_open(path, framework="pt") as file:
-                header = json.loads((file.metadata() or {})[_HEADER])
-                tensors = {name: file.get_tensor(name) for name in ("scores", "stderr")}
+            with safe_open(file, framework="pt") as opened:
+                header = json.loads((opened.metadata() or {})[_HEADER])
+                tensors = {name: opened.get_tensor(name) for name in ("scores", "stderr")}
             version = header.pop("version")
             if version != _VERSION or header["method"] not in METHODS:
                 raise ResultFileError(f"{str(path)!r} was written by another version of captum_attattr")

@@ -6,7 +6,8 @@ import copy
 import dis
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -14,12 +15,14 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, Cache, PreTrainedConfig, PreTrainedModel
 
 from captum_attattr.attention import AttentionLayer, KeptHeads, every_layer
 from captum_attattr.compiled import plain
-from captum_attattr.exceptions import UnsupportedModelError
+from captum_attattr.exceptions import ResultFileError, UnsupportedModelError
+from captum_attattr.files import checked_path
 from captum_attattr.gates import HeadSpec, active_gates, selected_heads
 from captum_attattr.projections import Cut, Heads, apply_cut
 
@@ -163,7 +166,7 @@ def _record(model: nn.Module) -> None:
             owners.append(module)
     for owner in owners:
         pruned = _pruned(owner) if any(hasattr(module, "kept_heads") for module in owner.modules()) else None
-        if getattr(owner.config, _RECORD, None) != pruned:
+        if (getattr(owner.config, _RECORD, None) or None) != pruned:
             _own_config(owner)
             vars(owner.config).pop(_RECORD, None)
             if pruned is not None:
@@ -210,14 +213,18 @@ def save_pruned(model: PreTrainedModel, path: str | os.PathLike[str], **options:
         The folder.
 
     Raises:
-        TypeError: the model is none of transformers.
-        ValueError: `path` is a file.
+        TypeError: the model is none of transformers, or `path` is no path.
+        ValueError: `path` is a file, or a folder that cannot be made.
     """
     model = plain(model)
     if not isinstance(model, PreTrainedModel):
         raise TypeError(f"model must be a transformers model, got {type(model).__name__}")
-    if Path(path).is_file():
+    if checked_path(path).is_file():
         raise ValueError(f"path must be a folder, but {str(path)!r} is a file")
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"the folder {str(path)!r} cannot be made: {error.strerror}") from error
     _record(model)  # the config may be that of another model
     model.save_pretrained(path, **options)
     return Path(path)
@@ -236,16 +243,19 @@ def load_pruned(path: str | os.PathLike[str], **options: Any) -> PreTrainedModel
         The model, in evaluation mode.
 
     Raises:
+        TypeError: `path` is no path.
         FileNotFoundError: there is no such folder, or no config in it.
         ValueError: the config does not fit: no known architecture, or heads that it cannot have lost; or
             `trust_remote_code` is asked for.
+        ResultFileError: a file is damaged or missing.
         RuntimeError: the weights are not those of a model without these heads (transformers' own report).
     """
     if options.get("trust_remote_code"):
         raise ValueError("trust_remote_code=True: load_pruned never runs a folder's own code; leave it out")
-    if not (Path(path) / "config.json").is_file():
+    if not (checked_path(path) / "config.json").is_file():
         raise FileNotFoundError(f"no pruned model in {str(path)!r}: it has no config.json")
-    config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    with _whole(path):
+        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     names = config.architectures or []
     kind: Any = getattr(transformers, names[0], None) if names else None
     if not (isinstance(kind, type) and issubclass(kind, PreTrainedModel)):
@@ -258,10 +268,20 @@ def load_pruned(path: str | os.PathLike[str], **options: Any) -> PreTrainedModel
 
     # from_pretrained builds the class it is called on: the heads go before the weights come.
     cut = type(kind.__name__, (kind,), {"__init__": build, "__module__": kind.__module__})
-    loaded: Any = cut.from_pretrained(path, **options | {"local_files_only": True})  # type: ignore[attr-defined]
+    with _whole(path):
+        loaded: Any = cut.from_pretrained(path, **options | {"local_files_only": True})  # type: ignore[attr-defined]
     model: PreTrainedModel = loaded[0] if isinstance(loaded, tuple) else loaded  # output_loading_info=True
     model.__class__ = kind
     return loaded  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _whole(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Say which folder it is whose files are damaged or missing."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise ResultFileError(f"{str(folder)!r} holds no whole model: {error}") from error
 
 
 def _heads_of(model: nn.Module, pruned: Mapping[str, list[int]]) -> list[tuple[AttentionLayer, int]]:

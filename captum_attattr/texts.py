@@ -18,7 +18,7 @@ from captum_attattr.gates import active_gates
 from captum_attattr.outputs import Outputs
 from captum_attattr.projections import Heads
 from captum_attattr.runs import data_digest, model_digest
-from captum_attattr.scalars import at_least, integer
+from captum_attattr.scalars import at_least, integer, scalar
 from captum_attattr.truncation import tokenize
 
 Text = str | tuple[str, str]
@@ -54,7 +54,8 @@ class TextModel(Outputs):
 
     Raises:
         TypeError: a model of another kind, or no tokenizer.
-        ValueError: a decoder that classifies, whose configuration has no padding token; weights that are not there.
+        ValueError: a decoder that classifies, whose configuration has no padding token; weights or a vocabulary that
+            are not there.
         UnsupportedModelError: the model's attention cannot be read.
     """
 
@@ -62,7 +63,7 @@ class TextModel(Outputs):
         self.model: Any = plain(model)
         language = _is_language_model(self.model)
         _check_tokenizer(tokenizer)
-        config, model = self.model.config, self.model
+        config, model, truncate = self.model.config, self.model, scalar(truncate)
         super().__init__(config, tokenizer, language, _device(model))
         self.truncate, self.longest = bool(truncate), _longest(config, tokenizer)
         if truncate is not True and truncate is not False:
@@ -256,6 +257,9 @@ def _check_tokenizer(tokenizer: Any) -> None:
     wanted = ("pad", "convert_ids_to_tokens", "model_max_length")
     if not callable(tokenizer) or not all(hasattr(tokenizer, name) for name in wanted):
         raise TypeError(f"tokenizer must be the model's tokenizer, got {type(tokenizer).__name__}")
+    special = getattr(tokenizer, "all_special_tokens", [])
+    if hasattr(tokenizer, "__len__") and len(tokenizer) <= len(special):
+        raise ValueError(f"the tokenizer knows no word, only {special}: its vocabulary is missing where it was loaded")
 
 
 def _device(model: nn.Module) -> torch.device:

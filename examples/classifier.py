@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from old_checkpoints import is_old, old_config, old_tokenizer, old_weights, say_if_eps_matters, todays_names
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging
@@ -66,10 +67,14 @@ def load_classifier(
 def _from_folder(name: str, task: Task, eps: dict[str, Any]) -> Any:
     """A model with its own weights, all of them."""
     labels = _labels(name, _own_labels(AutoConfig.from_pretrained(name)), task)
-    with _quiet_transformers():
-        model, found = AutoModelForSequenceClassification.from_pretrained(
-            name, output_loading_info=True, ignore_mismatched_sizes=True, **labels, **eps
-        )
+    try:
+        with _quiet_transformers():
+            loaded: Any = AutoModelForSequenceClassification.from_pretrained(
+                name, output_loading_info=True, ignore_mismatched_sizes=True, **labels, **eps
+            )
+    except SafetensorError as error:
+        raise ValueError(f"the weights in {name!r} are damaged: {error}") from error
+    model, found = loaded
     sizes = [key[0] if isinstance(key, tuple) else key for key in found["mismatched_keys"]]
     _refuse_unfit(name, lacks=set(found["missing_keys"]) - set(sizes), sizes=sizes)
     return model
@@ -111,9 +116,13 @@ def _load_weights(model: Any, file: str) -> None:
     try:
         safe = file.endswith(".safetensors")
         weights = load_file(file) if safe else torch.load(file, map_location="cpu", weights_only=True)
-        named = todays_names(weights)
     except Exception as error:  # unpickling fails in many ways
         raise ValueError(f"{file!r} is no file of weights ({type(error).__name__})") from error
+    if not isinstance(weights, dict) or not all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in weights.items()
+    ):
+        raise ValueError(f"{file!r} holds no state dict, which maps names to tensors, but a {type(weights).__name__}")
+    named = todays_names(weights)
     own = model.state_dict()
     unknown = {key for key in named.keys() - own.keys() if not key.endswith("position_ids")}
     sizes = [key for key in own.keys() & named.keys() if own[key].shape != getattr(named[key], "shape", None)]

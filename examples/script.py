@@ -15,6 +15,7 @@ import torch
 import torch.distributed
 from classifier import load_classifier
 from classifier_flags import OneLineParser
+from transformers.utils.logging import disable_progress_bar
 
 from captum_attattr.files import replacing
 from captum_attattr.tasks import Task
@@ -62,6 +63,7 @@ def run_script(work: Callable[[], None]) -> None:
     Args:
         work: the work.
     """
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # the one that transformers shows while it loads
     try:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
             torch.distributed.init_process_group("gloo")

@@ -251,6 +251,9 @@ def test_heads_can_be_named_in_many_ways() -> None:
         {1: (0,), layer: range(3, 4)},
         {np.int64(1): np.array([0, 3])},
         {1: torch.tensor([0, 3])},
+        np.array([[1, 0], [1, 3]]),
+        torch.tensor([[1, 0], [1, 3]]),
+        [np.array([1, 0]), torch.tensor([1, 3])],
         [(np.int32(1), np.uint8(0)), (torch.tensor(1), torch.tensor(3))],
     ]
     for heads in ways:
@@ -341,6 +344,10 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
     "number": (3, TypeError, "heads must be .* pairs, got 3"),
     "nothing": (None, TypeError, "heads must be .* pairs, got None"),
     "numbers": ([1, 2], TypeError, "heads must be .* pairs, got 1 among them"),
+    "array of numbers": (np.array([0, 1]), TypeError, r"heads must be .* pairs, got 0 among them"),
+    "array of floats": (np.array([[0.0, 1.0]]), TypeError, "layer 0.0 must be a number or one of"),
+    "array of one": (np.array(3), TypeError, "heads must be .* pairs, got 3"),
+    "head in an array": ({0: np.array(1)}, TypeError, "the heads of layer 0 must be a list, got 1"),
     "three": ([(0, 1), (0, 1, 2)], TypeError, r"heads must be .* pairs, got \(0, 1, 2\) among them"),
 }
 

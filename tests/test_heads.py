@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 from toy import HEADS, LABELS, LAYERS, tiny_bart, tiny_bert, tiny_llama, tiny_tokenizer
-from transformers import BertForSequenceClassification
+from transformers import BertForSequenceClassification, BertTokenizer
 
 from captum_attattr import (
     ConvergenceWarning,
@@ -234,6 +235,27 @@ def test_model_is_left_as_it_was(unchanged, method):
 # ------------------------------------------------------------------------------------- results and files
 
 
+@pytest.mark.parametrize("other", [None, [[0.1]], "taylor"])
+def test_correlation_takes_importances_alone(model, other):
+    found = scores(model, "random")
+    with pytest.raises(TypeError, match=f"must be results of head_importance, got {type(other).__name__}"):
+        importance_correlation(found, other)
+
+
+@pytest.mark.parametrize("path", [None, 3, b"scores"])
+def test_what_is_no_path_is_named(model, path):
+    with pytest.raises(TypeError, match="path must be a string or a path, not"):
+        scores(model, "random").save(path)
+    with pytest.raises(TypeError, match="path must be a string or a path, not"):
+        HeadImportance.load(path)
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="there is no /proc, where nobody can write")
+def test_place_where_nothing_can_be_written_is_named(model):
+    with pytest.raises(ValueError, match=r"'/proc/scores' cannot be written: "):
+        scores(model, "random").save("/proc/scores")
+
+
 def test_ranking_goes_by_score_and_then_by_place():
     found = importance([[3.0, 1.0, float("nan")], [1.0, 2.0, -1.0]])
     assert found.ranking() == [(1, 2), (0, 1), (1, 0), (1, 1), (0, 0)]
@@ -306,6 +328,39 @@ MISTAKES: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "truncate": ({"truncate": 2}, ValueError, "truncate=2 must be True, False or a number of 3 or more"),
     "long text": ({"examples": ["a " * 30], "labels": [0]}, ValueError, "32 tokens and the model takes 24"),
     "model": ({"model": nn.Linear(2, 2)}, TypeError, "Linear"),
+    "no model": ({"model": None}, TypeError, "got NoneType"),
+    "methods": ({"method": ["attattr"]}, ValueError, "method=\\['attattr'\\] is unknown"),
+    "no method": ({"method": None}, ValueError, "method=None is unknown"),
+    "choices": ({"reduce": ["max"]}, ValueError, "reduce=\\['max'\\] is unknown"),
+    "array": ({"reduce": np.array(["max", "sum"])}, ValueError, "is unknown; use one of 'max'"),
+    "truth": ({"absolute": "yes"}, ValueError, "absolute='yes' is unknown; use one of True, False"),
+    "no rule": ({"rule": None}, ValueError, "rule=None is unknown; use one of riemann_left"),
+    "rule alone": ({"rule": "riemann_left"}, ValueError, "rule='riemann_left' is a fixed rule: say its number"),
+    "negative seed": ({"method": "random", "seed": -1}, ValueError, "seed=-1 must be an int of 0 or more"),
+    "named seed": ({"method": "random", "seed": "a"}, ValueError, "seed='a' must be"),
+    "no seed": ({"method": "random", "seed": None}, ValueError, "seed=None must be"),
+    "no tokenizer": ({"tokenizer": None}, TypeError, "tokenizer must be the model's tokenizer, got NoneType"),
+    "name of one": ({"tokenizer": "bert-base"}, TypeError, "tokenizer must be the model's tokenizer, got str"),
+    "vocabulary": (
+        {"model": tiny_bert(vocab_size=20)},
+        ValueError,
+        "texts\\[0\\] has the token 'film' of number 32, and",
+    ),
+    "segments": ({"model": tiny_bert(type_vocab_size=1)}, ValueError, "texts\\[4\\] has the segment 1, and the model"),
+    "not loaded": ({"model": tiny_bert().to("meta")}, ValueError, "'bert.embeddings.*' is on the meta device; load"),
+    "generator": ({"examples": iter(TEXTS)}, TypeError, "got list_iterator; use list\\(...\\)"),
+    "no text": (
+        {"examples": [None], "labels": [0]},
+        TypeError,
+        "texts\\[0\\] must be a text or a pair of texts, got None",
+    ),
+    "missing label": (
+        {"labels": [float("nan"), *GOLD[1:]]},
+        TypeError,
+        "label nan of texts\\[0\\] must be a number or",
+    ),
+    "batches": ({"batch_size": "3"}, ValueError, "batch_size='3' must be an int of 1 or more"),
+    "resume": ({"resume": 3}, TypeError, "resume must be a path, got int: 3"),
 }
 
 
@@ -316,6 +371,57 @@ def test_mistake_is_named_before_the_model_runs(model, tokenizer, monkeypatch, n
     monkeypatch.setattr(BertForSequenceClassification, "forward", lambda *_, **__: pytest.fail("the model ran"))
     with pytest.raises(error, match=message):
         head_importance(**arguments | {"progress": False} | changes)
+
+
+def test_tokenizer_without_a_vocabulary_is_refused(model):
+    empty = BertTokenizer()
+    with pytest.raises(ValueError, match=r"the tokenizer knows no word, only .*'\[CLS\]'.*: its vocabulary is missing"):
+        head_importance(model, empty, TEXTS, GOLD)
+
+
+def test_numbers_of_numpy_are_numbers(model, tokenizer, tmp_path):
+    options: dict[str, Any] = {"batch_size": np.int64(3), "truncate": np.int32(9), "progress": False}
+    found = head_importance(
+        model,
+        tokenizer,
+        TEXTS,
+        [np.int64(label) for label in GOLD],
+        n_steps=np.int64(4),
+        absolute=np.True_,
+        tolerance=np.float32(0.01),
+        resume=tmp_path / "scores.jsonl",
+        **options,
+    )
+    plain = head_importance(model, tokenizer, TEXTS, GOLD, n_steps=4, absolute=True, batch_size=3, progress=False)
+    torch.testing.assert_close(found.scores, plain.scores, rtol=0, atol=0)
+    assert found.options["n_steps"] == 4
+    assert found.name == "attattr (absolute=True, n_steps=4, tolerance=0.009999999776482582)"
+    assert HeadImportance.load(found.save(tmp_path / "found.safetensors")).options == found.options
+    for seed in (np.int64(3), torch.tensor(3)):
+        chance = head_importance(model, tokenizer, TEXTS, GOLD, "random", seed=seed)
+        assert torch.equal(chance.scores, scores(model, "random", seed=3).scores)
+        assert chance.options == {"seed": 3}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("method", [method for method in METHODS if method not in ("attattr", "random")])
+def test_models_of_other_precision_are_scored(method, dtype):
+    close = {torch.float16: 2e-2, torch.bfloat16: 0.2, torch.float64: 1e-4}[dtype]
+    found, plain = (scores(each, method).scores for each in (undecided().to(dtype), undecided()))
+    if method != "accuracy_difference":  # predictions may turn over
+        torch.testing.assert_close(found, plain, rtol=close, atol=close)
+    assert found.isfinite().all()
+
+
+@pytest.mark.parametrize("method", ["taylor", "loss_difference"])
+def test_scores_that_overflow_name_their_text_and_are_not_kept(method, tokenizer, tmp_path):
+    model = undecided()
+    with torch.no_grad():  # the word of one text alone
+        model.bert.embeddings.word_embeddings.weight[tokenizer("man")["input_ids"][1]] = torch.nan
+    path = tmp_path / "scores.jsonl"
+    with pytest.raises(ValueError, match=r"the scores of texts\[2\] are not finite: the model's numbers overflow"):
+        head_importance(model, tokenizer, TEXTS[:3], GOLD[:3], method, batch_size=1, resume=path, progress=False)
+    assert path.read_bytes().count(b"\n") == 3  # the two before it
 
 
 def test_accuracy_of_a_score_is_refused():

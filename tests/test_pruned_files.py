@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import transformers
 from torch import Tensor, nn
 from toy import HEADS, LAYERS, bert_config, sentences, tiny_bert, tiny_llama
 
-from captum_attattr import load_pruned, mask_heads, prune_heads, save_pruned
+from captum_attattr import ResultFileError, load_pruned, mask_heads, prune_heads, save_pruned
 
 ALL = [0, 1, 2, 3]
 GONE = {0: [0, 1], 1: ALL}
@@ -246,6 +247,31 @@ def test_folder_without_a_model_is_named(make: str, tmp_path: Path) -> None:
         path.write_text("x")
     with pytest.raises(FileNotFoundError, match=f"no pruned model in '{path}': it has no config.json"):
         load_pruned(path)
+
+
+DAMAGES = {
+    "config": ("config.json", b"{", "is not a valid JSON file"),
+    "weights": ("model.safetensors", b"junk", "Error while deserializing header"),
+    "no weights": ("model.safetensors", None, "no file named model.safetensors"),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "message"), DAMAGES.values(), ids=DAMAGES)
+def test_damaged_folder_is_named(name: str, content: bytes | None, message: str, tmp_path: Path) -> None:
+    folder = saved(tmp_path / "model")
+    (folder / name).write_bytes(content) if content else (folder / name).unlink()
+    with pytest.raises(ResultFileError, match=f"model' holds no whole model: .*{message}"):
+        load_pruned(folder)
+
+
+def test_what_is_no_path_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for path in (None, 3, b"model"):
+        for call in (partial(save_pruned, tiny_bert()), load_pruned):
+            with pytest.raises(TypeError, match="path must be a string or a path, not"):
+                call(path)
+    with pytest.raises(ValueError, match=r"the folder '.*file/model' cannot be made: "):
+        save_pruned(tiny_bert(), tmp_path / "file" / "model")
 
 
 def test_only_models_of_transformers_are_saved_to_folders(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -139,7 +140,8 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "rows": ({"evaluation_rows": "99:"}, f"--evaluation_rows '99:' holds no row; the file has {ROWS}"),
     "range": ({"evaluation_rows": "all of them"}, "must be START:END"),
     "number": ({"num_examples": 0}, "--num_examples is 0; it must be 1 or more"),
-    "length": ({"max_seq_length": 2}, "must be True, False or a number of 3 or more tokens"),
+    "length": ({"max_seq_length": 2}, "--max_seq_length is 2; it must be 3 or more"),
+    "output": ({"output_dir": __file__}, "File exists"),
 }
 
 
@@ -154,6 +156,44 @@ def test_mistake_is_one_line_and_status_2(folder, tmp_path, capsys, name):
     assert ": error: " in said
     assert message in said
     assert not list(tmp_path.rglob("*.json"))
+
+
+def refusal(capsys: pytest.CaptureFixture[str], given: list[Any]) -> str:
+    """The one line with which a script ends."""
+    with pytest.raises(SystemExit) as end:
+        head_pruning.run([str(part) for part in given], "taylor", "", prune_head_with_taylor.method)
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    return str(line)
+
+
+@pytest.mark.parametrize("kept", [[1, 2], {"weights": {}}, {1: torch.zeros(1)}], ids=["list", "nested", "numbers"])
+def test_file_without_a_state_dict_is_one_line(folder, tmp_path, capsys, kept):
+    torch.save(kept, tmp_path / "kept.bin")
+    line = refusal(capsys, flags(folder, tmp_path / "out", model_file=tmp_path / "kept.bin"))
+    assert "kept.bin' holds no state dict, which maps names to tensors" in line
+
+
+def test_damaged_and_missing_files_are_one_line(folder, tmp_path, capsys):
+    copy = tmp_path / "model"
+    shutil.copytree(folder / "model", copy)
+    given = flags(folder, tmp_path / "out", bert_model=copy, model_file=None)
+    BertForSequenceClassification.from_pretrained(copy).bert.save_pretrained(copy)
+    assert "is not fine-tuned for this: it lacks classifier.bias, classifier.weight" in refusal(capsys, given)
+    (copy / "model.safetensors").write_bytes(b"junk")
+    assert "are damaged: " in refusal(capsys, given)
+    given = flags(folder, tmp_path / "out", bert_model=copy)
+    (copy / "vocab.txt").unlink()
+    assert "its vocabulary is missing" in refusal(capsys, given)
+
+
+def test_tokenizer_of_another_model_is_one_line(folder, tmp_path, capsys):
+    copy = tmp_path / "model"
+    shutil.copytree(folder / "model", copy)
+    words = (copy / "vocab.txt").read_text().split()
+    (copy / "vocab.txt").write_text("\n".join([*words[:4], *"{}[]()", *words[4:]]) + "\n")
+    line = refusal(capsys, flags(folder, tmp_path / "out", bert_model=copy))
+    assert "and the model knows 40 tokens: the tokenizer is another model's" in line
 
 
 def test_mistake_ends_the_program_without_a_traceback(folder, tmp_path):
