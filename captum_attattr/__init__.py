@@ -14,6 +14,7 @@ from captum_attattr.insertion import Insertion, insert_trigger
 from captum_attattr.integration import PathIntegral
 from captum_attattr.pages import write_html
 from captum_attattr.plots import (
+    plot_attack,
     plot_attention,
     plot_correlation,
     plot_effectiveness,
@@ -70,6 +71,7 @@ __all__ = [
     "load_tree",
     "load_triggers",
     "mask_heads",
+    "plot_attack",
     "plot_attention",
     "plot_correlation",
     "plot_effectiveness",

@@ -51,8 +51,12 @@ def wrapped(token: str) -> str:
 
 def length(token: str) -> int:
     """Pixels of a token's label."""
-    wide = [unicodedata.east_asian_width(c) in "WF" for c in visible(token, LABEL)]
-    return math.ceil(CHARACTER * (len(wide) + sum(wide)))
+    return math.ceil(pixels(visible(token, LABEL)))
+
+
+def pixels(text: str) -> float:
+    """Of a text as it is; characters of Chinese, Japanese and Korean, and emoji, are twice as wide."""
+    return CHARACTER * sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
 
 
 def signed(value: float) -> str:
