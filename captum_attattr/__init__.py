@@ -17,6 +17,7 @@ from captum_attattr.integration import PathIntegral
 from captum_attattr.pages import write_html
 from captum_attattr.patterns import Pattern, find_patterns
 from captum_attattr.plots import (
+    plot_attack,
     plot_attention,
     plot_correlation,
     plot_effectiveness,
@@ -75,6 +76,7 @@ __all__ = [
     "load_tree",
     "load_triggers",
     "mask_heads",
+    "plot_attack",
     "plot_attention",
     "plot_correlation",
     "plot_effectiveness",

@@ -58,7 +58,12 @@ def cells(text: str) -> int:
 
 def length(token: str) -> int:
     """Pixels of a token's label."""
-    return math.ceil(CHARACTER * cells(visible(token, LABEL)))
+    return math.ceil(pixels(visible(token, LABEL)))
+
+
+def pixels(text: str) -> float:
+    """Of a text as it is."""
+    return CHARACTER * cells(text)
 
 
 def signed(value: float) -> str:

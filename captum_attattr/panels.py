@@ -80,8 +80,10 @@ def layout(
     return found
 
 
-def painted(lines: list[Line], layout: dict[str, Any], filename: str, menu: str | None = None) -> go.Figure:
-    """The figure of some lines, in the colours of light pages and with those of dark ones."""
+def painted(
+    lines: list[Line], layout: dict[str, Any], filename: str, menu: str | None = None, hint: str | None = None
+) -> go.Figure:
+    """The figure of some lines, in the colours of light pages and with those of dark ones; `hint` is below it."""
     names = [name for name in layout if name.startswith(("xaxis", "yaxis"))]
     themes: dict[Theme, Changes] = {
         theme: {
@@ -92,7 +94,7 @@ def painted(lines: list[Line], layout: dict[str, Any], filename: str, menu: str 
         }
         for theme, page in PAGES.items()
     }
-    meta = {"menu": menu, "hint": _HINT + _HINT_MENU} if menu else {"hint": _HINT}
+    meta: dict[str, Any] = {"hint": hint or _HINT + (_HINT_MENU if menu else "")} | ({"menu": menu} if menu else {})
     return finish(go.Figure([line.trace for line in lines], layout), themes, filename=filename, **meta)
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import plotly.graph_objects as go
 
-from captum_attattr.labels import CHARACTER, escape, visible
+from captum_attattr.labels import CHARACTER, escape, pixels, visible
 
 Theme = Literal["light", "dark"]
 Changes = Mapping[str, Any]
@@ -62,7 +62,10 @@ def heading(text: str, subtitle: str, height: int) -> dict[str, Any]:
 
 def shortened(text: str, width: int) -> str:
     """A text from a user, in at most `width` pixels."""
-    return escape(visible(text, int(width / CHARACTER)))
+    count = int(width / CHARACTER)
+    while count > 1 and pixels(visible(text, count)) > width:
+        count -= 1
+    return escape(visible(text, count))
 
 
 def relayout(figure: go.Figure, *changes: Changes) -> None:

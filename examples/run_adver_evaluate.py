@@ -13,11 +13,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from captum_attattr.attack_plot import plot_attack
 from script import check_flags, flag_parser, load_model, process, run_script, writable, write_json
 from task_rows import class_task, row_range, texts_and_labels
 
-from captum_attattr import AttackReport, attack, compose_triggers, triggers_of, write_html
+from captum_attattr import AttackReport, attack, compose_triggers, plot_attack, triggers_of, write_html
 from captum_attattr.pages import write_page
 from captum_attattr.published_patterns import read_patterns
 
