@@ -51,8 +51,8 @@ def _run(args: argparse.Namespace, kind: str, options: dict[str, Any]) -> None:
     rows = what.read(args.data_dir, "dev")
     ranking = rows[: args.num_examples]
     start, end = _range(args.evaluation_rows, len(rows))
-    model, tokenizer = load_model(args, what)
     folder = writable(args.output_dir)
+    model, tokenizer = load_model(args, what)
     common: dict[str, Any] = {
         "batch_size": args.eval_batch_size if kind == "taylor" else min(args.eval_batch_size, 32),
         "truncate": args.max_seq_length,
