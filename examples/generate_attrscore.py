@@ -49,6 +49,8 @@ def read_flags() -> argparse.Namespace:
         parser.error("give --num_examples or --example_index, not both")
     if args.num_examples and not args.get_att_attr:
         parser.error("--num_examples writes attributions; give --get_att_attr as well")
+    if not 0 < args.tolerance < 1:
+        parser.error(f"--tolerance is {args.tolerance}; it must be above 0 and below 1")
     for name in ("json", "float16"):
         if getattr(args, name) and not args.num_examples:
             parser.error(f"--{name} needs --num_examples")
@@ -93,8 +95,8 @@ def main(args: argparse.Namespace) -> None:
         numbers = list(range(len(texts)))
     else:
         numbers = example_numbers(args.example_index or "5", len(texts), Path(args.data_dir) / what.files["dev"])
-    model, tokenizer = load_model(args, what)
     folder = writable(args.output_dir)
+    model, tokenizer = load_model(args, what)
     options: dict[str, Any] = {"truncate": args.max_seq_length, "progress": not args.quiet}
     if args.adaptive:
         options["tolerance"] = args.tolerance

@@ -30,8 +30,8 @@ def main(args: argparse.Namespace) -> None:
     rows = what.read(args.data_dir, "dev")[: args.num_examples]
     if process()[0]:  # one process is enough
         return
-    model, tokenizer = load_model(args, what)
     folder = writable(args.output_dir)
+    model, tokenizer = load_model(args, what)
     entries = predict(TextModel(model, tokenizer, args.max_seq_length), what, rows, not args.quiet)
     path = folder / f"tokens_and_pred_{len(entries)}.json"
     write_json(path, entries, sort_keys=False)

@@ -53,8 +53,8 @@ def _run(args: argparse.Namespace, kind: str, options: dict[str, Any]) -> None:
     ranking = rows[: args.num_examples]
     given = ":" if args.evaluation_rows == "all" else args.evaluation_rows
     start, end = row_range("--evaluation_rows", given, len(rows))
-    model, tokenizer = load_model(args, what)
     folder = writable(args.output_dir)
+    model, tokenizer = load_model(args, what)
     common: dict[str, Any] = {
         "batch_size": args.eval_batch_size if kind == "taylor" else min(args.eval_batch_size, 32),
         "truncate": args.max_seq_length,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +63,7 @@ def todays_names(weights: dict[str, Any]) -> dict[str, Any]:
 
 
 def say_if_eps_matters(model: Any, name: str) -> None:
-    """Say on stderr that the published code would compute something else with these weights, if that shows.
+    """Say on standard output that the published code would compute something else with these weights, if that shows.
 
     Args:
         model: BERT, or a model of another family, of which there is nothing to say.
@@ -86,6 +85,5 @@ def say_if_eps_matters(model: Any, name: str) -> None:
         print(
             f"note: layer_norm_eps is {own:g}, as {name} says; the published code always computes with "
             f"{PUBLISHED_EPS:g}, which moves this model's logits by about {moved:.0e}. For weights that it trained, "
-            f"give --layer_norm_eps {PUBLISHED_EPS:g}",
-            file=sys.stderr,
+            f"give --layer_norm_eps {PUBLISHED_EPS:g}"
         )

@@ -217,5 +217,5 @@ def test_published_scripts_numbers(tmp_path):
     written = tmp_path / "eval_train_pattern_one_exp0-500.json"
     assert written.read_bytes() == (REFERENCE / "out" / written.name).read_bytes()
     done = run(EVALUATE, *common, "--pattern_file", file, "--pattern_threshold", 0, "--quiet", "--corrected")
-    assert done.returncode == 2  # 25 training rows leave none for the choice
-    assert "--selection_rows '500:800' holds no row; the file has 25" in done.stderr
+    assert done.returncode == 2  # 24 training rows leave none for the choice
+    assert "--selection_rows '500:800' holds no row; the file has 24" in done.stderr

@@ -3,68 +3,31 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import command_line
 import head_pruning
 import prune_head_with_taylor
 import pytest
 import torch
 from classifier import load_classifier
-from toy import VOCAB, WORDS, tiny_bert
+from command_line import LABELS, REFERENCE, ROWS, needs_reference, run, write_mnli
 from transformers import BertForSequenceClassification
 
 from captum_attattr import HeadImportance, head_importance, pruning_curve
 from captum_attattr.tasks import task
 
-ROOT = Path(__file__).parents[1]
-REFERENCE = ROOT.parent / "shared/data/reference"
-LABELS = ("contradiction", "entailment", "neutral")
-COLUMNS = ("index", *("x1", "x2", "x3", "x4", "x5", "x6", "x7"), "sentence1", "sentence2", "label1", "gold_label")
-ROWS = 9
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny BERT and MNLI-shaped rows."""
-    folder = tmp_path_factory.mktemp("mnli")
-    model = tiny_bert(seed=1)
-    model.save_pretrained(folder / "model")
-    torch.save(model.state_dict(), folder / "model.bin")
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    (folder / "model/vocab.txt").write_text("\n".join([*special, *WORDS][:VOCAB]) + "\n")
-    (folder / "model/tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
-    rows = ["\t".join(COLUMNS)]
-    for i in range(ROWS):
-        first, second = " ".join(WORDS[i : i + 2 + i % 3]), " ".join(WORDS[-1 - i % 4 :])
-        rows.append("\t".join([str(i), *"xxxxxxx", first, second, "n", LABELS[i % 3]]))
-    (folder / "data").mkdir()
-    (folder / "data/dev_matched.tsv").write_text("\n".join(rows) + "\n")
-    return folder
+    return write_mnli(tmp_path_factory.mktemp("mnli"))
 
 
-def run(script: str, *flags: Any, processes: int = 1) -> subprocess.CompletedProcess[str]:
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [sys.executable, *(launcher if processes > 1 else []), str(ROOT / "examples" / script), *map(str, flags)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-
-
-def flags(folder: Path, output: Path, **changes: Any) -> list[Any]:
-    given = {
-        "task_name": "MNLI",
-        "data_dir": folder / "data",
-        "bert_model": folder / "model",
-        "model_file": folder / "model.bin",
-        "output_dir": output,
-        "num_examples": 4,
-    }
-    given |= changes
-    return [part for name, value in given.items() for part in (f"--{name}", value) if value is not None]
+def flags(folder: Path, output: Path, **changes: Any) -> list[str]:
+    return command_line.flags(folder, output, **{"num_examples": 4} | changes)
 
 
 def read(path: Path) -> Any:
@@ -140,8 +103,8 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "rows": ({"evaluation_rows": "99:"}, f"--evaluation_rows '99:' holds no row; the file has {ROWS}"),
     "range": ({"evaluation_rows": "all of them"}, "must be START:END"),
     "number": ({"num_examples": 0}, "--num_examples is 0; it must be 1 or more"),
-    "length": ({"max_seq_length": 2}, "--max_seq_length is 2; it must be 3 or more"),
-    "output": ({"output_dir": __file__}, "File exists"),
+    "length": ({"max_seq_length": 2}, "--max_seq_length is 2; it must be 3 or more: [CLS], a word, [SEP]"),
+    "output": ({"output_dir": __file__}, "cannot be written: File exists"),
 }
 
 
@@ -179,7 +142,7 @@ def test_damaged_and_missing_files_are_one_line(folder, tmp_path, capsys):
     shutil.copytree(folder / "model", copy)
     given = flags(folder, tmp_path / "out", bert_model=copy, model_file=None)
     BertForSequenceClassification.from_pretrained(copy).bert.save_pretrained(copy)
-    assert "is not fine-tuned for this: it lacks classifier.bias, classifier.weight" in refusal(capsys, given)
+    assert "does not fit the model: it lacks classifier.bias, classifier.weight" in refusal(capsys, given)
     (copy / "model.safetensors").write_bytes(b"junk")
     assert "are damaged: " in refusal(capsys, given)
     given = flags(folder, tmp_path / "out", bert_model=copy)
@@ -242,7 +205,7 @@ def test_weights_with_the_names_of_old_are_taken(folder, tmp_path):
         assert torch.equal(value, weights[key] + 1), key
 
 
-@pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"the published code's output is not at hand: no {REFERENCE}")
+@needs_reference
 def test_published_commands_give_the_published_files(tmp_path):
     model = REFERENCE / "tiny-base"
     given = {"bert_model": model, "model_file": model / "pytorch_model.bin", "num_examples": 12}
