@@ -21,7 +21,7 @@ _CONFIG = {
     "showSendToCloud": False,  # plotly.js offers to upload the figure otherwise
     "responsive": False,
     "showTips": False,
-    "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
+    "modeBarButtonsToRemove": ["toImage", "select2d", "lasso2d", "autoScale2d"],
 }
 # The page may load nothing; plotly.js writes styles and draws pictures into it.
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -31,7 +31,8 @@ def write_html(figure: go.Figure, path: str | os.PathLike[str]) -> Path:
     """Write a figure as one HTML file, which opens without a network.
 
     plotly.js is inside, and the page's own policy forbids it to load anything. Colours follow the reader's
-    light or dark setting; paper is light. An old file stays as it is until the new one is there whole.
+    light or dark setting; paper is light. Two buttons save the picture as PNG and as SVG. An old file stays as it
+    is until the new one is there whole.
 
     Args:
         figure: a figure of this package; other plotly figures work too, in their own colours. Its maps travel
@@ -80,7 +81,7 @@ def figure_block(figure: go.Figure, name: str = "") -> str:
     """
     start = f"{name}-" if name else ""
     meta = _meta(figure)
-    config = {**_CONFIG, "toImageButtonOptions": {"filename": meta.get("filename", "figure"), "scale": 2}}
+    config = {**_CONFIG, "toImageButtonOptions": {"filename": meta.get("filename", "figure")}}
     size = "; ".join(f"{side}: {figure.layout[side]}px" for side in ("width", "height") if figure.layout[side])
     return f"""<div class="figure" role="figure" aria-label="{html.escape(title_of(figure))}" \
 aria-describedby="{start}hint">

@@ -36,7 +36,7 @@ _OF_EDGE = {"order", "layer", "score", "share_of_max", "heads", "attention", "cl
 
 _HINT = (
     "Click a token, or press the arrow keys, to see what it gathers and who gathers it; Esc shows all again. "
-    "Point at an edge or a token for its numbers."
+    "Point at a line or a token for its numbers; the wider a line, the larger its share of its layer's maximum."
 )
 
 
@@ -207,27 +207,31 @@ def _nodes(tree: nx.DiGraph, places: dict[int, float], attention: Floats | None,
 
 
 def _legend(edges: list[dict[str, Any]], pale: str | None) -> list[tuple[dict[str, Any], dict[Theme, str]]]:
-    """What the lines mean: traces without a point."""
+    """What the lines and the square mean: traces without a point."""
     kinds = [("positive", "solid", POSITIVE, 1.0), ("negative", "dash", NEGATIVE, 1.0)]
     kinds = [kind for kind in kinds if any(edge["meta"]["negative"] == (kind[0] == "negative") for edge in edges)]
     kinds += [(pale, "solid", NODE, _PALE)] if pale else []
-    common = {"type": "scatter", "mode": "lines", "x": [None], "y": [None], "hoverinfo": "skip", "showlegend": True}
-    return [
-        ({**common, "name": name, "line": {"width": 4, "dash": dash}, "opacity": opacity}, paint)
+    common = {"type": "scatter", "x": [None], "y": [None], "hoverinfo": "skip", "showlegend": True}
+    root = {"name": "root", "mode": "markers", "marker": {"symbol": "square", "size": 10}}
+    lines = [
+        ({**common, "mode": "lines", "name": name, "line": {"width": 4, "dash": dash}, "opacity": opacity}, paint)
         for name, dash, paint, opacity in kinds
     ]
+    return [*lines, ({**common, **root}, NODE)]
 
 
-def _layout(tree: nx.DiGraph, columns: Columns, places: dict[int, float], layers: int) -> dict[str, Any]:
+def _layout(tree: nx.DiGraph, columns: Columns, places: dict[int, float], highest: float) -> dict[str, Any]:
+    """The rows from the lowest layer of the tree up; `highest` is where its lines reach."""
     graph = tree.graph
-    top = max(places.values())
-    levels = round(top) + 1
+    low, top = round(min(places.values())), round(max(places.values()))
+    last = max(data["layer"] for _, data in tree.nodes(data=True))
+    levels = top - low + 1
     plot = min(_PLOT, 120 + 76 * levels)
     step = math.ceil(levels * 12 / plot)
-    ticks = [level for level in range(min(levels, layers)) if level % step == 0]
+    ticks = [level for level in range(low, min(top, last) + 1) if level % step == 0]
     texts = [f"layer {level}" for level in ticks]
-    if top >= layers:  # [CLS] stands above the last layer
-        ticks, texts = [*ticks, round(top)], [*texts, "output"]
+    if top > last:  # [CLS] stands above the last layer
+        ticks, texts = [*ticks, top], [*texts, "output"]
     inside = columns.axis(graph["tokens"], sorted(tree))
     outside = [position for position in range(len(graph["tokens"])) if position not in tree]
     plain = {"showgrid": False, "zeroline": False, "ticks": "", "fixedrange": False}
@@ -236,6 +240,7 @@ def _layout(tree: nx.DiGraph, columns: Columns, places: dict[int, float], layers
     how = _ALGORITHMS.get(graph["algorithm"], escape(visible(str(graph["algorithm"]), 40)))
     left = f"{graph['left_out_edges']:,} interactions with a positive score"
     subtitle = f"left out: {left}, {100 * graph['left_out_share']:.0f} % of the positive attribution"
+    subtitle += f"; below layer {low} no token comes in" if low else ""
     return {
         **frame(f"{title}; threshold {graph['threshold']:g}, {how}", subtitle, _TOP, plot, columns),
         "hoverdistance": 16,
@@ -249,7 +254,7 @@ def _layout(tree: nx.DiGraph, columns: Columns, places: dict[int, float], layers
             "anchor": "y",
             "side": "bottom",
         },
-        "yaxis": {**plain, "range": [-0.6, top + 0.6], "tickvals": ticks, "ticktext": texts},
+        "yaxis": {**plain, "range": [low - 0.6, max(top + 0.6, highest + 0.1)], "tickvals": ticks, "ticktext": texts},
     }
 
 
@@ -257,10 +262,11 @@ def plot_tree(tree: nx.DiGraph, explanation: Explanation | None = None) -> go.Fi
     """Draw an attribution tree: tokens are columns, layers are rows, and information flows upwards.
 
     A token stands at the layer in which it came into the tree; [CLS], where it gathers the whole at the end,
-    stands above the last layer. A line goes from the token that is read up to the one that reads it. It is the
-    wider the larger its share of its layer's largest score; orange adds to the prediction, blue and dashed takes
-    away, and [CLS]'s final edges are pale. The tokens outside the tree are dimmed in the row below. In a page of
-    `write_html` a click on a token, or an arrow key, lights up its ancestors and descendants.
+    stands above the last layer; layers below the tree's lowest are not drawn. A line goes from the token that is
+    read up to the one that reads it. It is the wider the larger its share of its layer's largest score; orange
+    adds to the prediction, blue and dashed takes away, and [CLS]'s final edges are pale. The root is a square, and
+    the tokens outside the tree are dimmed in the row below. In a page of `write_html` a click on a token, or an
+    arrow key, lights up its ancestors and descendants.
 
     Args:
         tree: of `attribution_tree` or `load_tree`.
@@ -288,7 +294,6 @@ def plot_tree(tree: nx.DiGraph, explanation: Explanation | None = None) -> go.Fi
     attention = _attention(tree, explanation)
     tokens = tree.graph["tokens"]
     columns, places = Columns.of(tokens), _places(tree)
-    layers = max(data["layer"] for _, data in tree.nodes(data=True)) + 1
     edges, nodes = _edges(tree, places, attention), _nodes(tree, places, attention, columns.width)
     final = any(data["class_edge"] for *_, data in tree.edges(data=True))
     legend = _legend(edges, f"what {label(tokens[tree.graph['class_token']])} gathers at the end" if final else None)
@@ -298,7 +303,7 @@ def plot_tree(tree: nx.DiGraph, explanation: Explanation | None = None) -> go.Fi
     traces = [nodes, *edges, *(trace for trace, _ in legend), {**holder, "showlegend": False}]
     paints = [NEGATIVE if edge["meta"]["negative"] else POSITIVE for edge in edges]
     paints = [NODE, *paints, *(paint for _, paint in legend), NODE]
-    figure = go.Figure(traces, _layout(tree, columns, places, layers))
+    figure = go.Figure(traces, _layout(tree, columns, places, max(float(edge["y"].max()) for edge in edges)))
     themes: dict[Theme, Changes] = {
         theme: {
             **page,

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import html
 import json
+import os
 import re
+import select
 import shutil
 import subprocess
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +86,87 @@ def look(page: Path, steps: str, folder: Path, dark: bool = False) -> dict[str, 
     assert seen["dark"] == dark, seen
     assert seen["drawn"] == seen["figures"] >= 1, seen
     return seen
+
+
+class Clocked:
+    """A Chromium whose clock is the real one, driven through a pipe; that of `look` stands still while scripts run."""
+
+    def __init__(self, folder: Path) -> None:
+        theirs, self.out = os.pipe()
+        self.inn, ours = os.pipe()
+        options = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            f"--user-data-dir={folder}",
+            "--remote-debugging-pipe",
+        ]
+        options += ["--host-resolver-rules=MAP * ~NOTFOUND", "--window-size=1280,800", "about:blank"]
+
+        def connect() -> None:  # the browser reads from 3 and writes to 4
+            for end, place in [(fcntl.fcntl(end, fcntl.F_DUPFD, 10), 3 + i) for i, end in enumerate((theirs, ours))]:
+                os.dup2(end, place)
+
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self.process = subprocess.Popen([chromium(), *options], close_fds=False, preexec_fn=connect, **quiet)
+        os.close(theirs)
+        os.close(ours)
+        self.count, self.rest, self.session = 0, b"", {}
+        pages = [each for each in self.ask("Target.getTargets")["targetInfos"] if each["type"] == "page"]
+        attached = self.ask("Target.attachToTarget", targetId=pages[0]["targetId"], flatten=True)
+        self.session = {"sessionId": attached["sessionId"]}
+
+    def ask(self, method: str, **params: Any) -> Any:
+        self.count += 1
+        os.write(self.out, json.dumps({"id": self.count, "method": method, "params": params, **self.session}).encode())
+        os.write(self.out, b"\0")
+        while True:
+            while b"\0" not in self.rest:
+                assert select.select([self.inn], [], [], 100)[0], method
+                self.rest += os.read(self.inn, 1 << 20)
+            message, self.rest = self.rest.split(b"\0", 1)
+            answer = json.loads(message)
+            if answer.get("id") == self.count:
+                return answer["result"]
+
+    def run(self, script: str) -> Any:
+        answer = self.ask("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    def until(self, script: str, wanted: Callable[[Any], bool]) -> Any:
+        """The value of a script, as soon as it is what is wanted."""
+        for _ in range(200):
+            time.sleep(0.1)
+            found = self.run(script)
+            if wanted(found):
+                return found
+        raise AssertionError((script, found))
+
+    def open(self, page: Path) -> None:
+        """Go to a page, and wait for its figures."""
+        self.ask("Page.navigate", url=page.as_uri())
+        left = "location.href + document.querySelectorAll('.figure').length + ' ' "
+        left += "+ document.querySelectorAll('.figure:not([data-drawn])').length"
+        self.until(left, lambda seen: bool(re.fullmatch(re.escape(page.as_uri()) + "[1-9] 0", seen)))
+
+    def click(self, x: float, y: float) -> None:
+        """The left button of the mouse."""
+        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
+            buttons = {} if kind == "mouseMoved" else {"button": "left", "clickCount": 1}
+            self.ask("Input.dispatchMouseEvent", type=kind, x=x, y=y, **buttons)
+
+    def press(self, key: str) -> None:
+        """A key, by its name."""
+        for kind in ("keyDown", "keyUp"):
+            self.ask("Input.dispatchKeyEvent", type=kind, key=key, code=key)
+
+
+@pytest.fixture
+def clocked(tmp_path: Path) -> Iterator[Clocked]:
+    browser = Clocked(tmp_path / "profile")
+    yield browser
+    browser.ask("Browser.close")
+    browser.process.wait(30)
+    os.close(browser.out)
+    os.close(browser.inn)

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import html
 import json
-import os
 import re
-import select
-import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +14,8 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 import torch
-from browser import chromium, look
+from browser import Clocked, look
+from browser import clocked as clocked
 from test_plots import HOSTILE, every_text
 
 from captum_attattr import flow_plot, plot_flow, write_html
@@ -410,67 +406,9 @@ def test_menus_without_a_choice_are_left_out(tmp_path: Path) -> None:
     assert (seen["told"], seen["disabled"]) == ("no edge: choose more in the menus", True)
 
 
-class Clocked:
-    """A Chromium whose clock is the real one, driven through a pipe; that of `look` stands still while scripts run."""
-
-    def __init__(self, folder: Path) -> None:
-        theirs, self.out = os.pipe()
-        self.inn, ours = os.pipe()
-        options = [
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            f"--user-data-dir={folder}",
-            "--remote-debugging-pipe",
-        ]
-        options += ["--host-resolver-rules=MAP * ~NOTFOUND", "--window-size=1280,800", "about:blank"]
-
-        def connect() -> None:  # the browser reads from 3 and writes to 4
-            for end, place in [(fcntl.fcntl(end, fcntl.F_DUPFD, 10), 3 + i) for i, end in enumerate((theirs, ours))]:
-                os.dup2(end, place)
-
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self.process = subprocess.Popen([chromium(), *options], close_fds=False, preexec_fn=connect, **quiet)
-        os.close(theirs)
-        os.close(ours)
-        self.count, self.rest, self.session = 0, b"", {}
-        pages = [each for each in self.ask("Target.getTargets")["targetInfos"] if each["type"] == "page"]
-        attached = self.ask("Target.attachToTarget", targetId=pages[0]["targetId"], flatten=True)
-        self.session = {"sessionId": attached["sessionId"]}
-
-    def ask(self, method: str, **params: Any) -> Any:
-        self.count += 1
-        os.write(self.out, json.dumps({"id": self.count, "method": method, "params": params, **self.session}).encode())
-        os.write(self.out, b"\0")
-        while True:
-            while b"\0" not in self.rest:
-                assert select.select([self.inn], [], [], 100)[0], method
-                self.rest += os.read(self.inn, 1 << 20)
-            message, self.rest = self.rest.split(b"\0", 1)
-            answer = json.loads(message)
-            if answer.get("id") == self.count:
-                return answer["result"]
-
-    def run(self, script: str) -> Any:
-        answer = self.ask("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
-        assert "exceptionDetails" not in answer, answer
-        return answer["result"].get("value")
-
-
-@pytest.fixture
-def clocked(tmp_path: Path) -> Iterator[Clocked]:
-    browser = Clocked(tmp_path / "profile")
-    yield browser
-    browser.ask("Browser.close")
-    browser.process.wait(30)
-    os.close(browser.out)
-    os.close(browser.inn)
-
-
 TIMED = """
 (async () => {
   const wait = (time) => new Promise((done) => setTimeout(done, time));
-  while (!document.querySelector(".figure[data-drawn]")) await wait(100);
   const slider = plot.querySelector(".flow-cut");
   const took = [];
   for (const part of [0.3, 0.6, 0.8, 0.9, 1, 0.95, 0.7]) {
@@ -488,11 +426,7 @@ TIMED = """
 
 def test_the_slider_answers_at_once(clocked: Clocked, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_html(plot_flow(explanation(12, 12, 128)), tmp_path / "flow.html")
-    clocked.ask("Page.navigate", url=path.as_uri())
-    for _ in range(100):
-        time.sleep(0.2)
-        if clocked.run("document.readyState") == "complete":
-            break
+    clocked.open(path)
     took, text = clocked.run(TIMED)
     with capsys.disabled():
         print(f"\nthe slider answers within {max(took):.0f} ms, {sorted(took)[len(took) // 2]:.0f} ms in the middle")

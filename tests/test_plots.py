@@ -6,16 +6,20 @@ import base64
 import html
 import json
 import re
+import struct
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import plotly.graph_objects as go
 import pytest
 import torch
-from browser import look
+from browser import Clocked, look
+from browser import clocked as clocked
 from plotly.offline import get_plotlyjs
 
 from captum_attattr.packing import figure_json
@@ -540,3 +544,30 @@ def test_in_a_browser(hostile_page: Path, tmp_path: Path, dark: bool) -> None:
         if each.type == "heatmap" and each.name in seen["maps"]:
             found = np.array(seen["maps"][each.name], dtype=float)  # JSON tells NaN as null
             np.testing.assert_allclose(found, each.z, rtol=5e-4, atol=1e-3 * (each.name[0] == "d"))
+
+
+def test_buttons_save_the_picture_as_png_and_svg(clocked: Clocked, tmp_path: Path) -> None:
+    """From the page alone, without a network; what the tokens hold stays text, and menus are left out."""
+    folder = tmp_path / "saved"
+    clocked.ask("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+    figure = plot_attention(explain(2, 2, HOSTILE, label=HOSTILE[0]))
+    clocked.open(write_html(figure, tmp_path / "page.html"))
+    for ending in ("png", "svg"):
+        clocked.run(f"document.querySelector('[data-title$={ending.upper()}]').click()")
+        for _ in range(100):
+            if (folder / f"attention.{ending}").is_file():
+                break
+            time.sleep(0.1)
+    png = (folder / "attention.png").read_bytes()
+    assert png.startswith(b"\x89PNG")
+    size = [figure.layout.width, figure.layout.height]
+    assert list(struct.unpack(">II", png[16:24])) == [2 * side for side in size]
+    svg = ElementTree.fromstring((folder / "attention.svg").read_text(encoding="utf-8"))
+    assert [int(svg.attrib[side]) for side in ("width", "height")] == size
+    assert not {"script", "foreignObject", "a"} & {element.tag.rpartition("}")[2] for element in svg.iter()}
+    texts = {
+        "".join(element.itertext()).strip("\u2068\u2069") for element in svg.iter() if element.tag.endswith("text")
+    }
+    assert {"<script>alert…", "<b>bold</b>", "&amp;", "שלום עולם", "%{x} %{meta}"} <= texts
+    assert not {"layer 1 ▼", "difference"} & texts
+    assert any(text.startswith("key token, head ") for text in texts)

@@ -15,9 +15,8 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 import torch
-from browser import look
-from test_flow_plot import Clocked
-from test_flow_plot import clocked as clocked
+from browser import Clocked, look
+from browser import clocked as clocked
 from test_plots import HOSTILE, every_text
 
 from captum_attattr import Explanation, attribution_tree, load_tree, plot_tree, save_tree, write_html
@@ -91,6 +90,38 @@ def test_nodes_and_edges_are_the_trees(layers: int, tokens: int, algorithm: str)
     ]
 
 
+def test_every_line_is_inside_the_picture() -> None:
+    """Without [CLS] the last layer is not left out: its lines are arcs above the uppermost row."""
+    given = explanation(3, 2, 60, special=[False] * 60)
+    tree = attribution_tree(given, 0.3)
+    figure = plot_tree(tree, given)
+    low, high = figure.layout.yaxis.range
+    tops = [max(line.y) for line in lines(figure).values()]
+    assert max(tops) > 2.6
+    assert low < 0
+    assert high > max(tops)
+
+
+def test_rows_begin_at_the_lowest_layer_of_the_tree() -> None:
+    given = explanation(40, 2, 6)
+    tree = attribution_tree(given, 0.2)
+    lowest = min(data["layer"] for _, data in tree.nodes(data=True))
+    assert lowest > 20
+    figure = plot_tree(tree, given)
+    assert figure.layout.yaxis.range[0] == lowest - 0.6
+    assert figure.layout.yaxis.ticktext[0] == f"layer {lowest}"
+    assert figure.layout.title.subtitle.text.endswith(f"; below layer {lowest} no token comes in")
+
+
+def test_legend_tells_signs_and_the_root() -> None:
+    given = explanation()
+    figure = plot_tree(attribution_tree(given, 0.2), given)
+    names = [plain(trace.name) for trace in figure.data if trace.showlegend]
+    assert names == ["positive", "negative", "what word0 gathers at the end", "root"]
+    (root,) = figure.select_traces({"name": "root"})
+    assert root.marker.symbol == "square"
+
+
 def test_colours_follow_the_sign_in_both_themes() -> None:
     given = explanation()
     tree = attribution_tree(given, 0.2)
@@ -134,7 +165,8 @@ def test_title_says_what_was_decided_and_how_the_subtitle_what_is_missing() -> N
             assert part in title.text
     edges, share = tree.graph["left_out_edges"], tree.graph["left_out_share"]
     wanted = f"left out: {edges:,} interactions with a positive score, {100 * share:.0f} % of the positive attribution"
-    assert title.subtitle.text == wanted
+    assert title.subtitle.text == f"{wanted}; below layer 1 no token comes in"
+    assert plot_tree(attribution_tree(explanation(2), 0.4)).layout.title.subtitle.text.endswith("attribution")
 
 
 def test_hover_tells_tokens_layer_heads_score_and_attention() -> None:
@@ -301,17 +333,7 @@ def test_clicks_in_a_browser(clocked: Clocked, tmp_path: Path) -> None:
     tree = attribution_tree(given, 0.3)
     figure = plot_tree(tree, given)
     path = write_html(figure, tmp_path / "tree.html")
-    clocked.ask("Page.navigate", url=path.as_uri())
-
-    def until(what: str, wanted: Callable[[Any], bool]) -> Any:
-        for _ in range(100):
-            time.sleep(0.1)
-            found = clocked.run(what)
-            if wanted(found):
-                return found
-        raise AssertionError((what, found))
-
-    until("document.querySelectorAll('[data-drawn]').length", lambda count: count == 1)
+    clocked.open(path)
     place = """(() => {
       const { left, top } = plot.getBoundingClientRect(), { xaxis, yaxis } = plot._fullLayout;
       return [left + xaxis._offset + xaxis.l2p(X), top + yaxis._offset + (BELOW ? yaxis._length + 12 : yaxis.l2p(Y))];
@@ -321,22 +343,18 @@ def test_clicks_in_a_browser(clocked: Clocked, tmp_path: Path) -> None:
     at = place.replace("X", str(node), 1).replace("Y", str(nodes(figure).y[list(nodes(figure).x).index(node)]), 1)
     names = [f"word{i}" for i in range(8)]
 
-    def click(x: float, y: float) -> None:
-        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
-            buttons = {} if kind == "mouseMoved" else {"button": "left", "clickCount": 1}
-            clocked.ask("Input.dispatchMouseEvent", type=kind, x=x, y=y, **buttons)
-
     for below in ("false", "true"):  # the mark of the token, and its label
         x, y = clocked.run(at.replace("BELOW", below))
-        click(x, y)
-        assert plain(until(heard, bool)) == expected(tree, node, names)
-        click(x, y)
-        until(heard, lambda text: text == "")
-    click(x, y)
-    until(heard, bool)
-    for kind in ("keyDown", "keyUp"):
-        clocked.ask("Input.dispatchKeyEvent", type=kind, key="Escape", code="Escape")
-    until(heard, lambda text: text == "")
+        clocked.click(x, y)
+        assert plain(clocked.until(heard, bool)) == expected(tree, node, names)
+        clocked.click(x, y)
+        clocked.until(heard, lambda text: text == "")
+    for elsewhere in ("", "document.activeElement.blur()"):
+        clocked.click(x, y)
+        clocked.until(heard, bool)
+        clocked.run(elsewhere)
+        clocked.press("Escape")
+        clocked.until(heard, lambda text: text == "")
 
 
 # -------------------------------------------------------------------------------------------- the errors

@@ -55,9 +55,21 @@ const parsed = (figure) => {
   return content;
 };
 
+// A button that saves what is seen, but for the menus: they do nothing there, and plotly.js paints them white.
+const picture = (format, filename) => ({
+  name: format,
+  title: `Download the picture as ${format.toUpperCase()}`,
+  icon: Plotly.Icons[format === "png" ? "camera" : "disk"],
+  click: ({ data, layout }) => {
+    const options = { format, filename, scale: format === "png" ? 2 : 1 };
+    Plotly.downloadImage({ data, layout: { ...layout, updatemenus: [] } }, options);
+  },
+});
+
 const draw = async (figure, { data, layout, config, frames }) => {
   const [plot, hint, chosen] = ["plot", "hint", "chosen"].map((name) => figure.querySelector(`.${name}`));
   const meta = layout.meta || {};
+  config.modeBarButtonsToAdd = ["png", "svg"].map((format) => picture(format, config.toImageButtonOptions.filename));
   await Plotly.newPlot(plot, { data, layout, config, frames });
   if (frames) Plotly.animate(plot, null);
   for (const name of ["page", ...(meta.scripts || [])]) scripts[name](plot, meta, hint, chosen);

@@ -69,15 +69,14 @@ addEventListener("pointerup", (event) => {
   pressed = null;
   const node = near(event);
   if (node === undefined) return;
-  plot.focus({ preventScroll: true }); // plotly keeps a click from it, and Esc would not arrive
+  plot.focus({ preventScroll: true }); // plotly keeps a click from it, and the arrow keys would not arrive
   choose(node);
 }, true);
 
+addEventListener("keydown", ({ key }) => {
+  if (key === "Escape" && picked !== null) choose(picked);
+});
 plot.addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && picked !== null) {
-    choose(picked);
-    return;
-  }
   const move = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
   const up = { ArrowUp: true, ArrowDown: false }[event.key];
   if (move === undefined && up === undefined) return;
