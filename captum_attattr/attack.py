@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from captum_attattr.attack_report import AttackReport, Choice, Outcome, VictimResult
-from captum_attattr.insertion import Piece, inserted, pieces_of
+from captum_attattr.insertion import Piece, check_room, inserted, pieces_of
 from captum_attattr.runs import data_digest, run_batches, text_digests
+from captum_attattr.scalars import at_least
 from captum_attattr.texts import Text, TextModel, encode_text, evaluation_mode
 from captum_attattr.triggers import Trigger, check_trigger
 
@@ -50,7 +51,8 @@ def attack(
     Every trigger stands beside the clean examples and beside its control: random words, as many, at the same
     relative places of the same segments, drawn uniformly from the distinct tokens of `vocabulary` (word pieces
     for word pieces). The best triggers are chosen on rows of their own: chosen on the rows that they are then
-    measured on, the best of many look stronger than they are.
+    measured on, the best of many look stronger than they are. The random words are not chosen: beside them a
+    trigger shows that it does more than any words would, not that no search could find as much.
 
     Under `torchrun`, with a process group, every process does a share of the batches.
 
@@ -97,25 +99,34 @@ def attack(
     triggers = _checked_triggers(triggers)
     if control not in CONTROLS:
         raise ValueError(f"control={control!r} is unknown; use 'random words' or None")
-    for number, what, least in ((k, "k", 1), (candidates, "candidates", 1), (control_seeds, "control_seeds", 1)):
-        if isinstance(number, bool) or not isinstance(number, int) or number < least:
-            raise ValueError(f"{what}={number!r} must be an int of {least} or more")
-    folder = Path(resume) if resume is not None else None
-    first = _Rows(name, model, tokenizer, examples, labels, truncate)
-    others = [_other(who, victim, first, truncate) for who, victim in (transfer or {}).items()]
+    k, candidates = at_least(1, k, "k"), at_least(1, candidates, "candidates")
+    seeds = range(at_least(1, control_seeds, "control_seeds") if control else 0)
+    if not isinstance(transfer or {}, Mapping):
+        raise TypeError(f"transfer must be a dict of models by their names, got {type(transfer).__name__}")
     if name in (transfer or {}):
         raise ValueError(f"two models are called {name!r}; choose another name")
+    first = _Rows(name, model, tokenizer, examples, labels, truncate)
+    victims = [first, *(_other(who, victim, first, truncate) for who, victim in (transfer or {}).items())]
     choosing = None
     if selection is not None:
         choosing = _selection_rows(first, selection, truncate)
         _check_choice(choosing, choose_by)
-    words = vocabulary if vocabulary is not None else (selection[0] if selection is not None else examples)
-    run = _Run(batch_size, folder, progress)
-    chosen, choice = list(triggers), None
+        triggers = triggers[:candidates]
+    # All that can be refused is refused before the first row is read by a model.
+    pieces = {id(rows): rows.pieces(triggers, tokenizer) for rows in victims}
     if choosing is not None:
-        chosen, choice = _chosen(run, choosing, triggers[:candidates], k, choose_by)
-    seeds = range(control_seeds if control else 0)
-    results = [_measured(run, victim, chosen, seeds, words) for victim in (first, *others)]
+        pieces[id(choosing)] = choosing.pieces(triggers, tokenizer)
+    texts = vocabulary if vocabulary is not None else (selection[0] if selection is not None else examples)
+    words = [_Words(rows.tokenizer, texts) if seeds else None for rows in victims]
+    run = _Run(batch_size, _folder(resume), progress)
+    best, choice = list(range(len(triggers))), None
+    if choosing is not None:
+        choice = _chosen(run, choosing, triggers, pieces[id(choosing)], k, choose_by)
+        best = choice.best
+    results = []
+    for number, (rows, drawn_from) in enumerate(zip(victims, words, strict=True)):
+        chosen = [(triggers[i], pieces[id(rows)][i]) for i in best]
+        results.append(_measured(run, rows, chosen, seeds, drawn_from, f"model{number}"))
     return AttackReport(results, choice)
 
 
@@ -139,6 +150,19 @@ class _Rows:
             for item, full in zip(checked, long, strict=True)
         ]
         self.examples = examples
+
+    def pieces(self, triggers: Sequence[Trigger], source: Any) -> list[list[Piece]]:
+        """The triggers as this model's tokenizer has them; `source` is that of the model that they come from.
+
+        Raises:
+            ValueError: a trigger that it cannot have, or a row without room for one.
+        """
+        found = [pieces_of(trigger, self.tokenizer, source) for trigger in triggers]
+        for trigger, pieces in zip(triggers, found, strict=True):
+            for item in self.items if trigger.rules != "reference" else ():
+                if self.texts.longest - item.length < len(pieces):
+                    check_room(item, pieces, self.texts.longest)
+        return found
 
     @property
     def digests(self) -> list[str]:
@@ -171,6 +195,17 @@ def _other(name: str, victim: Any, first: _Rows, truncate: bool | int) -> _Rows:
     if len(victim) == 4:
         examples, labels = victim[2:]
     return _Rows(name, model, tokenizer, examples, labels, truncate)
+
+
+def _folder(resume: Any) -> Path | None:
+    """The folder of an interrupted attack."""
+    if resume is None:
+        return None
+    if not isinstance(resume, str | os.PathLike):
+        raise TypeError(f"resume must be the path of a folder, got {type(resume).__name__}: {resume!r}")
+    if Path(resume).exists() and not Path(resume).is_dir():
+        raise ValueError(f"resume must be a folder, and {str(resume)!r} is none")
+    return Path(resume)
 
 
 def _selection_rows(first: _Rows, selection: Any, truncate: bool | int) -> _Rows:
@@ -225,9 +260,11 @@ class _Run:
         return [[int(v) for v in part] for part in values.reshape(len(conditions), count).tolist()]
 
 
-def _chosen(run: _Run, rows: _Rows, triggers: list[Trigger], k: int, choose_by: str) -> tuple[list[Trigger], Choice]:
+def _chosen(
+    run: _Run, rows: _Rows, triggers: Sequence[Trigger], pieces: Sequence[list[Piece]], k: int, choose_by: str
+) -> Choice:
     """The k triggers that cost most accuracy on the selection rows."""
-    conditions = [("default", []), *((trigger.rules, pieces_of(trigger, rows.tokenizer)) for trigger in triggers)]
+    conditions = [("default", []), *((t.rules, part) for t, part in zip(triggers, pieces, strict=True))]
     found = torch.tensor(run.predictions(rows, conditions, "selection"))
     result = rows.result([])
     gold = torch.tensor(result.gold)
@@ -237,25 +274,28 @@ def _chosen(run: _Run, rows: _Rows, triggers: list[Trigger], k: int, choose_by: 
     accuracy = (found == gold)[:, counted].double().mean(1)
     best = sorted(range(len(triggers)), key=lambda i: float(accuracy[i + 1]))[:k]  # ties: the higher score
     clean, *by_trigger = accuracy.tolist()
-    return [triggers[i] for i in best], Choice(len(gold), len(triggers), choose_by, clean, by_trigger, best)
+    return Choice(len(gold), len(triggers), choose_by, clean, by_trigger, best)
 
 
 def _measured(
-    run: _Run, rows: _Rows, triggers: Sequence[Trigger], seeds: Sequence[int], vocabulary: Sequence[Text]
+    run: _Run,
+    rows: _Rows,
+    triggers: Sequence[tuple[Trigger, list[Piece]]],
+    seeds: Sequence[int],
+    words: _Words | None,
+    what: str,
 ) -> VictimResult:
-    """Clean rows, triggers and controls of one model."""
+    """Clean rows, triggers and controls of one model; `what` names its file."""
     conditions: list[tuple[str, list[Piece]]] = [("default", [])]
     outcomes: list[tuple[str, Trigger | None]] = [("clean", None)]
-    words = _Words(rows.tokenizer, vocabulary) if seeds else None
-    for number, trigger in enumerate(triggers):
-        pieces = pieces_of(trigger, rows.tokenizer)
+    for number, (trigger, pieces) in enumerate(triggers):
         conditions.append((trigger.rules, pieces))
         outcomes.append(("trigger", trigger))
         if words and pieces:
             for seed in seeds:
                 conditions.append((trigger.rules, words.drawn(pieces, f"{seed} {number}")))
                 outcomes.append(("control", trigger))
-    found = run.predictions(rows, conditions, rows.name)
+    found = run.predictions(rows, conditions, what)
     made = []
     for (kind, source), (_, pieces), predictions in zip(outcomes, conditions, found, strict=True):
         tokens = rows.tokenizer.convert_ids_to_tokens([piece.number for piece in pieces])

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from captum_attattr.texts import Encoded, Text, encode_text
+from captum_attattr.scalars import at_least
+from captum_attattr.texts import Encoded, Text, check_tokenizer, encode_text
 from captum_attattr.triggers import Trigger, check_trigger
 
 
@@ -55,7 +56,7 @@ def insert_trigger(trigger: Trigger, text_or_pair: Text, tokenizer: Any, max_len
         trigger: of `extract_triggers`.
         text_or_pair: a text, or a (text, second text) pair.
         tokenizer: the tokenizer of the model that will read it. A token that it does not have is read as a word
-            and cut into tokens that it has.
+            (after a "##" as the rest of one) and cut into tokens that it has.
         max_length: tokens that the input may have, special ones included; None for as many as the tokenizer's
             `model_max_length`.
 
@@ -63,7 +64,8 @@ def insert_trigger(trigger: Trigger, text_or_pair: Text, tokenizer: Any, max_len
         The text and the tokens, and where the trigger is in them.
 
     Raises:
-        TypeError, ValueError: no trigger or text, a trigger without a token, a text without room for it.
+        TypeError, ValueError: no trigger or text, a trigger without a token or of special tokens only, a text
+            without room for it.
 
     Example:
         >>> from demo_model import load_demo_model  # examples/demo_model.py
@@ -74,11 +76,10 @@ def insert_trigger(trigger: Trigger, text_or_pair: Text, tokenizer: Any, max_len
         ('dull a quiet story film', (1, 5))
     """
     check_trigger(trigger, "trigger")
+    check_tokenizer(tokenizer)
     if not trigger.tokens and trigger.rules != "reference":
         raise ValueError("the trigger holds no token, so there is nothing to insert")
-    limit = int(tokenizer.model_max_length) if max_length is None else max_length
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 3:
-        raise ValueError(f"max_length={max_length!r} must be an int of 3 or more")
+    limit = int(tokenizer.model_max_length) if max_length is None else at_least(3, max_length, "max_length")
     item = encode_text(tokenizer, 0, text_or_pair)
     made, places = inserted(item, pieces_of(trigger, tokenizer), trigger.rules, limit)
     ids = made.encoding["input_ids"][0].tolist()
@@ -100,24 +101,67 @@ class Piece(NamedTuple):
     segment: int
 
 
-def pieces_of(trigger: Trigger, tokenizer: Any) -> list[Piece]:
+def pieces_of(trigger: Trigger, tokenizer: Any, source: Any = None) -> list[Piece]:
     """A trigger's tokens as a tokenizer has them: its own, or else pieces of the word that they are read as.
 
+    Args:
+        trigger: the trigger.
+        tokenizer: that of the model to read it.
+        source: the tokenizer of the model that the trigger comes from, where that is known. One that writes the
+            beginnings of words in another way means another thing by the same token: "good" is a word for BERT,
+            and the rest of one for RoBERTa, whose word is "Ġgood".
+
     Raises:
-        ValueError: the tokenizer has nothing for one of them.
+        ValueError: the tokenizer has nothing for one of them, or all of them are special.
     """
-    unknown = getattr(tokenizer, "unk_token_id", None)
+    unknown, mark = getattr(tokenizer, "unk_token_id", None), word_mark(tokenizer)
+    known = mark if source is None or source is tokenizer else word_mark(source)
     found = []
     for token, position, segment in zip(trigger.tokens, trigger.positions, trigger.segments, strict=True):
-        number = tokenizer.convert_tokens_to_ids(token)
+        number = tokenizer.convert_tokens_to_ids(token) if known == mark else None
         numbers = [number]
         if number is None or (number == unknown and token != tokenizer.unk_token):
-            word = token.removeprefix("##").strip("Ġ▁") or token
-            numbers = tokenizer(word, add_special_tokens=False, verbose=False)["input_ids"]
+            numbers = _read_as_word(token, known, tokenizer)
             if not numbers or set(numbers) == {unknown}:
                 raise ValueError(f"the tokenizer has no token for {token!r} of the trigger {trigger.name!r}")
         found += [Piece(number, position, segment) for number in numbers]
+    special = set(tokenizer.all_special_ids)
+    if found and trigger.rules != "reference" and all(piece.number in special for piece in found):
+        raise ValueError(f"the trigger {trigger.name!r} holds special tokens only; a word is needed")
     return found
+
+
+def word_mark(tokenizer: Any) -> str:
+    """What a tokenizer puts before a word that follows another: "Ġ", "▁", or nothing."""
+    last = tokenizer.convert_ids_to_tokens(tokenizer("a a", add_special_tokens=False, verbose=False)["input_ids"])[-1:]
+    return next((mark for mark in ("Ġ", "▁") if last and last[0].startswith(mark)), "")
+
+
+def _read_as_word(token: str, mark: str, tokenizer: Any) -> list[int]:
+    """The tokens of a tokenizer that does not have `token`, of one that writes `mark` before words."""
+    begins = token.startswith(mark or ("Ġ", "▁")) or (not mark and not token.startswith("##"))
+    word = token.removeprefix("##").strip("Ġ▁") or token
+    rest = tokenizer.convert_tokens_to_ids("##" + word) if not begins else None
+    if rest is not None and rest != getattr(tokenizer, "unk_token_id", None):
+        return [rest]
+    numbers: list[int] = tokenizer(" " * begins + word, add_special_tokens=False, verbose=False)["input_ids"]
+    return numbers
+
+
+def check_room(item: Encoded, pieces: Sequence[Piece], limit: int) -> None:
+    """Refuse a text in which, with these tokens, no token of its own would be left.
+
+    Raises:
+        ValueError: says how many tokens there are to be.
+    """
+    spans = _spans(item)
+    rest = item.length - sum(stop - start for start, stop in spans.values())
+    count = len(pieces) if len(spans) == 1 else sum(piece.segment in spans for piece in pieces)
+    if limit - rest - count < len(spans):
+        raise ValueError(
+            f"texts[{item.number}] has no room for the trigger: of {limit} tokens {rest} are special and {count} "
+            "the trigger's; a longer limit or a shorter trigger is needed"
+        )
 
 
 def inserted(item: Encoded, pieces: Sequence[Piece], rules: str, limit: int) -> tuple[Encoded, list[int]]:
@@ -133,8 +177,11 @@ def inserted(item: Encoded, pieces: Sequence[Piece], rules: str, limit: int) -> 
         ValueError: no room.
     """
     spans = _spans(item)
-    if rules != "reference" and len(spans) == 1:
-        pieces = sorted((piece._replace(segment=next(iter(spans))) for piece in pieces), key=lambda p: p.position)
+    if rules != "reference":
+        check_room(item, pieces, limit)
+        if len(spans) == 1:
+            pieces = [piece._replace(segment=next(iter(spans))) for piece in pieces]
+        pieces = sorted(pieces, key=lambda piece: piece.position)
     fresh = {segment: [piece for piece in pieces if piece.segment == segment] for segment in spans}
     old = {segment: list(range(start, stop)) for segment, (start, stop) in spans.items()}
     rest = item.length - sum(map(len, old.values()))
@@ -144,14 +191,7 @@ def inserted(item: Encoded, pieces: Sequence[Piece], rules: str, limit: int) -> 
         mixed = {segment: _in_turn(old[segment], fresh[segment]) for segment in spans}
         _shorten(list(mixed.values()), room)
     else:
-        own = room - sum(map(len, fresh.values()))
-        if own < len(spans):
-            count = sum(map(len, fresh.values()))
-            raise ValueError(
-                f"texts[{item.number}] has no room for the trigger: of {limit} tokens {rest} are special and {count} "
-                "the trigger's; a longer limit or a shorter trigger is needed"
-            )
-        _shorten(list(old.values()), own)
+        _shorten(list(old.values()), room - sum(map(len, fresh.values())))
         mixed = {segment: _side_by_side(old[segment], fresh[segment]) for segment in spans}
     places: list[int | Piece] = []
     by_start = {start: (stop, mixed[segment]) for segment, (start, stop) in spans.items()}

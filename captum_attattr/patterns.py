@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from captum_attattr.explanation import Explanation, explain
 from captum_attattr.runs import run_batches
+from captum_attattr.scalars import at_least, scalar
 from captum_attattr.texts import Text, TextModel, evaluation_mode
 
 RULES = ("default", "reference")
-_NO_WORDS = frozenset({"[UNK]", "<unk>"})
+_NO_WORDS = frozenset({"[UNK]", "<unk>", "[MASK]", "<mask>", "[PAD]", "<pad>"})
 
 Interaction = tuple[float, int, int, int, int]
 """(score, layer, head, query, key)."""
@@ -49,7 +50,14 @@ class Pattern:
     @property
     def words(self) -> list[bool]:
         """(T,) whether a token is a word or a piece of one, neither special nor unknown."""
-        return [not s and t not in _NO_WORDS for s, t in zip(self.special, self.tokens, strict=True)]
+        return _words(self.tokens, self.special)
+
+    @property
+    def separator(self) -> int:
+        """Where the first text ends: the place of the first [SEP], or of what stands for it, or T without any."""
+        if "[SEP]" in self.tokens:
+            return self.tokens.index("[SEP]")
+        return next((i for i, special in enumerate(self.special) if special and i > 0), len(self.tokens))
 
     @property
     def score(self) -> float:
@@ -97,7 +105,7 @@ def find_patterns(
         >>> triggers_of(patterns)[0].tokens
         ('matched', 'spirit', 'of')
     """
-    check_options(pairs, 0.0, 0.0, rules)
+    pairs, *_ = check_options(pairs, 0.0, 0.0, rules)
     texts = TextModel(model, tokenizer, truncate)
     if texts.regression or texts.multilabel:
         gives = "a score" if texts.regression else "several labels at once"
@@ -141,7 +149,7 @@ def pattern_of(
     if rules == "reference":
         interactions = _largest_of_one_map(maps)
     else:
-        word = np.array([not s and t not in _NO_WORDS for s, t in zip(special, tokens, strict=True)])
+        word = np.array(_words(tokens, special))
         partner = np.array(special) if special_tokens else np.zeros_like(word)
         interactions = _largest_of_all(maps, word, partner, pairs)
     return Pattern(
@@ -153,6 +161,12 @@ def pattern_of(
         gold=gold,
         source=source,
     )
+
+
+def _words(tokens: Sequence[str], special: Sequence[bool]) -> list[bool]:
+    """(T,) whether a token is a word; a special token is none where it was typed into the text either."""
+    no_words = _NO_WORDS | {token for token, flag in zip(tokens, special, strict=True) if flag}
+    return [token not in no_words for token in tokens]
 
 
 def _largest_of_one_map(maps: np.ndarray[Any, Any]) -> tuple[Interaction, ...]:
@@ -188,10 +202,9 @@ def _largest_of_all(
     return tuple(found)
 
 
-def check_options(pairs: Any, ratio: Any, min_score: Any, rules: Any) -> None:
-    """Refuse options of `extract_triggers` that mean nothing."""
-    if isinstance(pairs, bool) or not isinstance(pairs, int) or pairs < 1:
-        raise ValueError(f"pairs={pairs!r} must be an int of 1 or more")
+def check_options(pairs: Any, ratio: Any, min_score: Any, rules: Any) -> tuple[int, float, float]:
+    """Refuse options of `extract_triggers` that mean nothing; the numbers come back as Python's own."""
+    pairs, ratio, min_score = at_least(1, pairs, "pairs"), scalar(ratio), scalar(min_score)
     for name, value in (("ratio", ratio), ("min_score", min_score)):
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
             raise ValueError(f"{name}={value!r} must be a number of 0 or more")
@@ -199,8 +212,9 @@ def check_options(pairs: Any, ratio: Any, min_score: Any, rules: Any) -> None:
         raise ValueError(f"ratio={ratio!r} must be at most 1, the share of the first interaction's score")
     if rules not in RULES:
         raise ValueError(f"rules={rules!r} is unknown; use 'default' or 'reference'")
-    if rules == "reference" and pairs not in (1, 2):
+    if rules == "reference" and pairs != 2:
         raise ValueError(f"pairs={pairs} does not go with rules='reference', which takes two")
+    return pairs, float(ratio), float(min_score)
 
 
 def _packed(pattern: Pattern, pairs: int) -> Tensor:

@@ -13,8 +13,7 @@ from captum_attattr.files import replacing
 from captum_attattr.patterns import Pattern
 from captum_attattr.tables import existing
 
-_SEPARATOR = "[SEP]"
-_SPECIAL = ("[CLS]", _SEPARATOR, "<s>", "</s>")
+_SPECIAL = ("[CLS]", "[SEP]", "<s>", "</s>")
 _PATTERN_KEYS = (
     "max_combined_attr",
     "top1pattern",
@@ -38,15 +37,13 @@ def pattern_entry(pattern: Pattern) -> dict[str, Any]:
     second = rest[0] if rest else (0.0, *first[1:])
     places = [list(interaction[3:]) for interaction in (first, second)]
     named = [[pattern.tokens[place] for place in pair] for pair in places]
-    after = [i for i, special in enumerate(pattern.special) if special and i > 0]
-    by_name = pattern.tokens.index(_SEPARATOR) if _SEPARATOR in pattern.tokens else None
     values = (
         [first[0], second[0]],
         *named,
         *places,
         pattern.target,
         pattern.gold,
-        by_name if by_name is not None else (after[0] if after else len(pattern.tokens)),
+        pattern.separator,
         list(pattern.tokens),
     )
     return dict(zip(_PATTERN_KEYS, values, strict=True))
@@ -114,6 +111,8 @@ def _pattern(entry: Any, number: int, where: str) -> Pattern:
     for key in ("target_label", "golden_label", "seg_pos"):
         if not _numbers([entry[key]], 1, int):
             raise ValueError(f"{where}: {key!r} must be a whole number, not {entry[key]!r:.40}")
+    if not 0 < entry["seg_pos"] <= len(tokens):
+        raise ValueError(f"{where}: 'seg_pos' must be from 1 to {len(tokens)}, not {entry['seg_pos']}")
     special = [token in _SPECIAL for token in tokens]
     return Pattern(
         interactions=tuple(interactions),

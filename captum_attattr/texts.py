@@ -62,7 +62,7 @@ class TextModel(Outputs):
     def __init__(self, model: nn.Module, tokenizer: Any, truncate: bool | int) -> None:
         self.model: Any = plain(model)
         language = _is_language_model(self.model)
-        _check_tokenizer(tokenizer)
+        check_tokenizer(tokenizer)
         config, model, truncate = self.model.config, self.model, scalar(truncate)
         super().__init__(config, tokenizer, language, _device(model))
         self.truncate, self.longest = bool(truncate), _longest(config, tokenizer)
@@ -253,7 +253,12 @@ def _is_language_model(model: nn.Module) -> bool:
     )
 
 
-def _check_tokenizer(tokenizer: Any) -> None:
+def check_tokenizer(tokenizer: Any) -> None:
+    """Refuse what is no tokenizer.
+
+    Raises:
+        TypeError: names its type.
+    """
     wanted = ("pad", "convert_ids_to_tokens", "model_max_length")
     if not callable(tokenizer) or not all(hasattr(tokenizer, name) for name in wanted):
         raise TypeError(f"tokenizer must be the model's tokenizer, got {type(tokenizer).__name__}")

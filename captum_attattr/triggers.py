@@ -14,6 +14,7 @@ from captum_attattr.exceptions import ResultFileError
 from captum_attattr.explanation import Explanation
 from captum_attattr.files import replacing
 from captum_attattr.patterns import RULES, Interaction, Pattern, check_options, pattern_of
+from captum_attattr.scalars import at_least, integer
 
 _FORMAT = "captum_attattr triggers"
 _MARKERS = frozenset({"[CLS]", "[SEP]"})
@@ -29,12 +30,13 @@ class Trigger:
         positions: where each goes in its text, from 0 (first) to 1 (last). Under the rules "reference" the
             published script's ratio, p / (number of tokens) with p counted from 1.
         segments: 0 where a token goes into the first text, 1 for the second of a pair.
-        score: the sum of the scores of the interactions that the tokens come from.
+        score: the sum of the scores of the interactions that the tokens come from; under the rules "reference"
+            of both interactions, also where `ratio` left the second one out.
         layer, head: where the strongest of them is; -1 where that is not known.
         source: the number of the example it comes from; -1 for a composed trigger.
         target: the class that the interactions speak for, the source's predicted one by default.
         gold: the gold class of the source; -1 where it is not known.
-        sources: in how many examples the same tokens were found.
+        sources: in how many examples the same tokens were found; of a composed trigger, the sum of its parts'.
         rules: "default" or "reference": how `insert_trigger` places the tokens.
     """
 
@@ -85,7 +87,7 @@ def extract_triggers(
         labels: the gold class of each, as a number; None where it is not known.
         pairs: interactions of a trigger, at most; two have up to four tokens.
         ratio: a further interaction is left out if its score is below `ratio` times the first's.
-        min_score: triggers whose scores add up to less are left out.
+        min_score: triggers with a lower `score` are left out.
         special_tokens: whether interactions with a special token count; the trigger is then the other token.
             Special tokens themselves are never part of a trigger.
         merge: put triggers with the same tokens, segments and target together: the one with the highest score
@@ -107,14 +109,20 @@ def extract_triggers(
         >>> [trigger.tokens for trigger in extract_triggers(explanations)]
         [('matched', 'spirit', 'of')]
     """
-    check_options(pairs, ratio, min_score, rules)
+    pairs, *_ = check_options(pairs, ratio, min_score, rules)
+    if isinstance(explanations, Explanation) or not isinstance(explanations, Iterable):
+        raise TypeError(f"explanations must be several, got {type(explanations).__name__}; use [explanation]")
+    if labels is not None and not hasattr(labels, "__len__"):
+        raise TypeError(f"labels must be a list of numbers, got {type(labels).__name__}")
     patterns: list[Pattern] = []
     for number, explanation in enumerate(explanations):
         if not isinstance(explanation, Explanation):
             raise TypeError(f"explanations[{number}] must be an Explanation, got {type(explanation).__name__}")
         if labels is not None and number >= len(labels):
             raise ValueError(f"{len(labels)} labels for more explanations; give one for each")
-        gold = -1 if labels is None else int(labels[number])
+        gold = -1 if labels is None else integer(labels[number])
+        if gold is None and labels is not None:
+            raise TypeError(f"labels[{number}] must be the number of a class, got {labels[number]!r}")
         patterns.append(pattern_of(explanation, number, gold, pairs, special_tokens, rules))
     if labels is not None and len(labels) != len(patterns):
         raise ValueError(f"{len(labels)} labels for {len(patterns)} explanations; give one for each")
@@ -141,27 +149,41 @@ def triggers_of(
     Raises:
         ValueError: no pattern, none above the threshold, or only special tokens above it.
     """
-    check_options(1, ratio, min_score, rules)
+    _, ratio, min_score = check_options(2, ratio, min_score, rules)
+    patterns = list(patterns)
+    for number, pattern in enumerate(patterns):
+        if not isinstance(pattern, Pattern):
+            raise TypeError(f"patterns[{number}] must be a Pattern, got {type(pattern).__name__}")
     if not patterns:
         raise ValueError("there is no pattern, and so no trigger: give at least one explanation")
     ranked = sorted(patterns, key=lambda pattern: -pattern.score)
-    above = [pattern for pattern in ranked if pattern.interactions and pattern.score >= min_score]
     if rules == "reference":
+        above = [pattern for pattern in ranked if pattern.interactions and pattern.score >= min_score]
+        if not above:
+            raise _too_weak(ranked[0].score, min_score)
+        if len(ranked) == 1:
+            raise ValueError("rules='reference' leaves the last pattern out, and there is but one")
         # Its loop ends at the first pattern below the threshold, or else at the last one, and leaves that out.
         return [reference_trigger(pattern, ratio) for pattern in above[: len(ranked) - 1]]
-    if not above:
-        best = ranked[0].score if ranked[0].interactions else 0.0
-        why = "" if best > 0 else "; no example has a positive interaction between words (see special_tokens)"
-        raise ValueError(f"no trigger has a score of min_score={min_score} or more; the highest is {best:.4g}{why}")
-    made = [trigger for pattern in above if (trigger := _trigger(pattern, ratio)).tokens]
-    if not made:
-        raise ValueError(f"all {len(above)} patterns above min_score={min_score} hold special tokens only")
-    return _merged(made) if merge else made
+    made = sorted((_trigger(pattern, ratio) for pattern in ranked if pattern.interactions), key=lambda t: -t.score)
+    strong = [trigger for trigger in made if trigger.score >= min_score]
+    if not strong:
+        raise _too_weak(made[0].score if made else 0.0, min_score)
+    with_words = [trigger for trigger in strong if trigger.tokens]
+    if not with_words:
+        raise ValueError(f"all {len(strong)} patterns above min_score={min_score} hold special tokens only")
+    return _merged(with_words) if merge else with_words
+
+
+def _too_weak(best: float, min_score: float) -> ValueError:
+    why = "" if best > 0 else "; no example has a positive interaction between words (see special_tokens)"
+    return ValueError(f"no trigger has a score of min_score={min_score} or more; the highest is {best:.4g}{why}")
 
 
 def _trigger(pattern: Pattern, ratio: float) -> Trigger:
     words = pattern.words
-    places = [place for place in _places(pattern.interactions, ratio) if words[place]]
+    strong = _strong(pattern.interactions, ratio)
+    places = [place for place in _places(strong) if words[place]]
     order: dict[int, list[int]] = {0: [], 1: []}
     for place, segment in enumerate(pattern.segments):
         if not pattern.special[place]:
@@ -170,42 +192,47 @@ def _trigger(pattern: Pattern, ratio: float) -> Trigger:
     for place in places:
         own = order[pattern.segments[place]]
         relative.append(own.index(place) / (len(own) - 1) if len(own) > 1 else 0.0)
-    return _made(pattern, places, relative, "default")
+    made = _made(pattern, places, relative, [pattern.segments[place] for place in places])
+    return replace(made, score=math.fsum(score for score, *_ in strong))
 
 
 def reference_trigger(pattern: Pattern, ratio: float) -> Trigger:
     """The trigger that the published script makes of a pattern; it may hold no token."""
-    tokens = pattern.tokens
-    end = tokens.index("[SEP]") if "[SEP]" in tokens else len(tokens) - 1
-    places = [place for place in _places(pattern.interactions[:2], ratio) if tokens[place] not in _MARKERS]
+    tokens, end = pattern.tokens, pattern.separator
+    gone = _MARKERS | {token for token, special in zip(tokens, pattern.special, strict=True) if special}
+    places = [place for place in _places(_strong(pattern.interactions[:2], ratio)) if tokens[place] not in gone]
     # [CLS] is counted, so that the first token's ratio is above 0 and the last one's is 1.
-    relative = [p / (end - 1) if p < end else (p - end) / (len(tokens) - 2 - end) for p in places]
-    return _made(pattern, places, relative, "reference", [int(p > end) for p in places])
+    last = {0: end - 1, 1: len(tokens) - 2 - end}
+    segments = [int(p > end) for p in places]
+    relative = [(p - end * s) / max(last[s], 1) for p, s in zip(places, segments, strict=True)]
+    return replace(_made(pattern, places, relative, segments), rules="reference")
 
 
-def _places(interactions: Sequence[Interaction], ratio: float) -> list[int]:
-    """Positions of the tokens, each once, from left to right."""
+def _strong(interactions: Sequence[Interaction], ratio: float) -> list[Interaction]:
+    """The first interaction, and those that are not too weak beside it."""
     first = interactions[0][0]
-    strong = interactions[:1] if ratio else interactions
-    if ratio and first:
-        strong = [*strong, *(one for one in interactions[1:] if one[0] / first >= ratio)]
-    return sorted({place for *_, query, key in strong for place in (query, key)})
+    return [
+        *interactions[:1],
+        *(one for one in interactions[1:] if not ratio or (first and one[0] / first >= ratio)),
+    ]
 
 
-def _made(
-    pattern: Pattern, places: list[int], relative: list[float], rules: str, segments: list[int] | None = None
-) -> Trigger:
+def _places(interactions: Sequence[Interaction]) -> list[int]:
+    """Positions of the tokens, each once, from left to right."""
+    return sorted({place for *_, query, key in interactions for place in (query, key)})
+
+
+def _made(pattern: Pattern, places: list[int], relative: list[float], segments: list[int]) -> Trigger:
     return Trigger(
         tokens=tuple(pattern.tokens[place] for place in places),
         positions=tuple(relative),
-        segments=tuple(segments or [pattern.segments[place] for place in places]),
+        segments=tuple(segments),
         score=pattern.score,
         layer=pattern.interactions[0][1],
         head=pattern.interactions[0][2],
         source=pattern.source,
         target=pattern.target,
         gold=pattern.gold,
-        rules=rules,
     )
 
 
@@ -226,16 +253,18 @@ def compose_triggers(triggers: Sequence[Trigger], max_words: int = 5) -> list[Tr
         max_words: tokens of a composed trigger, at most (Hao et al. 2021 use fewer than five).
 
     Returns:
-        For every class that has two triggers or more, one trigger: their tokens, the strongest trigger's first,
-        each token of a text once, as long as whole triggers fit. Classes in the order of their strongest.
+        For every class that has two triggers or more, one trigger of their tokens: whole triggers as long as they
+        fit, the strongest first, each token of a text once, all in the order of their places. Classes in the order
+        of their strongest.
 
     Raises:
-        ValueError: no trigger, or `max_words` below 2.
+        TypeError, ValueError: no trigger, or `max_words` below 2.
     """
-    if isinstance(max_words, bool) or not isinstance(max_words, int) or max_words < 2:
-        raise ValueError(f"max_words={max_words!r} must be an int of 2 or more")
+    max_words, triggers = at_least(2, max_words, "max_words"), list(triggers)
     if not triggers:
         raise ValueError("triggers is empty: give at least one trigger")
+    for number, trigger in enumerate(triggers):
+        check_trigger(trigger, f"triggers[{number}]")
     composed = []
     for target in dict.fromkeys(trigger.target for trigger in triggers):
         parts: list[tuple[int, float, str]] = []
@@ -332,6 +361,12 @@ def check_trigger(trigger: Any, where: str) -> None:
     """
     if not isinstance(trigger, Trigger):
         raise TypeError(f"{where} must be a Trigger, got {type(trigger).__name__}")
+    for name in ("score", "layer", "head", "source", "target", "gold", "sources"):
+        value = getattr(trigger, name)
+        if not isinstance(value, int | float if name == "score" else int) or not math.isfinite(value):
+            raise ValueError(f"{where}: {name}={value!r} must be {'a finite' if name == 'score' else 'a whole'} number")
+    if isinstance(trigger.tokens, str):
+        raise ValueError(f"{where}: tokens={trigger.tokens!r} must be several texts, as ({trigger.tokens!r},)")
     if not len(trigger.tokens) == len(trigger.positions) == len(trigger.segments):
         raise ValueError(f"{where}: tokens, positions and segments must be as many, got {trigger!r}")
     if trigger.rules not in RULES:
