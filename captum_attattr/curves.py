@@ -330,18 +330,24 @@ def compare_pruning(
     given, orders = _checked_importances(importances), _checked_orders(orders)
     rows = evaluation_rows(model, tokenizer, examples, labels, metric, batch_size, truncate)
     chance = [random_importance(rows.texts, seed, rows.about["model"]) for seed in range(seeds)]
-    wanted = [(name, one, order) for order in orders for name, one in given]
-    wanted += [(one.name, one, "least") for one in chance]
-    units = [_units(rows.texts, one, order, structural) for _, one, order in wanted]
+    wanted = [(name, one, order, _file(name, order)) for order in orders for name, one in given]
+    wanted += [(one.name, one, "least", f"random_{seed}.jsonl") for seed, one in enumerate(chance)]
+    units = [_units(rows.texts, one, order, structural) for _, one, order, _ in wanted]
     if structural:
         _check_structure(rows.texts, units[0])
     folder = _made(resume) if resume is not None else None
     curves = []
-    for (name, one, order), own in zip(wanted, units, strict=True):
-        file = folder / ("curve_" + re.sub(r"\W+", "_", f"{name} {order}") + ".jsonl") if folder else None
+    for (name, one, order, file), own in zip(wanted, units, strict=True):
+        kept = folder / file if folder else None
         cut = structural and order == "least" and one not in chance
-        curves.append(replace(_curve(rows, one, own, steps, order, cut, file, progress), name=name))
+        curves.append(replace(_curve(rows, one, own, steps, order, cut, kept, progress), name=name))
     return PruningComparison(curves[: len(curves) - seeds], curves[len(curves) - seeds :])
+
+
+def _file(name: str, order: str) -> str:
+    """The file of a curve in a comparison's folder."""
+    plain = re.sub(r"\W+", "_", name)[:60]
+    return f"curve_{plain}_{order}_{data_digest(name)[:6]}.jsonl"  # names may differ in what a file name cannot hold
 
 
 def _checked_importances(importances: Any) -> list[tuple[str, HeadImportance]]:

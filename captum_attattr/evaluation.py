@@ -98,7 +98,7 @@ def checked_metric(metric: Metric | None, texts: Outputs, gold: Tensor) -> tuple
         return float(value)
 
     if callable(metric):  # what it makes of the labels themselves says nothing but that it works
-        measure(gold.double().reshape(len(gold), -1))
+        measure(gold.cpu().double().reshape(len(gold), -1))
     return name, measure
 
 

@@ -164,20 +164,20 @@ def _sensitivity(batch: Batch, objective: Callable[[Tensor], Tensor]) -> Tensor:
     with torch.enable_grad(), head_gates(gates):
         total = objective(texts.logits(named)).sum()
     gradients = torch.autograd.grad(total, list(gates.values()))
-    summed = [gradient.double().abs().sum(1).cpu() for gradient in gradients]
+    summed = [gradient.cpu().double().abs().sum(1) for gradient in gradients]
     return torch.stack([texts.complete([layer[i] for layer in summed]) for i in range(len(batch.items))])
 
 
 def _accuracy_difference(batch: Batch, options: dict[str, Any]) -> Tensor:
     def right(logits: Tensor) -> Tensor:
-        return batch.texts.right(logits, batch.labels).double()
+        return batch.texts.right(logits, batch.labels).cpu().double()
 
     return _without_each(batch, lambda whole, less: right(whole) - right(less))
 
 
 def _loss_difference(batch: Batch, options: dict[str, Any]) -> Tensor:
     def loss(logits: Tensor) -> Tensor:
-        return batch.texts.losses(logits, batch.labels).double()
+        return batch.texts.losses(logits, batch.labels).cpu().double()
 
     return _without_each(batch, lambda whole, less: loss(less) - loss(whole))
 
@@ -193,7 +193,7 @@ def _without_each(batch: Batch, change: Callable[[Tensor, Tensor], Tensor]) -> T
             column = []
             for number in Heads(layer).numbers:
                 with mask_heads(texts.model, {layer: [number]}):
-                    column.append(change(whole, texts.logits(inputs)).cpu())
+                    column.append(change(whole, texts.logits(inputs)))
             columns.append(torch.stack(column))  # (H, B)
     return torch.stack([texts.complete([column[:, i] for column in columns]) for i in range(len(batch.items))])
 

@@ -141,9 +141,9 @@ class Outputs:
         return same.all(-1) if self.multilabel else same
 
     def outcomes(self, logits: Tensor, gold: Tensor) -> Tensor:
-        """(B, 1 + P) the loss, and the P numbers of the prediction: one, or one for each of several labels."""
-        predictions = self.predictions(logits).double().reshape(len(logits), -1)
-        return torch.cat((self.losses(logits, gold).double()[:, None], predictions), dim=1)
+        """(B, 1 + P), on the CPU: the loss, and the P numbers of the prediction, one or one for each of the labels."""
+        predictions = self.predictions(logits).cpu().double().reshape(len(logits), -1)
+        return torch.cat((self.losses(logits, gold).cpu().double()[:, None], predictions), dim=1)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """What is attributed: softmax, sigmoid of a multi-label model, the score itself of a regression."""

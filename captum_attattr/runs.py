@@ -80,7 +80,7 @@ def run_batches(
                 if place % world != rank:
                     continue
                 notes.clear()
-                values = work(batches[number]).double().cpu().tolist()
+                values = work(batches[number]).cpu().double().tolist()
                 mine[number] = Done(values, list(notes))
                 if journal:
                     journal.append(number, mine[number])

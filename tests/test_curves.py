@@ -318,6 +318,15 @@ def test_numbers_of_numpy_are_numbers(model, ranking):
     assert len(found.random) == 1
 
 
+def test_curves_of_names_that_look_alike_have_files_of_their_own(model, ranking, tmp_path):
+    other = head_importance(model, tiny_tokenizer(), TEXTS, GOLD, "taylor", progress=False)
+    given = {"a b": ranking, "a-b": other, "random": other, "x" * 300: ranking}
+    options: dict[str, Any] = {"steps": 2, "structural": False, "progress": False, "random_seeds": 1}
+    found = compare_pruning(model, tiny_tokenizer(), TEXTS, GOLD, given, resume=tmp_path, **options)
+    assert len(list(tmp_path.iterdir())) == 9
+    assert compare_pruning(model, tiny_tokenizer(), TEXTS, GOLD, given, resume=tmp_path, **options) == found
+
+
 def test_importance_of_a_pruned_model_does_not_rank_the_whole_one(model):
     pruned = undecided()
     prune_heads(pruned, {0: [1]})
