@@ -118,6 +118,9 @@ def attack(
         pieces[id(choosing)] = choosing.pieces(triggers, tokenizer)
     texts = vocabulary if vocabulary is not None else (selection[0] if selection is not None else examples)
     words = [_Words(rows.tokenizer, texts) if seeds else None for rows in victims]
+    for rows, drawn_from in zip(victims, words, strict=True):
+        for part in pieces[id(rows)] if drawn_from else ():
+            drawn_from.beside(part)
     run = _Run(batch_size, _folder(resume), progress)
     best, choice = list(range(len(triggers))), None
     if choosing is not None:
@@ -194,7 +197,10 @@ def _other(name: str, victim: Any, first: _Rows, truncate: bool | int) -> _Rows:
     model, tokenizer = victim[:2]
     if len(victim) == 4:
         examples, labels = victim[2:]
-    return _Rows(name, model, tokenizer, examples, labels, truncate)
+    try:
+        return _Rows(name, model, tokenizer, examples, labels, truncate)
+    except ValueError as error:
+        raise ValueError(f"transfer[{name!r}]: {error}") from error
 
 
 def _folder(resume: Any) -> Path | None:
@@ -324,13 +330,22 @@ class _Words:
         token = str(self.tokenizer.convert_ids_to_tokens(token_id))
         return token.startswith("##"), token.startswith(("Ġ", "▁"))
 
-    def drawn(self, pieces: list[Piece], seed: str) -> list[Piece]:
-        """Random tokens in place of a trigger's, none of them its own."""
-        draw = random.Random(seed)
+    def beside(self, pieces: list[Piece]) -> list[int]:
+        """The tokens that are not a trigger's own.
+
+        Raises:
+            ValueError: there is none.
+        """
         own = {piece.number for piece in pieces}
         every = [number for numbers in self.by_kind.values() for number in numbers if number not in own]
         if not every:
             raise ValueError("vocabulary holds no token beside the trigger's; give more texts")
+        return every
+
+    def drawn(self, pieces: list[Piece], seed: str) -> list[Piece]:
+        """Random tokens in place of a trigger's, none of them its own."""
+        draw = random.Random(seed)
+        own, every = {piece.number for piece in pieces}, self.beside(pieces)
         fresh = []
         for piece in pieces:
             alike = [number for number in self.by_kind.get(self._kind(piece.number), []) if number not in own]

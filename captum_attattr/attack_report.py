@@ -122,7 +122,12 @@ class VictimResult:
                 yield outcome, self.outcomes[place + 1 : end]
 
     def verdict(self, outcome: Outcome, controls: list[Outcome], of: str = ALL) -> str:
-        """A trigger beside its controls, in words: by where its drop lies among theirs."""
+        """A trigger beside its controls, in words: by where its drop lies among theirs.
+
+        "stronger than random words" costs more accuracy than each of the draws, "weaker than random words" less
+        than each: it may even raise the accuracy. A trigger that is as good as random words is called stronger
+        by chance in one of `len(controls) + 1` cases, so that few draws say little.
+        """
         if not self.flipped(outcome):
             return "changes nothing"
         if not controls:
@@ -178,7 +183,8 @@ class AttackReport:
             )
         for victim in self.victims:
             lines += ["", *_victim_table(victim)] if lines else _victim_table(victim)
-        return "\n".join(lines)
+        draws = max((len(controls) for victim in self.victims for _, controls in victim.triggers()), default=0)
+        return "\n".join([*lines, "", *_legend(draws)])
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a JSON file: everything, and every figure beside it.
@@ -210,7 +216,7 @@ class AttackReport:
                 raise ValueError("another format or version")
             choice = Choice(**content["choice"]) if content["choice"] else None
             return cls([_victim_from(entry) for entry in content["victims"]], choice)
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise ResultFileError(f"{str(path)!r} holds no attack report: {error}") from error
 
     def _figures(self) -> list[dict[str, Any]]:
@@ -219,9 +225,14 @@ class AttackReport:
         for victim in self.victims:
             for outcome in victim.outcomes:
                 entry: dict[str, Any] = {"victim": victim.name, "kind": outcome.kind, "tokens": outcome.tokens}
-                entry |= {of: victim.measure(outcome, of)._asdict() for of in (ALL, *victim.class_names)}
+                entry |= {of: _plain(victim.measure(outcome, of)) for of in (ALL, *victim.class_names)}
                 found.append(entry | {"flipped": victim.flipped(outcome)})
         return found
+
+
+def _plain(measure: Measure) -> dict[str, float | None]:
+    """The figures as JSON can hold them: a single row has no standard error."""
+    return {name: None if math.isnan(value) else value for name, value in measure._asdict().items()}
 
 
 def _victim_from(entry: dict[str, Any]) -> VictimResult:
@@ -256,6 +267,17 @@ def _victim_table(victim: VictimResult) -> list[str]:
     table = [head, *rows]
     widths = [max(len(row[i]) for row in table) for i in range(len(head))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+
+
+def _legend(draws: int) -> list[str]:
+    """What the table's figures and words mean."""
+    lines = ["accuracy [its 95 % interval] on the rows of a gold class (so many); flipped: predictions that change"]
+    if draws:
+        lines += [
+            f"random words: mean accuracy [lowest .. highest] of {draws} draws, in the same places",
+            f"stronger: costs more accuracy than each draw (by chance 1 time in {draws + 1}); weaker: less than each",
+        ]
+    return lines
 
 
 def trigger_name(outcome: Outcome) -> str:

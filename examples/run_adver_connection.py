@@ -29,6 +29,8 @@ def main(args: argparse.Namespace) -> None:
     model, tokenizer = load_model(args, what)
     if what.name == "sst-2" and not args.corrected:
         rows = [row for row in rows if len(tokenizer(row.text)["input_ids"]) >= SHORT]
+        if not rows:
+            raise ValueError(f"--num_exp {args.num_exp}: none of these rows has {SHORT} tokens; see --corrected")
     texts, labels = texts_and_labels(what, rows)
     name = f"{args.data_type}_adver_pattern_exp{args.start_exp}-{args.start_exp + args.num_exp}"
     published = {"n_steps": args.batch_size * args.num_batch, "method": "riemann_left", "rules": "reference"}

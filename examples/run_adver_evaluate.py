@@ -27,6 +27,8 @@ def main(args: argparse.Namespace) -> None:
     if args.data_type not in Path(args.pattern_file).name:
         raise ValueError(f"--pattern_file {args.pattern_file} is not of --data_type {args.data_type}, by its name")
     patterns = read_patterns(args.pattern_file)
+    if not patterns:
+        raise ValueError(f"--pattern_file {args.pattern_file} holds no pattern")
     rules, ratio = "default" if args.corrected else "reference", 0.0 if args.if_all else 0.2
     triggers = triggers_of(patterns, min_score=args.pattern_threshold, ratio=ratio, merge=False, rules=rules)
     rows = texts_and_labels(what, what.read(args.data_dir, "dev"))
@@ -48,10 +50,11 @@ def main(args: argparse.Namespace) -> None:
         return
     entries = json.loads(Path(args.pattern_file).read_text(encoding="utf-8"))
     victim = report.victims[0]
+    order = [name for name in what.label_names if name in victim.class_names]
     scored = [
         {
             **entries[outcome.trigger.source],
-            **{of: victim.measure(outcome, of).accuracy for of in victim.class_names},
+            **{what.labels[what.label_names.index(of)]: victim.measure(outcome, of).accuracy for of in order},
         }
         for outcome, _ in victim.triggers()
         if outcome.trigger
@@ -74,6 +77,11 @@ def _best(
     source = slice(args.start_exp, args.start_exp + args.num_exp)
     first, last = row_range("--selection_rows", args.selection_rows or _after(args), len(train))
     measured = set(rows[0])
+    if args.data_type == "train" and first < source.stop and source.start < last:
+        raise ValueError(
+            f"--selection_rows {first}:{last} are among the rows {source.start}:{source.stop} that the patterns come "
+            "from, by --start_exp and --num_exp; choose others"
+        )
     selection = [row for row in train[first:last] if row.text not in measured]
     if not selection:
         raise ValueError(f"--selection_rows {first}:{last}: all of these training rows are dev rows too")
@@ -82,6 +90,8 @@ def _best(
         triggers = [*compose_triggers(triggers), *triggers]
     if args.data_type == "dev":  # the rows that the triggers come from
         rows = rows[0][: source.start] + rows[0][source.stop :], rows[1][: source.start] + rows[1][source.stop :]
+        if not rows[0]:
+            raise ValueError(f"--num_exp {args.num_exp}: the patterns come from all dev rows; none is left to measure")
     return attack(
         model,
         tokenizer,
@@ -91,7 +101,7 @@ def _best(
         selection=texts_and_labels(what, selection),
         k=args.triggers,
         candidates=args.candidates,
-        vocabulary=[row.text for row in train[source]],
+        vocabulary=[row.text for row in train[source] or train],
         control_seeds=args.control_seeds,
         resume=done / "chosen" if done else None,
         **common,
@@ -123,6 +133,8 @@ def arguments() -> argparse.Namespace:
     add("--compose", action="store_true", help="also try the strongest triggers of each class together")
     args = parser.parse_args()
     check_flags(parser, args, "eval_batch_size", "num_exp", "triggers", "candidates", "control_seeds")
+    if args.start_exp < 0:
+        parser.error(f"--start_exp is {args.start_exp}; it must be 0 or more")
     return args
 
 

@@ -162,6 +162,8 @@ def test_two_processes_resume_and_write_what_one_writes(folder, found, tmp_path)
         (EVALUATE, {"pattern_file": "train_none.json"}, "no file 'train_none.json'"),
         (EVALUATE, {"pattern_file": "dev_adver.json"}, "is not of --data_type train, by its name"),
         (EVALUATE, {"pattern_threshold": -1}, "min_score=-1.0 must be a number of 0 or more"),
+        (EVALUATE, {"start_exp": -1}, "--start_exp is -1; it must be 0 or more"),
+        (EVALUATE, {"selection_rows": "0:9", "corrected": None}, "--selection_rows 0:9 are among the rows 0:500"),
         (EVALUATE, {"selection_rows": "5", "corrected": None}, "--selection_rows '5' must be START:END"),
     ],
 )
@@ -219,3 +221,27 @@ def test_published_scripts_numbers(tmp_path):
     done = run(EVALUATE, *common, "--pattern_file", file, "--pattern_threshold", 0, "--quiet", "--corrected")
     assert done.returncode == 2  # 24 training rows leave none for the choice
     assert "--selection_rows '500:800' holds no row; the file has 24" in done.stderr
+
+
+def test_accuracies_have_the_labels_of_the_published_files(tmp_path):
+    """SST-2's are "0" and "1" there."""
+    model = tiny_bert(seed=6, num_labels=2)
+    model.save_pretrained(tmp_path / "model")
+    (tmp_path / "model/vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS]) + "\n")
+    (tmp_path / "model/tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    rows = [" ".join(WORDS[(i + k) % len(WORDS)] for k in range(11 + i)) for i in range(6)]
+    for name in ("train", "dev"):
+        lines = ["sentence\tlabel", *(f"{row}\t{i % 2}" for i, row in enumerate(rows))]
+        (tmp_path / f"{name}.tsv").write_text("\n".join(lines) + "\n")
+    given = flags(tmp_path, tmp_path, task_name="SST-2", data_dir=tmp_path, model_file=None)
+    done = run(CONNECTION, *given, "--num_batch", 1, "--num_exp", 6, "--quiet")
+    assert "4 patterns of 4 rows" in done.stdout, done.stderr  # two have fewer than 15 tokens
+    none = run(CONNECTION, *given, "--num_exp", 2, "--quiet")
+    assert "--num_exp 2: none of these rows has 15 tokens" in none.stderr
+    file = tmp_path / "train_adver_pattern_exp0-6.json"
+    done = run(EVALUATE, *given, "--pattern_file", file, "--pattern_threshold", 0, "--num_exp", 6, "--quiet")
+    entries = read(tmp_path / "eval_train_pattern_one_exp0-6.json")
+    assert all(entry.keys() == KEYS | {"0", "1"} for entry in entries), done.stderr
+    file.write_text("[]")
+    done = run(EVALUATE, *given, "--pattern_file", file, "--quiet")
+    assert (done.returncode, "holds no pattern" in done.stderr) == (2, True)

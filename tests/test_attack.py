@@ -29,6 +29,7 @@ TRIGGERS = [
     Trigger(("z",), (0.5,), (1,), 0.5, 2, 0, 4, 0),
     Trigger(("film", "plot", "man"), (0.0, 0.5, 1.0), (0, 0, 0), 0.3, 1, 1, 5, 2),
 ]
+SPECIAL = Trigger(("[CLS]", "[SEP]"), (0.0, 1.0), (0, 0), 0.5, 0, 1, 3, 1)
 
 
 def wavering(seed=6, **changes):
@@ -97,23 +98,19 @@ def test_figures_follow_from_the_predictions(report):
     assert (clean_measure.drop, clean_measure.drop_error, clean_measure.flip_rate) == (0, 0, 0)
 
 
-def test_wilson_interval_of_a_known_case():
+def test_wilson_interval_of_a_known_case(tmp_path):
     """8 of 10: 0.490 to 0.943 (Wilson 1927, without correction)."""
     outcome = {"kind": "clean", "tokens": [], "trigger": None, "predictions": [1] * 8 + [0] * 2}
     victim = {"name": "m", "classes": [1], "class_names": ["one"], "gold": [1] * 10, "outcomes": [outcome]}
-    found = AttackReport.load(_written({"victims": [victim], "choice": None})).victims[0]
+    found = loaded(tmp_path, {"victims": [victim], "choice": None}).victims[0]
     measure = found.measure(found.outcomes[0])
     assert (measure.low, measure.high) == pytest.approx((0.4902, 0.9433), abs=1e-4)
 
 
-def _written(content, folder=[]):  # noqa: B006 (one folder for all)
-    import tempfile
-    from pathlib import Path
-
-    folder.append(tempfile.TemporaryDirectory())
-    path = Path(folder[-1].name, "report.json")
+def loaded(folder, content):
+    path = folder / "written.json"
     path.write_text(json.dumps({"format": "captum_attattr attack", "version": 1, **content}))
-    return path
+    return AttackReport.load(path)
 
 
 def test_controls_take_the_places_of_the_trigger_with_other_words(report):
@@ -138,7 +135,7 @@ def test_random_words_are_of_the_vocabulary_and_the_same_for_the_same_seed(toy):
 
 def test_the_best_are_chosen_on_the_selection_rows_alone(toy):
     chosen_on = ["a a a", "b good b", "c film", "man man"], [0, 1, 0, 1]
-    report = attack(*toy, TEXTS, LABELS, TRIGGERS, None, selection=chosen_on, k=2, progress=False)
+    report = attack(*toy, TEXTS, LABELS, TRIGGERS, None, selection=chosen_on, k=np.int64(2), progress=False)
     drops = [accuracy_score(chosen_on[1], plain_predictions(toy, each, chosen_on[0])) for each in TRIGGERS]
     best = sorted(range(3), key=lambda i: drops[i])[:2]
     choice = report.choice
@@ -189,7 +186,7 @@ def test_a_trigger_that_changes_nothing_is_reported_as_that(toy):
     assert "changes nothing" in report.table()
 
 
-def test_verdict_says_where_the_drop_lies_among_the_draws():
+def test_verdict_says_where_the_drop_lies_among_the_draws(tmp_path):
     def report(drops, own):
         def outcome(kind, wrong, trigger=None):
             return {"kind": kind, "tokens": ["x"], "trigger": trigger, "predictions": [0] * wrong + [1] * (10 - wrong)}
@@ -209,7 +206,7 @@ def test_verdict_says_where_the_drop_lies_among_the_draws():
         }
         outcomes = [outcome("clean", 0), outcome("trigger", own, made), *(outcome("control", d, made) for d in drops)]
         victim = {"name": "m", "classes": [1], "class_names": ["one"], "gold": [1] * 10, "outcomes": outcomes}
-        return AttackReport.load(_written({"victims": [victim], "choice": None})).victims[0]
+        return loaded(tmp_path, {"victims": [victim], "choice": None}).victims[0]
 
     for own, words in ((5, "stronger than random words"), (2, "like random words"), (1, "weaker than random words")):
         victim = report([2, 4, 3], own)
@@ -276,6 +273,10 @@ def test_model_is_left_as_it_was(toy, unchanged):
         ({"labels": [9] * 8}, ValueError, "label 9 of texts"),
         ({"control": "words"}, ValueError, "control='words' is unknown"),
         ({"k": 0}, ValueError, "k=0 must be"),
+        ({"triggers": [SPECIAL]}, ValueError, "holds special tokens only"),
+        ({"transfer": [1]}, TypeError, "transfer must be a dict of models by their names, got list"),
+        ({"resume": 3}, TypeError, "resume must be the path of a folder, got int"),
+        ({"resume": __file__}, ValueError, "resume must be a folder, and"),
         ({"control_seeds": True}, ValueError, "control_seeds=True must be"),
         ({"candidates": 1.5}, ValueError, "candidates=1.5 must be"),
         ({"vocabulary": []}, ValueError, "vocabulary must be a list of texts"),
@@ -305,3 +306,49 @@ def test_an_encoder_decoder_is_attacked_too():
     texts = ["a b c", "good film"]
     report = attack(tiny_bart(), tokenizer, texts, [0, 1], TRIGGERS[:1], control_seeds=1, progress=False)
     assert len(report.victims[0].outcomes) == 3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"vocabulary": ["good"], "triggers": [TRIGGERS[0]]},
+        {"truncate": 4},
+        {"transfer": {"other": (wavering(num_labels=2), tiny_tokenizer(model_max_length=24))}},
+        {"triggers": [Trigger(("xyzzy",), (0.0,), (0,), 0.5, 0, 1, 3, 1)]},
+    ],
+)
+def test_what_is_wrong_is_said_before_the_first_row_is_read(toy, tmp_path, changes, monkeypatch):
+    def never(*_, **__):
+        raise AssertionError("the model was asked")
+
+    monkeypatch.setattr(toy[0], "forward", never)
+    given = {"triggers": TRIGGERS, "selection": (["x y"], [0]), "resume": tmp_path / "run"} | changes
+    with pytest.raises(ValueError, match=r"no token beside|no room|transfer\['other'\]: label 'LABEL_2'|no token for"):
+        attack(*toy, TEXTS, LABELS, given.pop("triggers"), progress=False, **given)
+    assert not (tmp_path / "run").exists()
+
+
+def test_models_of_any_name_can_be_resumed(toy, tmp_path):
+    given = {"selection": (["x y"], [0]), "control_seeds": 1, "resume": tmp_path / "run", "progress": False}
+    first = attack(*toy, TEXTS, LABELS, TRIGGERS, name="selection", transfer={"../a/b": toy}, **given)
+    assert attack(*toy, TEXTS, LABELS, TRIGGERS, name="selection", transfer={"../a/b": toy}, **given) == first
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_single_row_makes_a_file_that_every_reader_of_json_takes(toy, tmp_path):
+    report = attack(*toy, TEXTS[:1], LABELS[:1], TRIGGERS, control_seeds=1, progress=False)
+    path = report.save(tmp_path / "report.json")
+    content = json.loads(path.read_text(), parse_constant=pytest.fail)
+    assert content["figures"][0]["all"]["drop_error"] is None
+    assert AttackReport.load(path) == report
+
+
+def test_table_says_what_its_words_mean(toy, report):
+    assert "of 3 draws" in report.table()
+    assert "by chance 1 time in 4" in report.table()
+    assert "stronger" not in attack(*toy, TEXTS, LABELS, TRIGGERS, None, progress=False).table()
+
+
+def test_victims_that_are_none_are_refused(tmp_path):
+    with pytest.raises(ResultFileError, match="holds no attack report"):
+        loaded(tmp_path, {"victims": [3], "choice": None})

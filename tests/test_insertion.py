@@ -6,9 +6,12 @@ import random
 from dataclasses import replace
 
 import pytest
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from toy import WORDS, tiny_tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from captum_attattr import Trigger, insert_trigger
+from captum_attattr.insertion import pieces_of, word_mark
 
 
 def trigger(*tokens, positions=None, segments=None, **changes):
@@ -136,6 +139,10 @@ def test_a_token_of_another_vocabulary_is_read_as_a_word(tokenizer):
         (trigger("good", "film"), "a b", 4, "no room for the trigger: of 4 tokens 2 are special and 2 the trigger's"),
         (trigger("good"), ("a", "b"), 5, "no room for the trigger: of 5 tokens 3 are special and 1 the trigger's"),
         (trigger(), "a b", 24, "holds no token"),
+        (trigger("[CLS]", "[SEP]"), "a b", 24, "holds special tokens only"),
+        (replace(trigger("a"), score=float("nan")), "a b", 24, "score=nan must be a finite number"),
+        (replace(trigger("a"), target="x"), "a b", 24, "target='x' must be a whole number"),
+        (replace(trigger("a", "b"), tokens="ab"), "a b", 24, "tokens='ab' must be several texts"),
         (trigger("good"), "  ", 24, "is empty"),
         (trigger("good"), "a", 2, "max_length=2 must be"),
         (trigger("good", positions=[1.5]), "a", 24, "1.5 makes no sense"),
@@ -149,5 +156,39 @@ def test_what_cannot_be_inserted(tokenizer, made, text, limit, message):
 def test_other_types_are_refused(tokenizer):
     with pytest.raises(TypeError, match="trigger must be a Trigger, got str"):
         insert_trigger("good", "a", tokenizer)
+    with pytest.raises(TypeError, match="tokenizer must be the model's tokenizer, got NoneType"):
+        insert_trigger(trigger("good"), "a", None)
     with pytest.raises(TypeError, match=r"must be a text or a pair"):
         insert_trigger(trigger("good"), ("a", "b", "c"), tokenizer)
+
+
+def test_tokens_go_to_their_places_whatever_their_order(tokenizer):
+    made = trigger("good", "bad", positions=[1.0, 0.0])
+    assert insert_trigger(made, "a b", tokenizer).text == "bad a b good"
+
+
+def marked(mark: str, *vocabulary: str) -> PreTrainedTokenizerFast:
+    """A tokenizer that writes `mark` for a blank, or "##" before the rest of a word."""
+    ids = {token: i for i, token in enumerate(("<unk>", "a", "Ġa", "▁a", *vocabulary))}
+    if mark:
+        core = Tokenizer(models.BPE(ids, [], unk_token="<unk>", ignore_merges=True))
+        core.normalizer = normalizers.Replace(" ", mark)
+        core.pre_tokenizer = pre_tokenizers.Split(mark, "merged_with_next")
+    else:
+        core = Tokenizer(models.WordPiece(ids, unk_token="<unk>"))
+        core.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>")
+
+
+def test_a_word_stays_a_word_for_tokenizers_that_mark_words_otherwise():
+    bert, roberta, llama = (
+        marked("", "good", "ing", "##ing"),
+        marked("Ġ", "good", "Ġgood", "ing"),
+        marked("▁", "good", "▁good", "ing"),
+    )
+    assert [word_mark(tokenizer) for tokenizer in (bert, roberta, llama)] == ["", "Ġ", "▁"]
+    expected = {("good", "##ing"): bert, ("Ġgood", "ing"): roberta, ("▁good", "ing"): llama}
+    for tokens, source in expected.items():
+        for wanted, tokenizer in expected.items():
+            found = pieces_of(trigger(*tokens), tokenizer, source)
+            assert tuple(tokenizer.convert_ids_to_tokens([piece.number for piece in found])) == wanted

@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from toy import tiny_bert, tiny_tokenizer
@@ -30,7 +31,7 @@ PAIR = ["[CLS]", "a", "good", "film", "[SEP]", "bad", "plot", "[SEP]"]
 
 def explanation(maps: torch.Tensor, tokens: list[str] | None = None, **changes: Any) -> Explanation:
     tokens = tokens or ["[CLS]", *"abcdefghijkl"[: maps.shape[-1] - 2], "[SEP]"]
-    ends = [i for i, token in enumerate(tokens) if token == "[SEP]"]
+    end = tokens.index("[SEP]") if "[SEP]" in tokens else len(tokens)
     unknown = torch.zeros(len(maps))
     given: dict[str, Any] = {
         "tokens": tokens,
@@ -44,7 +45,7 @@ def explanation(maps: torch.Tensor, tokens: list[str] | None = None, **changes: 
         "probability": 0.9,
         "prediction": 1,
         "text": "text",
-        "segments": [int(i > ends[0]) for i in range(len(tokens))],
+        "segments": [int(i > end) for i in range(len(tokens))],
         "special": [token in ("[CLS]", "[SEP]") for token in tokens],
     }
     return Explanation(**given | changes)
@@ -114,7 +115,7 @@ def test_random_maps_as_by_plain_loops(seed, special_tokens):
         if words - seen and len(chosen) < 3 and score > 0:
             seen |= words
             chosen.append((score, query, key))
-    (trigger,) = extract_triggers([one], pairs=3, ratio=0.0, special_tokens=special_tokens)
+    (trigger,) = extract_triggers([one], pairs=np.int64(3), ratio=np.float32(0), special_tokens=special_tokens)
     assert trigger.tokens == tuple(one.tokens[i] for i in sorted(seen))
     assert trigger.score == pytest.approx(sum(score for score, *_ in chosen))
 
@@ -224,6 +225,9 @@ def test_damaged_files_are_refused_with_the_entry_and_the_key(tmp_path, change, 
         ({"min_score": float("nan")}, "min_score=nan must be"),
         ({"rules": "mine"}, "rules='mine' is unknown"),
         ({"rules": "reference", "pairs": 3}, "pairs=3 does not go with rules='reference'"),
+        ({"rules": "reference", "pairs": 1}, "pairs=1 does not go with rules='reference'"),
+        ({"rules": "reference"}, "leaves the last pattern out, and there is but one"),
+        ({"rules": "reference", "min_score": 0.6}, r"min_score=0.6 or more; the highest is 0.5"),
         ({"labels": [0, 1]}, "2 labels for 1 explanations"),
         ({"labels": []}, "0 labels for more explanations"),
         ({"min_score": 0.6}, r"min_score=0.6 or more; the highest is 0.5"),
@@ -251,3 +255,60 @@ def test_nothing_to_make_a_trigger_of():
         compose_triggers(extract_triggers([hand_made((0.5, 0, 0, 2, 3))]), max_words=1)
     with pytest.raises(ValueError, match="triggers is empty"):
         compose_triggers([])
+
+
+def test_score_is_that_of_the_interactions_that_the_trigger_holds():
+    weak_second = [hand_made((0.5, 0, 0, 2, 3), (0.09, 0, 0, 1, 6)), hand_made((0.55, 0, 0, 2, 6))]
+    found = extract_triggers(weak_second)
+    assert [(len(trigger.tokens), trigger.score) for trigger in found] == [
+        (2, pytest.approx(0.55)),
+        (2, pytest.approx(0.5)),
+    ]
+    with pytest.raises(ValueError, match=r"min_score=0.56 or more; the highest is 0.55"):
+        extract_triggers(weak_second, min_score=0.56)
+    published = extract_triggers([*weak_second, hand_made((0.01, 0, 0, 2, 3))], rules="reference")
+    assert published[0].score == pytest.approx(0.59)  # its threshold counts both interactions
+
+
+def test_special_tokens_that_were_typed_are_no_words():
+    tokens = ["[CLS]", "a", "[SEP]", "b", "[MASK]", "[SEP]"]
+    maps = torch.zeros(1, 1, 6, 6)
+    maps[0, 0, 1, 2], maps[0, 0, 3, 4], maps[0, 0, 1, 3] = 0.9, 0.8, 0.1
+    typed = explanation(maps, tokens, special=[True, False, False, False, False, True])
+    assert [trigger.tokens for trigger in extract_triggers([typed])] == [("a", "b")]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "special", "entries", "expected"),
+    [
+        (["the", "film"], [False, False], [(0, 1)], (("the", "film"), (0.0, 1.0))),
+        (["film"], [False], [(0, 0)], (("film",), (0.0,))),
+        (["<s>", "a", "b", "</s>"], [True, False, False, True], [(2, 0), (1, 3)], (("a", "b"), (0.5, 1.0))),
+        (["a", "b", "c", "</s>"], [False, False, False, True], [(2, 3), (0, 2)], (("a", "c"), (0.0, 1.0))),
+    ],
+)
+def test_reference_rules_where_other_tokens_or_none_stand_for_the_separator(tokens, special, entries, expected):
+    maps = torch.zeros(1, 1, len(tokens), len(tokens))
+    for place, score in zip(entries, (0.5, 0.4), strict=False):
+        maps[(0, 0, *place)] = score
+    one = explanation(maps, tokens, special=special, segments=[0] * len(tokens))
+    found = extract_triggers([one, explanation(maps / 1000, tokens, special=special)], rules="reference", ratio=0.1)
+    assert (found[0].tokens, found[0].positions) == expected
+
+
+def test_other_types_are_named():
+    one = hand_made((0.5, 0, 0, 2, 3))
+    with pytest.raises(TypeError, match=r"use \[explanation\]"):
+        extract_triggers(one)
+    with pytest.raises(TypeError, match=r"labels\[0\] must be the number of a class, got 'good'"):
+        extract_triggers([one], ["good"])
+    with pytest.raises(TypeError, match="labels must be a list of numbers, got generator"):
+        extract_triggers([one], (i for i in [1]))
+    assert extract_triggers([one], np.array([1]))[0].gold == 1
+    found = extract_triggers([one])
+    with pytest.raises(TypeError, match=r"patterns\[0\] must be a Pattern, got Trigger"):
+        triggers_of(found)
+    with pytest.raises(TypeError, match=r"triggers\[0\] must be a Trigger, got str"):
+        compose_triggers(["good"])
+    other = replace(found[0], tokens=("x", "y"))
+    assert compose_triggers(each for each in [*found, other]) == compose_triggers([*found, other])
