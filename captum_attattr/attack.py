@@ -119,8 +119,9 @@ def attack(
     texts = vocabulary if vocabulary is not None else (selection[0] if selection is not None else examples)
     words = [_Words(rows.tokenizer, texts) if seeds else None for rows in victims]
     for rows, drawn_from in zip(victims, words, strict=True):
-        for part in pieces[id(rows)] if drawn_from else ():
-            drawn_from.beside(part)
+        if drawn_from:
+            for part in pieces[id(rows)]:
+                drawn_from.beside(part)
     run = _Run(batch_size, _folder(resume), progress)
     best, choice = list(range(len(triggers))), None
     if choosing is not None:

@@ -119,8 +119,9 @@ def pieces_of(trigger: Trigger, tokenizer: Any, source: Any = None) -> list[Piec
     found = []
     for token, position, segment in zip(trigger.tokens, trigger.positions, trigger.segments, strict=True):
         number = tokenizer.convert_tokens_to_ids(token) if known == mark else None
-        numbers = [number]
-        if number is None or (number == unknown and token != tokenizer.unk_token):
+        if number is not None and (number != unknown or token == tokenizer.unk_token):
+            numbers = [int(number)]
+        else:
             numbers = _read_as_word(token, known, tokenizer)
             if not numbers or set(numbers) == {unknown}:
                 raise ValueError(f"the tokenizer has no token for {token!r} of the trigger {trigger.name!r}")

@@ -120,9 +120,10 @@ def extract_triggers(
             raise TypeError(f"explanations[{number}] must be an Explanation, got {type(explanation).__name__}")
         if labels is not None and number >= len(labels):
             raise ValueError(f"{len(labels)} labels for more explanations; give one for each")
-        gold = -1 if labels is None else integer(labels[number])
-        if gold is None and labels is not None:
-            raise TypeError(f"labels[{number}] must be the number of a class, got {labels[number]!r}")
+        label = -1 if labels is None else labels[number]
+        gold = integer(label)
+        if gold is None:
+            raise TypeError(f"labels[{number}] must be the number of a class, got {label!r}")
         patterns.append(pattern_of(explanation, number, gold, pairs, special_tokens, rules))
     if labels is not None and len(labels) != len(patterns):
         raise ValueError(f"{len(labels)} labels for {len(patterns)} explanations; give one for each")
@@ -365,8 +366,9 @@ def check_trigger(trigger: Any, where: str) -> None:
         value = getattr(trigger, name)
         if not isinstance(value, int | float if name == "score" else int) or not math.isfinite(value):
             raise ValueError(f"{where}: {name}={value!r} must be {'a finite' if name == 'score' else 'a whole'} number")
-    if isinstance(trigger.tokens, str):
-        raise ValueError(f"{where}: tokens={trigger.tokens!r} must be several texts, as ({trigger.tokens!r},)")
+    tokens: Any = trigger.tokens
+    if isinstance(tokens, str):
+        raise ValueError(f"{where}: tokens={tokens!r} must be several texts, as ({tokens!r},)")
     if not len(trigger.tokens) == len(trigger.positions) == len(trigger.segments):
         raise ValueError(f"{where}: tokens, positions and segments must be as many, got {trigger!r}")
     if trigger.rules not in RULES:
