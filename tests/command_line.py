@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from toy import VOCAB, WORDS, tiny_bert
+from transformers import PreTrainedModel
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT.parent / "shared/data/reference"
@@ -29,13 +30,17 @@ def write_vocabulary(folder: Path) -> None:
     (folder / "vocab.txt").write_text("\n".join([*("[PAD]", "[UNK]", "[CLS]", "[SEP]"), *WORDS][:VOCAB]) + "\n")
 
 
-def write_mnli(folder: Path) -> Path:
-    """A tiny BERT in `model` (and its weights in `model.bin`), MNLI-shaped rows in `data`."""
-    model = tiny_bert(seed=1)
+def write_model(model: PreTrainedModel, folder: Path) -> None:
+    """A model with its vocabulary in `model`, and its weights in `model.bin`."""
     model.save_pretrained(folder / "model")
     torch.save(model.state_dict(), folder / "model.bin")
     write_vocabulary(folder / "model")
     (folder / "model/tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+
+
+def write_mnli(folder: Path) -> Path:
+    """A tiny BERT in `model` (and its weights in `model.bin`), MNLI-shaped rows in `data`."""
+    write_model(tiny_bert(seed=1), folder)
     rows = ["\t".join(COLUMNS)]
     for i in range(ROWS):
         first, second = " ".join(WORDS[i : i + 2 + i % 3]), " ".join(WORDS[-1 - i % 4 :])

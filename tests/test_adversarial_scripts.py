@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from toy import VOCAB, WORDS, tiny_bert
+from command_line import COLUMNS, LABELS, REFERENCE, flags, needs_reference, run, write_model
+from toy import WORDS, tiny_bert, wavering_bert
 
-ROOT = Path(__file__).parents[1]
-REFERENCE = ROOT.parent / "shared/data/reference"
-LABELS = ("contradiction", "entailment", "neutral")
-COLUMNS = ("index", *("x1", "x2", "x3", "x4", "x5", "x6", "x7"), "sentence1", "sentence2", "label1", "gold_label")
 CONNECTION, EVALUATE = "run_adver_connection.py", "run_adver_evaluate.py"
 
 
@@ -33,37 +26,11 @@ def table(rows: range) -> str:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny BERT whose mind changes, and MNLI-shaped rows."""
     folder = tmp_path_factory.mktemp("mnli")
-    model = tiny_bert(seed=6)
-    with torch.no_grad():
-        model.bert.embeddings.word_embeddings.weight.mul_(2)
-        model.bert.pooler.dense.weight.mul_(3)
-    model.save_pretrained(folder / "model")
-    torch.save(model.state_dict(), folder / "model.bin")
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    (folder / "model/vocab.txt").write_text("\n".join([*special, *WORDS][:VOCAB]) + "\n")
-    (folder / "model/tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    write_model(wavering_bert(), folder)
     (folder / "data").mkdir()
     (folder / "data/train.tsv").write_text(table(range(40, 60)))
     (folder / "data/dev_matched.tsv").write_text(table(range(9)))
     return folder
-
-
-def run(script: str, *flags: Any, processes: int = 1) -> subprocess.CompletedProcess[str]:
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [sys.executable, *(launcher if processes > 1 else []), str(ROOT / "examples" / script), *map(str, flags)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-
-
-def flags(folder: Path, output: Path, **changes: Any) -> list[Any]:
-    given = {
-        "task_name": "MNLI",
-        "data_dir": folder / "data",
-        "bert_model": folder / "model",
-        "model_file": folder / "model.bin",
-        "output_dir": output,
-    } | changes
-    return [part for name, value in given.items() for part in (f"--{name}", value) if value is not None]
 
 
 def read(path: Path) -> Any:
@@ -163,16 +130,14 @@ def test_two_processes_resume_and_write_what_one_writes(folder, found, tmp_path)
         (EVALUATE, {"pattern_file": "dev_adver.json"}, "is not of --data_type train, by its name"),
         (EVALUATE, {"pattern_threshold": -1}, "min_score=-1.0 must be a number of 0 or more"),
         (EVALUATE, {"start_exp": -1}, "--start_exp is -1; it must be 0 or more"),
-        (EVALUATE, {"selection_rows": "0:9", "corrected": None}, "--selection_rows 0:9 are among the rows 0:500"),
-        (EVALUATE, {"selection_rows": "5", "corrected": None}, "--selection_rows '5' must be START:END"),
+        (EVALUATE, {"selection_rows": "0:9", "corrected": True}, "--selection_rows 0:9 are among the rows 0:500"),
+        (EVALUATE, {"selection_rows": "5", "corrected": True}, "--selection_rows '5' must be START:END"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(folder, found, tmp_path, script, changes, message):
+def test_what_is_wrong_is_said_in_one_line(folder, found, tmp_path, capsys, script, changes, message):
     given: dict[str, Any] = {} if script == CONNECTION else {"pattern_file": found / PATTERNS}
-    more = ["--corrected"] if "corrected" in changes else []
-    done = run(script, *flags(folder, tmp_path / "out", **{**given, **changes, "corrected": None}), *more)
-    assert done.returncode == 2
-    (said,) = done.stderr.strip().splitlines()
+    assert run_here(script, flags(folder, tmp_path / "out", **{**given, **changes})) == 2
+    (said,) = capsys.readouterr().err.strip().splitlines()
     assert said.startswith(f"{script}: error: ")
     assert message in said
     assert not list(tmp_path.glob("out/*.json"))
@@ -190,20 +155,19 @@ def test_what_is_wrong_is_said_in_one_line(folder, found, tmp_path, script, chan
         (lambda entries: entries[2].update(seg_pos="4"), "entry 2: 'seg_pos' must be a whole number"),
     ],
 )
-def test_pattern_files_of_the_wrong_form_are_named_with_entry_and_key(folder, found, tmp_path, change, message):
+def test_pattern_files_of_the_wrong_form_are_named_with_entry_and_key(folder, found, tmp_path, capsys, change, message):
     entries = read(found / PATTERNS)
     change(entries)
     path = tmp_path / "train_wrong.json"
     path.write_text(json.dumps(entries))
-    done = run(EVALUATE, *flags(folder, tmp_path, pattern_file=path))
-    assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1)
-    assert message in done.stderr
+    assert run_here(EVALUATE, flags(folder, tmp_path, pattern_file=path)) == 2
+    (said,) = capsys.readouterr().err.strip().splitlines()
+    assert message in said
 
 
+@needs_reference
 def test_published_scripts_numbers(tmp_path):
     """Both scripts on the published code's model and rows, against the files that it wrote."""
-    if not REFERENCE.is_dir():
-        pytest.skip(f"the published code's output is not at hand: no folder {REFERENCE}")
     model = REFERENCE / "tiny-base"
     given = {"data_dir": REFERENCE / "mnli", "bert_model": model, "model_file": model / "pytorch_model.bin"}
     common = flags(tmp_path, tmp_path, **given)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import accuracy_score
-from toy import WORDS, tiny_bart, tiny_bert, tiny_tokenizer
+from toy import WORDS, tiny_bart, tiny_bert, tiny_tokenizer, wavering_bert
 
 from captum_attattr import AttackReport, ResultFileError, Trigger, attack, insert_trigger
 
@@ -32,18 +32,9 @@ TRIGGERS = [
 SPECIAL = Trigger(("[CLS]", "[SEP]"), (0.0, 1.0), (0, 0), 0.5, 0, 1, 3, 1)
 
 
-def wavering(seed=6, **changes):
-    """A classifier that predicts all its classes, and changes its mind over a word or two."""
-    model = tiny_bert(seed=seed, **changes)
-    with torch.no_grad():
-        model.bert.embeddings.word_embeddings.weight.mul_(2)
-        model.bert.pooler.dense.weight.mul_(3)
-    return model
-
-
 @pytest.fixture(scope="module")
 def toy():
-    return wavering(), tiny_tokenizer(model_max_length=24)
+    return wavering_bert(), tiny_tokenizer(model_max_length=24)
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +146,7 @@ def test_the_best_are_chosen_on_the_selection_rows_alone(toy):
 
 def test_transfer_meets_the_same_triggers_by_the_names_of_the_labels(toy):
     names = ["LABEL_2", "LABEL_0", "LABEL_1"]
-    other = wavering(seed=11, id2label=dict(enumerate(names)), label2id={name: i for i, name in enumerate(names)})
+    other = wavering_bert(seed=11, id2label=dict(enumerate(names)), label2id={name: i for i, name in enumerate(names)})
     rows = ["good a", "bad b c"], [1, 0]
     report = attack(
         *toy,
@@ -313,7 +304,7 @@ def test_an_encoder_decoder_is_attacked_too():
     [
         {"vocabulary": ["good"], "triggers": [TRIGGERS[0]]},
         {"truncate": 4},
-        {"transfer": {"other": (wavering(num_labels=2), tiny_tokenizer(model_max_length=24))}},
+        {"transfer": {"other": (wavering_bert(num_labels=2), tiny_tokenizer(model_max_length=24))}},
         {"triggers": [Trigger(("xyzzy",), (0.0,), (0,), 0.5, 0, 1, 3, 1)]},
     ],
 )

@@ -53,6 +53,15 @@ def tiny_bert(seed: int = 0, **changes: Any) -> BertForSequenceClassification:
     return model
 
 
+def wavering_bert(seed: int = 6, **changes: Any) -> BertForSequenceClassification:
+    """A classifier that predicts all its classes, and changes its mind over a word or two."""
+    model = tiny_bert(seed=seed, **changes)
+    with torch.no_grad():
+        model.bert.embeddings.word_embeddings.weight.mul_(2)
+        model.bert.pooler.dense.weight.mul_(3)
+    return model
+
+
 def tiny_llama(seed: int = 0, **changes: Any) -> LlamaForCausalLM:
     torch.manual_seed(seed)
     grouped = {"num_key_value_heads": 2, "head_dim": HIDDEN // HEADS, "pad_token_id": PAD, "bos_token_id": CLS}
