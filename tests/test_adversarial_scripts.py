@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import COLUMNS, LABELS, REFERENCE, flags, needs_reference, run, write_model
+from command_line import COLUMNS, LABELS, REFERENCE, flags, needs_reference, run, run_here, write_model
 from toy import WORDS, tiny_bert, wavering_bert
 
 CONNECTION, EVALUATE = "run_adver_connection.py", "run_adver_evaluate.py"
