@@ -139,7 +139,14 @@ def effectiveness_analysis(
 
     with evaluation_mode(texts.model):
         values = run_batches(
-            batches, work, about, resume=resume, progress=progress, desc="effectiveness", notes=unconverged
+            batches,
+            work,
+            about,
+            resume=resume,
+            progress=progress,
+            desc="effectiveness",
+            notes=unconverged,
+            costs=texts.costs(items, batches),
         )
     if is_main_process():
         warn_unconverged(unconverged)

@@ -259,7 +259,16 @@ def head_importance(
         return _finite(scores(batch, settings), places)
 
     with evaluation_mode(texts.model):
-        values = run_batches(batches, work, about, resume=resume, progress=progress, desc=method, notes=unconverged)
+        values = run_batches(
+            batches,
+            work,
+            about,
+            resume=resume,
+            progress=progress,
+            desc=method,
+            notes=unconverged,
+            costs=texts.costs(items, batches),
+        )
     if is_main_process():
         warn_unconverged(unconverged)
     values = _finite(values, list(range(len(items))))  # a file of old may hold others

@@ -121,7 +121,8 @@ def find_patterns(
         return torch.stack([_packed(pattern_of(one, 0, -1, pairs, special_tokens, rules), pairs) for one in found])
 
     with evaluation_mode(model):
-        values = run_batches(batches, work, about, resume=resume, progress=progress, desc="triggers")
+        costs = texts.costs(items, batches)
+        values = run_batches(batches, work, about, resume=resume, progress=progress, desc="triggers", costs=costs)
     return [
         Pattern(
             interactions=_unpacked(values[i]),

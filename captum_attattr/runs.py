@@ -33,6 +33,7 @@ def run_batches(
     progress: bool = True,
     desc: str = "",
     notes: list[str] | None = None,
+    costs: Sequence[float] | None = None,
 ) -> Tensor:
     """Do every batch once, and put the examples' values together.
 
@@ -49,6 +50,7 @@ def run_batches(
         desc: the bar's text.
         notes: an empty list to which `work` may append what it has to say about its batch. At the end it holds
             what was said about all batches, in their order, whichever process or earlier run did them.
+        costs: what each batch takes, in any unit, so that processes get equal shares; None for its examples.
 
     Returns:
         (N, ...) float64.
@@ -76,9 +78,7 @@ def run_batches(
         mine: dict[int, Done] = {}
         todo = [number for number in range(len(batches)) if number not in done]
         with _bar(batches, done, desc, progress and rank == 0) as bar:
-            for place, number in enumerate(todo):
-                if place % world != rank:
-                    continue
+            for number in _share(todo, costs or list(map(len, batches)), rank, world):
                 notes.clear()
                 values = work(batches[number]).cpu().double().tolist()
                 mine[number] = Done(values, list(notes))
@@ -92,6 +92,17 @@ def run_batches(
         place: value for n, batch in enumerate(batches) for place, value in zip(batch, done[n].values, strict=True)
     }
     return torch.tensor([by_place[place] for place in range(len(by_place))], dtype=torch.float64)
+
+
+def _share(todo: list[int], costs: Sequence[float], rank: int, world: int) -> list[int]:
+    """One process's batches: the costliest first, each to the process that has least to do so far."""
+    loads, share = [0.0] * world, []
+    for number in sorted(todo, key=lambda number: (-costs[number], number)):
+        least = loads.index(min(loads))
+        loads[least] += costs[number]
+        if least == rank:
+            share.append(number)
+    return sorted(share)
 
 
 def is_main_process() -> bool:

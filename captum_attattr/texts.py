@@ -181,6 +181,11 @@ class TextModel(Outputs):
                 batches.append([i])
         return batches
 
+    @staticmethod
+    def costs(items: Sequence[Encoded], batches: Iterable[Sequence[int]]) -> list[float]:
+        """What each batch takes, about: its tokens."""
+        return [float(sum(items[place].length for place in batch)) for batch in batches]
+
     def inputs(self, items: Iterable[Encoded]) -> dict[str, Tensor]:
         """The model's arguments for a batch, padded as the tokenizer pads, on the model's device."""
         encodings = [item.encoding for item in items]

@@ -32,7 +32,7 @@ from captum_attattr import (
     runs,
 )
 from captum_attattr.journal import Done
-from captum_attattr.runs import model_digest, run_batches, text_digests
+from captum_attattr.runs import _share, model_digest, run_batches, text_digests
 
 BATCHES = [[4, 0], [2], [1, 3]]
 ABOUT = {"method": "square", "size": 2}
@@ -502,3 +502,14 @@ def test_process_raises_what_another_one_has_met(monkeypatch):
         runs._agreed({}, None, 2)
     with pytest.raises(KeyError):
         runs._agreed({}, KeyError("its own"), 2)
+
+
+def test_processes_get_shares_of_equal_cost():
+    costs = [9.0, 7.0, 6.0, 5.0, 4.0, 1.0]
+    todo = [5, 0, 1, 2, 3, 4]
+    shares = [_share(todo, costs, rank, 2) for rank in range(2)]
+    assert sorted(shares[0] + shares[1]) == sorted(todo)
+    assert [sum(costs[number] for number in share) for share in shares] == [16, 16]
+    assert all(share == sorted(share) for share in shares)
+    assert _share(todo, costs, 0, 1) == sorted(todo)
+    assert [_share([3], costs, rank, 3) for rank in range(3)] == [[3], [], []]
