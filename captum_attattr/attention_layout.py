@@ -42,7 +42,7 @@ _LOOKS: dict[Theme, dict[str, Any]] = {
 _MAP, _LARGEST_MAP = 520, 640
 _EDGE, _TOP, _COLOUR_BAR = 18, 112, 96  # margins
 _MENUS = 52  # height of the menus above the plots
-_MENU_WIDTHS = {"view": 276, "layer": 98, "head": 100, "range": 166}
+_MENU_WIDTHS = {"view": 276, "layer": 98, "head": 100, "range": 184}
 _ROW_NAMES, _COLUMN_NAMES = 58, 50  # "layer 11" beside the thumbnails, "head 11" upright above them
 _AXIS_TITLE = 25
 _DIFFERENCE = "attribution ⁄ max<br>− attention ⁄ max"  # of the map of each head
@@ -136,7 +136,11 @@ def of_layer(maps: Maps, layer: int) -> dict[str, Any]:
     """What changes in the layout when a layer is chosen."""
     total, error = signed(maps.attributions[layer].sum(dtype=np.float64)), maps.error[layer]
     accuracy = "error not estimated" if not np.isfinite(error) else f"estimated relative error {number(error)}"
-    note = f"<b>layer {layer}</b>: attributions sum to {total}<br>delta {signed(maps.delta[layer])}, {accuracy}"
+    delta = f"delta {signed(maps.delta[layer])}"
+    if maps.shape[0] == maps.shape[1] == 1:  # beside the menus of a narrow figure
+        note = f"<b>attributions</b> sum to {total}<br>{delta}<br>{accuracy}"
+    else:
+        note = f"<b>layer {layer}</b>: attributions sum to {total}<br>{delta}, {accuracy}"
     texts = {"yaxis3.title.text": f"query token, layer {layer}", "annotations[0].text": note}
     return {**_window("y", maps, layer), **texts}
 
@@ -172,7 +176,7 @@ def _menus(maps: Maps, place: Place, active: dict[str, int]) -> list[dict[str, A
         "view": [(view, of_view(maps, view)) for view in VIEWS],
         "layer": [(f"layer {i}", [of_layer(maps, i)]) for i in range(layers)],
         "head": [(f"head {i}", [of_head(maps, i)]) for i in range(heads)],
-        "range": [(f"colour range {100 // part} %", [of_range(maps, part)]) for part in RANGES],
+        "range": [(f"colours to {100 // part} % of max", [of_range(maps, part)]) for part in RANGES],
     }
     menus, left = [], 0
     for name, options in choices.items():

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 _THUMBNAIL_CELLS = 30_000  # of all thumbnails together: plotly draws them anew at every choice
 
 _HINT_CHOOSE = "Click a thumbnail or press the arrow keys to choose a head. "
-_HINT_ENLARGE = "Drag in the large map to enlarge a part of it, double-click to see all of it again."
+_HINT_ENLARGE = "Drag in the large map to enlarge a part of it, double-click to see all of it again. "
+_HINT_RANGE = "Colours that end at less than the maximum show weak links."
 
 
 def _large_maps(maps: Maps, view: str) -> list[dict[str, Any]]:
@@ -164,7 +165,7 @@ def plot_attention(
     relayout(figure, of_layer(maps, layer), of_head(maps, head), of_view(maps, view)[1], of_range(maps, 1))
     attention = {"labels": [label(token) for token in maps.tokens], "step": label_step(maps, place)}
     attention |= {"tiles": {"x": maps.shape[1], "y": maps.shape[0]}, "room": place.side / LINE}
-    hint = (_HINT_CHOOSE if place.tile else "") + _HINT_ENLARGE
+    hint = (_HINT_CHOOSE if place.tile else "") + _HINT_ENLARGE + _HINT_RANGE
     count = maps.shape[0] * maps.shape[1]
     last = len(figure.data) - count
     differences = [[i, i - 2 * count, i - count] for i in range(last, len(figure.data))]

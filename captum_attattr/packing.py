@@ -8,6 +8,7 @@ import math
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import plotly.graph_objects as go
 import plotly.io
 
@@ -27,7 +28,8 @@ def figure_json(figure: go.Figure, config: dict[str, Any]) -> str:
         if i in derived:
             del trace["z"]
         elif isinstance(trace.get("z"), dict) and trace["z"]["dtype"] == "f4" and "," in trace["z"].get("shape", ""):
-            trace["z"] = _halves(trace["z"])
+            shape = [int(side) for side in trace["z"]["shape"].split(",")]
+            trace["z"] = halves(np.frombuffer(base64.b64decode(trace["z"]["bdata"]), dtype="<f4").reshape(shape))
     whole = {"data": traces, "layout": content.get("layout", {}), "frames": content.get("frames") or None}
     # Not orjson, which plotly takes where it is installed: it refuses halves of surrogate pairs.
     parts = [f'"{name}": {plotly.io.json.to_json_plotly(part, engine="json")}' for name, part in whole.items()]
@@ -35,10 +37,12 @@ def figure_json(figure: go.Figure, config: dict[str, Any]) -> str:
     return f'{{{", ".join(parts)}, "config": {options}}}'
 
 
-def _halves(array: dict[str, str]) -> dict[str, Any]:
-    """From plotly's typed array, {"dtype": "f4", "bdata": ..., "shape": "3, 4"}."""
-    values = np.frombuffer(base64.b64decode(array["bdata"]), dtype="<f4").astype(np.float64)
-    largest = float(np.fmax.reduce(np.abs(values), initial=0.0))
+def halves(values: npt.NDArray[Any]) -> dict[str, Any]:
+    """An array of floats as `unpacked` of `assets/draw.js` takes it; what is not 0 does not become 0."""
+    exact = values.astype(np.float64)
+    largest = float(np.fmax.reduce(np.abs(exact), axis=None, initial=0.0))
     unit = 2.0 ** (math.frexp(largest)[1] - 15)  # the largest is near the top of what half floats hold
-    halves = base64.b64encode((values / unit).astype("<f2").tobytes()).decode("ascii")
-    return {"halves": halves, "unit": unit, "shape": [int(side) for side in array["shape"].split(",")]}
+    packed = (exact / unit).astype("<f2")
+    least = np.copysign(np.float16(2.0**-24), exact).astype("<f2")
+    packed = np.where((packed == 0) & (exact != 0), least, packed)
+    return {"halves": base64.b64encode(packed.tobytes()).decode("ascii"), "unit": unit, "shape": list(values.shape)}

@@ -21,6 +21,7 @@ from captum_attattr.head_plot import plot_heads
 from captum_attattr.head_scores import all_checked
 from captum_attattr.heads import HeadImportance
 from captum_attattr.labels import number, score, signed, visible
+from captum_attattr.packing import halves
 from captum_attattr.pages import figure_block, page, write_page
 from captum_attattr.parts import values_of
 from captum_attattr.tree import attribution_tree
@@ -132,14 +133,18 @@ def _tree(explanation: Explanation, threshold: float) -> go.Figure | str:
 
 
 def _flow(explanation: Explanation) -> go.Figure | str:
-    """The figure without the arrays that `report.js` makes of the maps', or why there is none."""
+    """The figure, whose heads are left to `report.js`, which has them of the maps; or why there is none."""
     if not explanation.attributions.sum(1).any():
         return "There is no flow to draw: the attributions of all heads are 0, or cancel out."
     figure = plot_flow(explanation)
     bulk = dict(figure.layout.meta["flow"])
+    layers, _, size = bulk["shape"]
+    sums = np.zeros(layers * size * size, dtype=np.float32)
+    sums[bulk["place"]] = bulk["score"]
     heads = {name: value for name, value in bulk["heads"].items() if name not in ("high", "low")}
     kept = {name: value for name, value in bulk.items() if name not in ("place", "score")}
-    figure.layout.meta = {**figure.layout.meta, "flow": {**kept, "heads": heads}}
+    own = {**kept, "heads": heads, "sums": halves(sums.reshape(-1, size))}
+    figure.layout.meta = {**figure.layout.meta, "flow": own}
     return figure
 
 

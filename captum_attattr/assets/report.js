@@ -1,4 +1,4 @@
-// The flow's arrays are those of the maps in another order; they are made here, so that the file has them once.
+// The scores of heads that the flow has are those of the maps; they are packed here, so that the file has them once.
 scripts.prepare = (contents) => {
   const maps = contents.find(({ layout }) => layout.meta?.attention);
   const flow = contents.find(({ layout }) => layout.meta?.flow)?.layout.meta.flow;
@@ -12,9 +12,7 @@ scripts.prepare = (contents) => {
 
   // Sums over heads that are not 0, by falling |score| and then by position.
   const sums = new Float32Array(layers * cells);
-  scores.forEach((score, at) => {
-    sums[Math.floor(at / (heads * cells)) * cells + (at % cells)] += score;
-  });
+  unpacked(flow.sums).forEach((row, at) => sums.set(row, at * size));
   const place = Uint32Array.from(sums.keys()).filter((at) => sums[at] !== 0);
   place.sort((a, b) => Math.abs(sums[b]) - Math.abs(sums[a]) || a - b);
 
