@@ -106,20 +106,8 @@ class DatasetRun:
         todo, finished = processes.first_alone(lambda: self._begin(processes.world))
         if finished and not todo:
             return
-        mine = processes.share(todo, lambda number: self._work([number]))
-        shown = len(self.rows) if processes.world == 1 else self._examples(mine)
-        with tqdm(
-            total=shown,
-            initial=shown - self._examples(mine),
-            desc="explain" if processes.world == 1 else f"explain (process 0 of {processes.world})",
-            unit="text",
-            delay=2,
-            disable=not self.progress or processes.rank > 0,
-            bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
-        ) as bar:
-            watch = _Watch(self._work(mine))
-            for number in mine:
-                self._write(number, bar, watch)
+        mine = processes.share(todo, lambda number: sum(work(batch, self.hidden) for batch in self.shards[number]))
+        self._write_shards(mine, processes)
         # A process need not see at once what others write, only what it wrote, and what was there before.
         before = sorted(set(range(len(self.shards))) - set(todo))
         facts = [self._facts(number) for number in (*mine, *processes.share(before, lambda _: 1.0))]
@@ -154,18 +142,19 @@ class DatasetRun:
         return todo, index is not None and index["finished"]
 
     def _announcement(self, todo: list[int], needed: int, free: int, world: int) -> str:
-        left = self._examples(todo)
+        missing = self._missing(todo)
+        left = _examples(missing)
         what = f"{left:,} of {len(self.rows):,} texts" if left < len(self.rows) else f"{left:,} texts"
         line = f"explain {what}: {_bytes(needed)} in {self.folder} ({_bytes(free)} free)"
-        seconds = self._trial(todo, left) / world
+        seconds = self._trial(missing) / world
         shared = f" with {world} processes" if world > 1 else ""
         return line + (f", about {_duration(seconds)}{shared}" if seconds else "")
 
-    def _trial(self, todo: list[int], left: int) -> float:
+    def _trial(self, batches: list[Batch]) -> float:
         """About how many seconds it takes to explain what is left; 0 where a trial would be a good part of that."""
+        left = _examples(batches)
         if left < 20:
             return 0.0
-        batches = [batch for number in todo for batch in self.shards[number]]
         done = list(accumulate(work(batch, self.hidden) for batch in batches))
         middle = batches[int(np.searchsorted(done, done[-1] / 2))]
         sample = Batch(middle.numbers[: min(4, 1 + left // 100)], middle.length, 0)
@@ -175,28 +164,45 @@ class DatasetRun:
         self._explain(items)
         return (time.perf_counter() - begin) * done[-1] / work(sample, self.hidden)
 
-    def _write(self, number: int, bar: Any, watch: _Watch) -> None:
-        """Make one shard, or what is missing of it."""
-        batches = self.shards[number]
-        with ShardWriter(self.path(number), self.layout(number)) as writer:
-            for batch in batches[: writer.done]:
-                watch.total -= work(batch, self.hidden)
-                bar.update(len(batch.numbers))
-            for batch in batches[writer.done :]:
-                items, said = zip(*(self.rows[example] for example in batch.numbers), strict=True)
-                texts = b"[" + b",".join(said) + b"]"
-                if len(texts) != batch.texts or any(item.length != batch.length for item in items):
-                    raise ValueError(f"the texts have changed while they were explained: one of {batch.numbers}")
-                writer.append(self._explain(list(items)), texts)
-                bar.set_postfix_str(f"about {_duration(watch.left(work(batch, self.hidden)))} left", refresh=False)
-                bar.update(len(batch.numbers))
-            writer.finish()
+    def _missing(self, shards: Sequence[int]) -> list[Batch]:
+        """The batches of these shards that are not on disk."""
+        found: list[Batch] = []
+        for number in shards:
+            layout = self.layout(number)
+            found += layout.batches[layout.whole_batches(bytes_done(self.path(number), layout)) :]
+        return found
 
-    def _examples(self, shards: Sequence[int]) -> int:
-        return sum(len(batch.numbers) for number in shards for batch in self.shards[number])
+    def _write_shards(self, shards: Sequence[int], processes: Processes) -> None:
+        """Make these shards, or what is missing of them."""
+        missing = self._missing(shards)
+        left = sum(work(batch, self.hidden) for batch in missing)
+        total = len(self.rows) if processes.world == 1 else _examples(missing)
+        with tqdm(
+            total=total,
+            initial=total - _examples(missing),
+            desc="explain" if processes.world == 1 else f"explain (process 0 of {processes.world})",
+            unit="text",
+            delay=2,
+            disable=not self.progress or processes.rank > 0,
+            bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
+        ) as bar:
+            watch = _Watch(left)
+            for number in shards:
+                with ShardWriter(self.path(number), self.layout(number)) as writer:
+                    for batch in self.shards[number][writer.done :]:
+                        writer.append(*self._explain_batch(batch))
+                        still = watch.left(work(batch, self.hidden))
+                        bar.set_postfix_str(f"about {_duration(still)} left", refresh=False)
+                        bar.update(len(batch.numbers))
+                    writer.finish()
 
-    def _work(self, shards: Sequence[int]) -> float:
-        return sum(work(batch, self.hidden) for number in shards for batch in self.shards[number])
+    def _explain_batch(self, batch: Batch) -> tuple[list[Explanation], bytes]:
+        """What is stored of a batch: the explanations, and what its texts are."""
+        items, said = zip(*(self.rows[number] for number in batch.numbers), strict=True)
+        texts = b"[" + b",".join(said) + b"]"
+        if len(texts) != batch.texts or any(item.length != batch.length for item in items):
+            raise ValueError(f"the texts have changed while they were explained: one of {batch.numbers}")
+        return self._explain(list(items)), texts
 
     def _explain(self, items: list[Encoded]) -> list[Explanation]:
         with warnings.catch_warnings():
@@ -270,6 +276,10 @@ class DatasetRun:
         label = self.explainer.texts.label
         index = {"finished": facts is not None, "about": self.about, "labels": {t: label(t) for t in targets}}
         write_index(self.folder / INDEX, index, shards)
+
+
+def _examples(batches: Sequence[Batch]) -> int:
+    return sum(len(batch.numbers) for batch in batches)
 
 
 class _Watch:
