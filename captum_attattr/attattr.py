@@ -220,8 +220,8 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
         """What `attribute` computes, with all that is known about it.
 
         Args:
-            inputs, baselines, target, additional_forward_args, n_steps, method, internal_batch_size,
-                attention_baselines, tolerance, max_nodes, show_progress: as in `attribute`.
+            inputs, baselines, target, additional_forward_args, n_steps, method: as in `attribute`.
+            internal_batch_size, attention_baselines, tolerance, max_nodes, show_progress: as in `attribute`.
             keep_attention: also return A.
             store: where results are kept; the inputs' device by default.
 

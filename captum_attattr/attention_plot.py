@@ -127,7 +127,7 @@ def plot_attention(
         explanation: its `tokens` (T), `attributions` and `attention` (L, H, T, T), `delta` and `error` (L,),
             `target`, `label`, `probability` and `text` are shown.
         layer: the layer shown at first, from 0; by default, that of the head with the largest sum of
-            |attribution|.
+            absolute attributions.
         head: the head shown at first, from 0; by default, likewise.
         view: what is shown at first.
 

@@ -172,7 +172,7 @@ def plot_flow(
 
     Tokens are columns, and between two lines lies a layer; an edge goes from the key below to the query above.
     Orange adds to the prediction, blue takes away; blue is dashed, up to 200 edges and in print. Widths have four
-    classes: from 1/2, 1/4 and 1/10 of the largest |score| on, and below. In a page of `write_html`, menus choose
+    classes: from 1/2, 1/4 and 1/10 of the largest absolute score on, and below. In a page of `write_html`, menus choose
     what is looked at, the slider and the arrow keys move the cut, and every edge that is drawn answers to the mouse.
     Elsewhere the figure shows its first cut.
 
