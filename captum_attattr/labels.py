@@ -9,7 +9,8 @@ from __future__ import annotations
 import html
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 LABEL = 14  # characters of a token on an axis; the hover shows the rest
 NAME = 40  # characters of the name of a method, a curve or a metric
@@ -96,3 +97,13 @@ def predicted(what: str, of: str, target: int, value: float | None) -> str:
 def whole_text(text: str | Sequence[str]) -> str:
     """A text, or both of a pair, as one."""
     return text if isinstance(text, str) else " ‖ ".join(text)
+
+
+def counting(about: Mapping[str, Any]) -> list[str]:
+    """The layers and heads that count in a tree, if not all do: "head 3 alone", "layers 0, 2 alone"."""
+    chosen = {name: about.get(name) for name in ("layers", "heads")}
+    return [
+        f"{name if len(numbers) > 1 else name[:-1]} {', '.join(map(str, numbers))} alone"
+        for name, numbers in chosen.items()
+        if numbers
+    ]
