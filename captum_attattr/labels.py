@@ -20,9 +20,9 @@ CHARACTER = 6.2  # pixels of a character of an axis label
 
 def visible(token: str, length: int) -> str:
     """At most `length` characters of `token`, with what would act instead of being seen spelt out."""
+    token = token.replace("\r\n", "↵").replace("\n", "↵").replace("\t", "⇥")
     if not token.strip():
         return "␣" * min(len(token), length) or "∅"
-    token = token.replace("\r\n", "↵").replace("\n", "↵").replace("\t", "⇥")
     # Controls, text direction, halves of pairs, line separators; not the joiners inside emoji and scripts.
     acting = ("Cc", "Cf", "Cs", "Zl", "Zp")
     shown = "".join(
@@ -91,7 +91,7 @@ def score(value: float | None) -> str:
 
 def predicted(what: str, of: str, target: int, value: float | None) -> str:
     """The title of a figure: what it is, and which prediction it explains."""
-    return ", ".join(filter(None, [f"{what}: <b>{named(of)}</b> (target {target})", score(value)]))
+    return ", ".join(filter(None, [f"{what}: <b>{named(of.strip() or of)}</b> (target {target})", score(value)]))
 
 
 def whole_text(text: str | Sequence[str]) -> str:
