@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from captum_attattr.parts import Floats, both_maps_of, index_of, probability_of, tokens_of, values_of
+from captum_attattr.words import readable
 
 if TYPE_CHECKING:
     from captum_attattr.explanation import Explanation
@@ -50,7 +51,7 @@ def checked(explanation: Explanation) -> Maps:
     layers = len(attributions)
     delta = values_of(explanation, "delta", layers)
     error = values_of(explanation, "error", layers, unknown=True)  # a fixed rule leaves the error NaN
-    return Maps(tokens, attributions, attention, _shares(attributions) - _shares(attention), delta, error)
+    return Maps(readable(tokens), attributions, attention, _shares(attributions) - _shares(attention), delta, error)
 
 
 def _shares(maps: Floats) -> Floats:

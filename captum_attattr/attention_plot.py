@@ -169,5 +169,11 @@ def plot_attention(
     count = maps.shape[0] * maps.shape[1]
     last = len(figure.data) - count
     differences = [[i, i - 2 * count, i - count] for i in range(last, len(figure.data))]
-    meta = {"attention": attention, "hint": hint, "filename": "attention", "differences": differences}
+    meta = {
+        "scripts": ["attention"],
+        "attention": attention,
+        "hint": hint,
+        "filename": "attention",
+        "differences": differences,
+    }
     return finish(figure, themes(place), **meta)

@@ -96,7 +96,7 @@ class Explanation:
         """
         tensors = {f.name: getattr(self, f.name).contiguous() for f in fields(self) if f.type == "Tensor"}
         rest = {f.name: getattr(self, f.name) for f in fields(self) if f.type != "Tensor"}
-        header = {_HEADER: json.dumps({"version": _VERSION, **rest}, ensure_ascii=False)}
+        header = {_HEADER: json.dumps({"version": _VERSION, **rest})}  # in ASCII: half a surrogate pair is no UTF-8
         with replacing(path) as temporary:
             save_file(tensors, temporary, metadata=header)
         return Path(path)

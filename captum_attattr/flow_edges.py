@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from captum_attattr.parts import Floats, index_of, maps_of, probability_of, tokens_of, values_of
+from captum_attattr.words import readable
 
 Numbers = npt.NDArray[np.uint32]
 Sign = Literal["both", "positive", "negative"]
@@ -73,7 +74,7 @@ def checked(explanation: Any) -> Flow:
         raise ValueError("attributions are all 0: there is no edge to draw")
     probability_of(explanation)
     special, segments = (values_of(explanation, name, len(tokens)).astype(np.uint8) for name in ("special", "segments"))
-    return Flow(tokens, by_head, by_head.sum(1, dtype=np.float64).astype(np.float32), special, segments)
+    return Flow(readable(tokens), by_head, by_head.sum(1, dtype=np.float64).astype(np.float32), special, segments)
 
 
 def viewed(flow: Flow, layer: Any, head: Any, sign: Any, special: Any, segment: Any) -> View:

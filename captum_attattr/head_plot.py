@@ -233,7 +233,8 @@ def _bar_range(means: Floats) -> list[float]:
 def _of_method(each: Scores, place: _Place) -> dict[str, Any]:
     """What changes in the layout when a method is chosen."""
     largest = float(np.nanmax(np.abs(each.scores))) or 1.0  # a scale has a length, even if all is zero
-    seen = f"mean over {counted(each.examples, 'example')}" if each.examples else "made without examples"
+    seen = f"{'mean over' if each.examples > 1 else 'made with'} {counted(each.examples, 'example')}"
+    seen = seen if each.examples else "made without examples"
     labels = f"; labels: {shortened(', '.join(each.labels), 300)}" if each.labels else ""
     gone = f"; {counted(int(each.gone.sum()), 'head')} gone" if each.gone.any() else ""
     digits = _Digits.of(each.scores, place.cell)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import html
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 LABEL = 14  # characters of a token on an axis; the hover shows the rest
 NAME = 40  # characters of the name of a method, a curve or a metric
@@ -19,9 +20,9 @@ CHARACTER = 6.2  # pixels of a character of an axis label
 
 def visible(token: str, length: int) -> str:
     """At most `length` characters of `token`, with what would act instead of being seen spelt out."""
+    token = token.replace("\r\n", "↵").replace("\n", "↵").replace("\t", "⇥")
     if not token.strip():
         return "␣" * min(len(token), length) or "∅"
-    token = token.replace("\r\n", "↵").replace("\n", "↵").replace("\t", "⇥")
     # Controls, text direction, halves of pairs, line separators; not the joiners inside emoji and scripts.
     acting = ("Cc", "Cf", "Cs", "Zl", "Zp")
     shown = "".join(
@@ -95,9 +96,19 @@ def score(value: float | None) -> str:
 
 def predicted(what: str, of: str, target: int, value: float | None) -> str:
     """The title of a figure: what it is, and which prediction it explains."""
-    return ", ".join(filter(None, [f"{what}: <b>{named(of)}</b> (target {target})", score(value)]))
+    return ", ".join(filter(None, [f"{what}: <b>{named(of.strip() or of)}</b> (target {target})", score(value)]))
 
 
 def whole_text(text: str | Sequence[str]) -> str:
     """A text, or both of a pair, as one."""
     return text if isinstance(text, str) else " ‖ ".join(text)
+
+
+def counting(about: Mapping[str, Any]) -> list[str]:
+    """The layers and heads that count in a tree, if not all do: "head 3 alone", "layers 0, 2 alone"."""
+    chosen = {name: about.get(name) for name in ("layers", "heads")}
+    return [
+        f"{name if len(numbers) > 1 else name[:-1]} {', '.join(map(str, numbers))} alone"
+        for name, numbers in chosen.items()
+        if numbers
+    ]

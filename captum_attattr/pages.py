@@ -97,8 +97,9 @@ def page(title: str, body: str, figures: Sequence[go.Figure], kind: str | None =
 
     plotly.js and each script are in it once, however many figures there are. A figure names the scripts that
     make it answer, beside `page.js` for all, in its `layout.meta["scripts"]`; each is a file of `assets/` and
-    runs once for each such figure as a function of its own, which has four constants: `plot`, the drawn
-    element; `meta`, of its layout; `hint` and `chosen`, the paragraphs below it, the one seen and the other heard.
+    runs once for each such figure as a function of its own, which may call what `draw.js` holds and has four
+    constants: `plot`, the drawn element; `meta`, of its layout; `hint` and `chosen`, the paragraphs below it, the
+    one seen and the other heard.
 
     Args:
         title: plain text.

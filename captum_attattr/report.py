@@ -26,6 +26,7 @@ from captum_attattr.pages import figure_block, page, write_page
 from captum_attattr.parts import values_of
 from captum_attattr.tree import attribution_tree
 from captum_attattr.tree_plot import plot_tree
+from captum_attattr.words import readable
 
 _ABOUT = {
     "tree": "Where the decision gathered from, layer by layer; of every layer only the strongest links.",
@@ -198,7 +199,7 @@ def _decision(explanation: Explanation) -> str:
 
 def _tokens(explanation: Explanation) -> str:
     items = []
-    for position, (token, special) in enumerate(zip(explanation.tokens, explanation.special, strict=True)):
+    for position, (token, special) in enumerate(zip(readable(explanation.tokens), explanation.special, strict=True)):
         kind = ' class="special"' if special else ""
         shown = html.escape(_shown(token))
         items.append(f'<li{kind} title="position {position}"><bdi>{shown}</bdi></li>')

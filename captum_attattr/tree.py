@@ -64,10 +64,10 @@ def attribution_tree(
         (`order`), with `layer`, `score`, `share_of_max` and `share_of_positive` (of the layer's maximum and
         of its positive sum), `heads` (the three that give most, as [head, score]), `attention` (mean over
         heads) and `class_edge` (whether it is one of [CLS]'s at the end). The graph has `algorithm`,
-        `threshold`, `root`, `class_token`, `tokens`, `target`, `label`, `probability`, `prediction`, `text`,
-        `delta` (of the layer where it is largest), `left_out_edges` (interactions with a positive score that
-        are not in the tree) and `left_out_share` (their share of the positive attribution). A probability or
-        delta that is not known is None.
+        `threshold`, `layers` and `heads` (those that count; None for all), `root`, `class_token`, `tokens`,
+        `target`, `label`, `probability`, `prediction`, `text`, `delta` (of the layer where it is largest),
+        `left_out_edges` (interactions with a positive score that are not in the tree) and `left_out_share` (their
+        share of the positive attribution). A probability or delta that is not known is None.
 
     Raises:
         TypeError, ValueError: not an explanation, a threshold outside [0, 1], an unknown algorithm, a root, layer
@@ -349,6 +349,8 @@ def _graph(explanation: Explanation, maps: _Maps, grown: _Tree, threshold: float
     graph.graph.update(
         algorithm=algorithm,
         threshold=threshold,
+        layers=maps.layers if len(maps.layers) < explanation.attributions.shape[0] else None,
+        heads=maps.heads if len(maps.heads) < explanation.attributions.shape[1] else None,
         root=grown.root,
         class_token=maps.class_token,
         tokens=list(maps.tokens),

@@ -11,7 +11,8 @@ import networkx as nx
 
 from captum_attattr.exceptions import ResultFileError
 from captum_attattr.files import replacing
-from captum_attattr.labels import cells, visible
+from captum_attattr.labels import cells, counting, visible
+from captum_attattr.words import readable
 
 _NAME = 40  # most characters of a token in a line of text
 
@@ -34,7 +35,7 @@ def tree_text(tree: nx.DiGraph) -> str:
         'positive' (target 1)
     """
     about = tree.graph
-    root, top = about["root"], about["class_token"]
+    root, top, names = about["root"], about["class_token"], readable(about["tokens"])
     edges = {(i, j): data for i, j, data in tree.edges(data=True) if not data["class_edge"]}
     children: dict[int, list[int]] = {}
     for i, j in sorted(edges, key=lambda pair: edges[pair]["order"]):
@@ -42,7 +43,7 @@ def tree_text(tree: nx.DiGraph) -> str:
     lines: list[tuple[str, str]] = []
 
     def add(position: int, depth: int, above: int | None) -> None:
-        name = f"{'  ' * depth}{visible(tree.nodes[position]['token'], _NAME)} [{position}]"
+        name = f"{'  ' * depth}{visible(names[position], _NAME)} [{position}]"
         lines.append((name, _about_edge(edges[above, position]) if above is not None else ""))
         for child in children.get(position, []):
             add(child, depth + 1, position)
@@ -51,7 +52,7 @@ def tree_text(tree: nx.DiGraph) -> str:
     width = max(cells(name) for name, _ in lines)
     value = "" if about["probability"] is None else f"F = {about['probability']:.4f}, "
     head = f"{about['label']!r} (target {about['target']}), {value}"
-    head += f"threshold {about['threshold']:g}, {about['algorithm']}"
+    head += ", ".join([f"threshold {about['threshold']:g}", about["algorithm"], *counting(about)])
     rows = [f"{name}{' ' * (width - cells(name))}  {text}".rstrip() for name, text in lines]
     if top is not None and any(data["class_edge"] for *_, data in tree.edges(data=True)):
         rows.append(
@@ -127,17 +128,17 @@ def load_tree(path: str | os.PathLike[str]) -> nx.DiGraph:
     return tree
 
 
-_AS_JSON = ("heads", "tokens", "text", "label")
+_AS_JSON = ("layers", "heads", "tokens", "text", "label")
 """Attributes that GraphML has no type for, or texts that XML cannot hold: they are written as JSON, in ASCII."""
 
-_MAY_BE_NONE = ("class_token", "probability", "delta")
+_MAY_BE_NONE = ("layers", "heads", "class_token", "probability", "delta")
 """Attributes of the graph that GraphML leaves out where they are None."""
 
 
 def _flattened(tree: nx.DiGraph) -> nx.DiGraph:
     flat = tree.copy()
     for name in _MAY_BE_NONE:
-        if flat.graph[name] is None:
+        if flat.graph.get(name, "") is None:
             del flat.graph[name]
     for data in (flat.graph, *(d for _, d in flat.nodes(data=True)), *(d for *_, d in flat.edges(data=True))):
         data.update({name: json.dumps(data[name]) for name in _AS_JSON if name in data})
@@ -156,11 +157,13 @@ def _xml(text: str) -> str:
 
 def _unflattened(flat: nx.DiGraph) -> nx.DiGraph:
     tree = nx.DiGraph()
-    tree.graph.update(dict.fromkeys(_MAY_BE_NONE), **flat.graph)
+    tree.graph.update(flat.graph)
     tree.add_nodes_from(flat.nodes(data=True))
     tree.add_edges_from(flat.edges(data=True))
     for data in (tree.graph, *(d for *_, d in tree.edges(data=True))):
         data.update({name: json.loads(data[name]) for name in _AS_JSON if name in data})
+    for name in _MAY_BE_NONE:
+        tree.graph.setdefault(name)
     for node, data in tree.nodes(data=True):
         data["token"] = tree.graph["tokens"][node]  # with what XML cannot hold
     for name in ("node_default", "edge_default"):

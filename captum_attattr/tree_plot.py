@@ -11,10 +11,10 @@ import numpy as np
 import plotly.graph_objects as go
 
 from captum_attattr.columns import NEGATIVE, NODE, POSITIVE, RIGHT, Columns, frame
-from captum_attattr.labels import counted, escape, label, length, number, predicted, signed, visible, wrapped
+from captum_attattr.labels import counted, counting, escape, label, length, number, predicted, signed, visible, wrapped
 from captum_attattr.parts import maps_of, tokens_of, values_of
 from captum_attattr.themes import PAGES, Changes, Theme, finish
-from captum_attattr.words import Floats, attention_of, joined, words
+from captum_attattr.words import Floats, attention_of, joined, readable, words
 
 if TYPE_CHECKING:
     from captum_attattr.explanation import Explanation
@@ -137,7 +137,7 @@ def _about_edge(tree: nx.DiGraph, i: int, j: int, attention: Floats | None) -> s
 def _about_node(tree: nx.DiGraph, node: int, attention: Floats | None) -> str:
     data, graph = tree.nodes[node], tree.graph
     role = ", root" if node == graph["root"] else ""
-    lines = [f"<b>{wrapped(data['token'])}</b> [{node}], layer {data['layer']}{role}"]
+    lines = [f"<b>{wrapped(graph['tokens'][node])}</b> [{node}], layer {data['layer']}{role}"]
     for i in sorted(tree.pred[node], key=lambda i: tree.edges[i, node]["order"]):
         lines += [f"to <b>{label(graph['tokens'][i])}</b> [{i}]:", *_numbers(tree, i, node, attention)]
     if tree.out_degree(node):
@@ -240,7 +240,7 @@ def _layout(tree: nx.DiGraph, columns: Columns, places: dict[int, float], highes
     how = _ALGORITHMS.get(graph["algorithm"], escape(visible(str(graph["algorithm"]), 40)))
     left = f"{graph['left_out_edges']:,} interactions with a positive score"
     subtitle = f"left out: {left}, {100 * graph['left_out_share']:.0f} % of the positive attribution"
-    subtitle += f"; below layer {low} no token comes in" if low else ""
+    subtitle = "; ".join([*counting(graph), subtitle, *([f"below layer {low} no token comes in"] if low else [])])
     return {
         **frame(f"{title}; threshold {graph['threshold']:g}, {how}", subtitle, _TOP, plot, columns),
         "hoverdistance": 16,
@@ -292,7 +292,8 @@ def plot_tree(tree: nx.DiGraph, explanation: Explanation | None = None) -> go.Fi
     """
     _checked(tree)
     attention = _attention(tree, explanation)
-    tokens = tree.graph["tokens"]
+    tree, tokens = tree.copy(), readable(tree.graph["tokens"])
+    tree.graph["tokens"] = tokens
     columns, places = Columns.of(tokens), _places(tree)
     edges, nodes = _edges(tree, places, attention), _nodes(tree, places, attention, columns.width)
     final = any(data["class_edge"] for *_, data in tree.edges(data=True))

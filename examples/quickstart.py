@@ -7,11 +7,12 @@ Without arguments it takes the demonstration model, a small English encoder fine
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from captum_attattr import Explanation, attribution_tree, explain, tree_text, write_report
+from captum_attattr import EmptyTreeError, Explanation, attribution_tree, explain, tree_text, write_report
 
 TEXTS = [
     "Seldom has a movie so closely matched the spirit of a man and his work .",
@@ -68,7 +69,7 @@ def report(explanation: Explanation, top: int) -> None:
     try:
         tree = tree_text(attribution_tree(explanation, merge_subwords=True))
         print("\n".join(f"  {line}" for line in ["attribution tree:", *tree.splitlines()[1:]]))
-    except ValueError as error:  # no interaction between words above the threshold
+    except EmptyTreeError as error:
         print(f"  no attribution tree: {error}")
     print(
         f"  largest |delta| {float(explanation.delta.abs().max()):.1e}, "
@@ -99,4 +100,5 @@ if __name__ == "__main__":
     try:
         main()
     except (ImportError, OSError, TypeError, ValueError) as error:
-        raise SystemExit(f"quickstart: {error}") from None
+        print(f"{Path(__file__).name}: error: {error}", file=sys.stderr)
+        sys.exit(2)

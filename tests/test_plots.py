@@ -22,6 +22,7 @@ from browser import Clocked, look
 from browser import clocked as clocked
 from plotly.offline import get_plotlyjs
 
+from captum_attattr.labels import visible
 from captum_attattr.packing import figure_json
 from captum_attattr.pages import write_html
 from captum_attattr.plots import plot_attention
@@ -299,6 +300,11 @@ def every_text(value: Any) -> list[str]:
     if isinstance(value, list | tuple):
         return [text for each in value for text in every_text(each)]
     return [value] if isinstance(value, str) else []
+
+
+def test_white_space_can_be_seen() -> None:
+    given = ["\n", "\t\t", " ", "", "\r\n\n", "a\nb"]
+    assert [visible(token, 14) for token in given] == ["↵", "⇥⇥", "␣", "∅", "↵↵", "a↵b"]
 
 
 def test_hostile_tokens_are_literal_text() -> None:

@@ -41,6 +41,14 @@ def test_quickstart_writes_a_page_and_a_file_for_each_text(tmp_path: Path) -> No
     assert sorted(path.name for path in tmp_path.iterdir()) == ["explanation_1.html", "explanation_1.safetensors"]
 
 
+def test_quickstart_says_in_one_line_what_is_wrong(tmp_path: Path) -> None:
+    command = [sys.executable, ROOT / "examples/quickstart.py", "--output", tmp_path / "out", "--top", "0"]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 2
+    assert run.stderr == "quickstart.py: error: --top 0 is too small: at least 1 is needed\n"
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_two_commands_are_those_that_ci_runs() -> None:
     commands = re.findall(r"<!-- (\w+)-command -->\n```bash\n(.*?)```", README, re.DOTALL)
     assert [name for name, _ in commands] == ["quickstart", "test"]

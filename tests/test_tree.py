@@ -15,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import tiny_bert, tiny_llama, tiny_tokenizer
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from captum_attattr import (
     EmptyTreeError,
@@ -26,7 +27,7 @@ from captum_attattr import (
     save_tree,
     tree_text,
 )
-from captum_attattr.words import joined, words
+from captum_attattr.words import joined, readable, words
 
 REFERENCE = Path(__file__).parents[2] / "shared/data/reference/out"
 
@@ -198,11 +199,15 @@ def test_heads_that_give_most_are_named_by_number_and_sign():
     assert fewer.edges[1, 2]["score"] == pytest.approx(0.5)
 
 
-def test_layers_that_count_can_be_chosen_and_keep_their_numbers():
+def test_layers_that_count_can_be_chosen_and_keep_their_numbers(tmp_path):
     tree = attribution_tree(explanation(DRAWN), 0.4, layers=[0, 2], root=3)
     assert edges(tree)[0] == (3, 1)
     assert tree.edges[3, 1]["layer"] == 0
     assert tree.edges[0, 1]["layer"] == 2
+    assert tree.graph["layers"] == [0, 2]
+    assert tree.graph["heads"] is None
+    assert tree_text(tree).splitlines()[0].endswith("threshold 0.4, paper, layers 0, 2 alone")
+    assert load_tree(save_tree(tree, tmp_path / "tree.graphml")).graph == tree.graph
     with pytest.raises(ValueError, match="leaves no edge"):
         attribution_tree(explanation(DRAWN), 0.4, layers=[1, 2], root=3)
 
@@ -249,6 +254,29 @@ def test_words_of_every_tokenizers_marks(tokens, expected):
     found = words(tokens, [False] * len(tokens))
     assert [joined([tokens[i] for i in group]) for group in found] == expected
     assert [i for group in found for i in group] == list(range(len(tokens)))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "expected"),
+    [
+        (["un", "##like", " a"], ["un", "##like", " a"]),
+        (
+            ["<s>", "The", "ĠÐ¼", "ÐµÐ´", "ĠcafÃ©", "Ċ", "Ġ", "ðŁĺ", "<｜x▁y｜>"],
+            ["<s>", "The", "м", "ед", "café", "\n", " ", "�", "<｜x▁y｜>"],
+        ),
+        (["<s>", "▁The", "▁", "film", "<0x0A>"], ["<s>", "The", " ", "film", "<0x0A>"]),
+        (["film</w>", "</w>", "s"], ["film", "</w>", "s"]),
+        (["snake▁case", " a", "", "  "], ["snake▁case", " a", "", "  "]),
+    ],
+)
+def test_tokens_are_shown_as_a_reader_knows_them(tokens, expected):
+    assert readable(tokens) == expected
+
+
+def test_bytes_of_bpe_are_read_as_transformers_writes_them():
+    text = "".join(map(chr, range(1, 0x250))) + "🧑‍🚀 שלום\t日本\x00\x7f"
+    shown = bytes_to_unicode()  # that of transformers
+    assert readable(["Ġx", "".join(shown[byte] for byte in text.encode())])[1] == text
 
 
 def test_special_tokens_are_no_pieces():

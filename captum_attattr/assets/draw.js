@@ -1,4 +1,22 @@
-// Draws the page's figures one after another, each with scripts of its own. `scripts` holds those by name.
+// Draws the page's figures one after another, each with scripts of its own. `scripts` holds those by name; they may
+// call what is here.
+
+// Labels are escaped for plotly; a parser that makes no element of the page gives the texts back.
+const plain = (text) => new DOMParser().parseFromString(text, "text/html").body.textContent;
+
+const bytes = (base64) => {
+  const text = atob(base64);
+  const found = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) found[i] = text.charCodeAt(i);
+  return found;
+};
+
+// A figure that answers to keys can be focused, and says what it is.
+const takeKeys = (plot) => {
+  plot.tabIndex = 0;
+  plot.setAttribute("role", "application");
+  plot.setAttribute("aria-label", plot.closest(".figure").getAttribute("aria-label"));
+};
 
 // The values of the 65,536 half floats.
 const halves = () =>
@@ -12,10 +30,10 @@ let values = null;
 // The rows of a map that travelled as half floats.
 const unpacked = ({ halves: text, unit, shape: [rows, columns] }) => {
   values ??= halves();
-  const bytes = atob(text);
+  const packed = bytes(text);
   const found = new Float32Array(rows * columns);
   for (let i = 0; i < found.length; i++) {
-    found[i] = values[bytes.charCodeAt(2 * i) | (bytes.charCodeAt(2 * i + 1) << 8)] * unit;
+    found[i] = values[packed[2 * i] | (packed[2 * i + 1] << 8)] * unit;
   }
   return Array.from({ length: rows }, (_, row) => found.subarray(row * columns, (row + 1) * columns));
 };
@@ -46,7 +64,7 @@ const parsed = (figure) => {
   const { differences, attention } = layout.meta || {};
   for (const [to, from, by] of differences || []) data[to].z = difference(data[from].z, data[by].z);
   if (attention) {
-    // plotly.js takes its time for each trace, wherever it is; `page.js` brings the others when they are chosen.
+    // plotly.js takes its time for each trace, wherever it is; `attention.js` brings the others when they are chosen.
     const shown = shownMap(layout, attention);
     differences.forEach((traces, map) => {
       if (map !== shown) for (const trace of traces) data[trace].visible = false;

@@ -8,17 +8,11 @@ const signs = ["negative", "positive"];
 // ---------------------------------------------------------------------------------------------- the data
 
 // plotly.py writes arrays as base64.
-const array = (spec, Kind) => {
-  if (ArrayBuffer.isView(spec)) return spec;
-  const text = atob(spec.bdata);
-  const bytes = new Uint8Array(text.length);
-  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
-  return new Kind(bytes.buffer);
-};
+const array = (spec, Kind) => (ArrayBuffer.isView(spec) ? spec : new Kind(bytes(spec.bdata).buffer));
 const [special, segments] = [array(meta.flow.special, Uint8Array), array(meta.flow.segments, Uint8Array)];
 const sums = { place: array(meta.flow.place, Uint32Array), score: array(meta.flow.score, Float32Array) };
 const [high, low] = [array(heads.high, Uint8Array), array(heads.low, Uint8Array)];
-const tokens = meta.flow.tokens.map((text) => new DOMParser().parseFromString(text, "text/html").body.textContent);
+const tokens = meta.flow.tokens.map(plain);
 
 // Scores of single heads: 11 bits of a logarithm, above them the sign.
 const values = Float32Array.from({ length: 4096 }, (_, code) => {
@@ -331,9 +325,7 @@ const move = (to) => {
   draw(shown);
 };
 slider.addEventListener("input", () => move(slider.value));
-plot.tabIndex = 0;
-plot.setAttribute("role", "application");
-plot.setAttribute("aria-label", plot.closest(".figure").getAttribute("aria-label"));
+takeKeys(plot);
 plot.addEventListener("keydown", (event) => {
   const by = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 10, PageDown: -10 }[event.key];
   const end = { Home: 0, End: Number(slider.max) }[event.key];

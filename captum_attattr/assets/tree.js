@@ -2,8 +2,6 @@
 const { edges, nodes, labels } = meta.tree;
 const all = edges.map((_, place) => place + 1); // the trace of the tokens is the first one
 const usual = all.map((trace) => plot.data[trace].opacity ?? 1);
-// Labels are escaped for plotly; a parser that makes no element of the page gives the texts back.
-const plain = (text) => new DOMParser().parseFromString(text, "text/html").body.textContent;
 const name = (node) => `${plain(labels[node])} [${node}]`;
 let picked = null;
 
@@ -41,9 +39,7 @@ const choose = (node) => {
   Plotly.restyle(plot, { opacity: [1, ...opacity], selectedpoints: [bright, ...all.map(() => null)] }, [0, ...all]);
 };
 
-plot.tabIndex = 0;
-plot.setAttribute("role", "application");
-plot.setAttribute("aria-label", plot.closest(".figure").getAttribute("aria-label"));
+takeKeys(plot);
 
 // A token is its mark, or its label below.
 const near = (event) => {
