@@ -52,7 +52,8 @@ def explain_dataset(
         model: a transformers model for sequence classification, or a causal language model; it runs in evaluation
             mode.
         tokenizer: its tokenizer.
-        texts: texts, or (text, second text) pairs. Any sequence; a text is asked for twice, and not kept.
+        texts: texts, or (text, second text) pairs. Any sequence: a text is asked for to
+            measure it, again when its turn comes, and not kept.
         folder: where the files go; made if it is missing.
         target: as in `explain`: None for the predicted class, a class or token for all, or a list with one for each.
         truncate: cut texts that are longer than the model takes, instead of raising; a number cuts to at most so

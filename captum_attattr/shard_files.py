@@ -123,6 +123,7 @@ class ShardWriter:
         """Give the file, which holds all of its batches, its name."""
         with _named(self.part):
             os.fsync(self._file.fileno())
+            self._file.close()  # Windows does not rename open files
             os.replace(self.part, self.path)
 
     def _write(self, data: memoryview) -> None:

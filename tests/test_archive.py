@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from toy import WORDS, tiny_bert, tiny_llama, tiny_tokenizer
+from toy import WORDS, tiny_bart, tiny_bert, tiny_llama, tiny_tokenizer
 
 from captum_attattr import (
     Archive,
@@ -31,6 +31,7 @@ from captum_attattr import (
     explain,
     explain_dataset,
     mask_heads,
+    prune_heads,
 )
 from captum_attattr import dataset_run as runs
 from captum_attattr.shard_files import ShardWriter
@@ -97,6 +98,17 @@ def test_next_token_of_a_language_model_keeps_its_name(tmp_path):
     texts = ["a b c", "good film", "a", "x y"]
     archive = explain_dataset(model, tokenizer, texts, tmp_path, **OPTIONS)
     for found, one in zip(archive, explain(model, tokenizer, texts, n_steps=3, progress=False), strict=True):
+        assert_same(found, one)
+
+
+@pytest.mark.parametrize("kind", ["pruned", "encoder of two", "double"])
+def test_models_of_other_shapes_are_stored_as_they_are_explained(tmp_path, kind):
+    model: Any = tiny_bart() if kind == "encoder of two" else tiny_bert(seed=1)
+    if kind == "pruned":
+        prune_heads(model, {0: [1, 2], 2: [0]})
+    texts, model = TEXTS[:4], model.double() if kind == "double" else model
+    archive = explain_dataset(model, tiny_tokenizer(), texts, tmp_path, **OPTIONS)
+    for found, one in zip(archive, explain(model, tiny_tokenizer(), texts, n_steps=3, progress=False), strict=True):
         assert_same(found, one)
 
 
@@ -247,6 +259,10 @@ def test_folder_without_an_archive_is_told(tmp_path):
 # -------------------------------------------------------------------------------------------- interruptions
 
 
+class StoppedError(BaseException):
+    """As a KeyboardInterrupt, which would stop the tests as well."""
+
+
 @contextmanager
 def interrupted(after: int) -> Iterator[list[list[int]]]:
     """Explain `after` batches, then stop; gives the numbers of the examples that were explained."""
@@ -254,7 +270,7 @@ def interrupted(after: int) -> Iterator[list[list[int]]]:
 
     def stopping(self: Any, items: Any) -> list[Explanation]:
         if len(done) == after:
-            raise KeyboardInterrupt
+            raise StoppedError
         done.append([item.number for item in items])
         return explained(self, items)
 
@@ -268,7 +284,7 @@ def test_run_stopped_anywhere_and_torn_anywhere_ends_byte_for_byte_the_same(tmp_
     batches = [batch for shard in json.loads(expected["index.json"])["shards"] for batch in shard["batches"]]
     for after in range(len(batches)):
         folder = tmp_path / str(after)
-        with interrupted(after) as first, pytest.raises(KeyboardInterrupt):
+        with interrupted(after) as first, pytest.raises(StoppedError):
             write(folder)
         with pytest.raises(ResultFileError, match=r"has not ended: \d+ of 6 shards are there; start it again"):
             Archive(folder)
@@ -378,7 +394,7 @@ def test_folder_of_another_run_is_refused_and_kept(tmp_path, copy, changes, diff
     folder = copy
     if state == "begun":
         folder = tmp_path / "begun"
-        with interrupted(2), pytest.raises(KeyboardInterrupt):
+        with interrupted(2), pytest.raises(StoppedError):
             write(folder)
     before, model, options = files(folder), tiny_bert(seed=changes.get("model", 1)), dict(changes)
     options.pop("model", None)
@@ -524,7 +540,7 @@ def test_model_is_left_as_it_was(tmp_path, unchanged):
     model = tiny_bert(seed=1).train()
     with unchanged(model):
         explain_dataset(model, tiny_tokenizer(), TEXTS[:3], tmp_path / "one", **OPTIONS)
-        with interrupted(1), pytest.raises(KeyboardInterrupt):
+        with interrupted(1), pytest.raises(StoppedError):
             explain_dataset(model, tiny_tokenizer(), TEXTS, tmp_path / "two", **OPTIONS)
 
 
@@ -559,7 +575,7 @@ def test_two_processes_write_what_one_writes(tmp_path, whole):
     script = tmp_path / "run.py"
     script.write_text(SHARED.format(tests=str(Path(__file__).parent)))
     (tmp_path / "file").write_text("mine")
-    with interrupted(5), pytest.raises(KeyboardInterrupt):  # begun by one process
+    with interrupted(5), pytest.raises(StoppedError):  # begun by one process
         write(tmp_path / "shared")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     done = subprocess.run([*torchrun, str(script), str(tmp_path)], env=environment(), capture_output=True, text=True)
