@@ -22,6 +22,7 @@ from captum_attattr.head_methods import (
     attattr_scores,
     attention_scores,
     attributed_classes,
+    check_gradients,
     chosen_reduction,
     method_options,
     warn_unconverged,
@@ -125,6 +126,7 @@ def effectiveness_analysis(
     items = texts.encode_all(examples)
     gold = texts.labels(labels, len(items))
     classes = attributed_classes(texts, gold, settings)
+    check_gradients(texts.model)
     batches = texts.batches(items, batch_size)
     name, measure = checked_metric(metric, texts, gold)
     about = {"analysis": "effectiveness", "options": settings, **texts.fingerprint(items, gold, batches)}

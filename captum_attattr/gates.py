@@ -55,7 +55,7 @@ def mask_heads(model: nn.Module, heads: HeadSpec) -> Iterator[None]:
     gates = {}
     for layer, numbers in selected_heads(model, heads).items():
         of = Heads(layer)
-        gates[layer] = torch.tensor([float(number not in numbers) for number in of.numbers])
+        gates[layer] = torch.tensor([float(number not in numbers) for number in of.numbers], device="cpu")
     with head_gates(gates):
         yield
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from captum_attattr.arguments import check_rule
 from captum_attattr.attattr import LayerAttAttr
@@ -258,6 +258,18 @@ def _checked_option(name: str, value: Any) -> Any:
     if not isinstance(value, str | int) or value not in choices:
         raise ValueError(f"{name}={value!r} is unknown; use one of {', '.join(map(repr, choices))}")
     return choices[choices.index(value)]
+
+
+def check_gradients(model: nn.Module) -> None:
+    """Find out whether gradients can be had.
+
+    Raises:
+        ValueError: inference mode, now or when the model was made.
+    """
+    if torch.is_inference_mode_enabled():
+        raise ValueError("scores need gradients, which torch.inference_mode forbids; use torch.no_grad()")
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        raise ValueError("the model's parameters were made under torch.inference_mode and have no gradients")
 
 
 def attributed_classes(texts: TextModel, gold: Tensor, options: dict[str, Any]) -> Tensor:

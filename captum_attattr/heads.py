@@ -23,6 +23,7 @@ from captum_attattr.head_methods import (
     METHODS,
     Batch,
     attributed_classes,
+    check_gradients,
     chosen_reduction,
     method_options,
     warn_unconverged,
@@ -245,6 +246,8 @@ def head_importance(
     classes = attributed_classes(texts, gold, settings) if method == "attattr" else gold
     if method == "accuracy_difference" and texts.regression:
         raise ValueError("method='accuracy_difference' needs classes, the model gives a score; use 'loss_difference'")
+    if method in ("attattr", "taylor", "taylor_logits", "attention"):  # attention is read as attributions are
+        check_gradients(texts.model)
     batches = texts.batches(items, batch_size)
     scores = METHODS[method].scores
     if scores is None:
@@ -288,8 +291,8 @@ def head_importance(
 
 def random_importance(texts: TextModel, seed: int, digest: str) -> HeadImportance:
     """Uniform scores, which have seen no example; `digest` is the model's."""
-    generator = torch.Generator().manual_seed(seed)
-    scores = torch.rand(texts.depth, texts.width, generator=generator, dtype=torch.float64)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    scores = torch.rand(texts.depth, texts.width, generator=generator, dtype=torch.float64, device="cpu")
     scores = scores.masked_fill(~texts.present(texts.width), torch.nan)
     unknown = torch.full_like(scores, torch.nan)
     return HeadImportance(scores, unknown, 0, "random", {"seed": seed}, [], [], digest)

@@ -229,8 +229,9 @@ def _spread(blocks: Sequence[int], size: int) -> list[int]:
 def apply_cut(cut: Cut) -> None:
     """Replace one parameter by what stays of it, and tell its module the new size."""
     old: nn.Parameter = getattr(cut.owner, cut.name)
-    index = torch.tensor(cut.keep, dtype=torch.long, device=old.device)
-    new = nn.Parameter(old.detach().index_select(cut.dim, index).contiguous(), requires_grad=old.requires_grad)
+    with torch.inference_mode(False):  # what is made in that mode can never be trained
+        index = torch.tensor(cut.keep, dtype=torch.long, device=old.device)
+        new = nn.Parameter(old.detach().index_select(cut.dim, index).contiguous(), requires_grad=old.requires_grad)
     setattr(cut.owner, cut.name, new)
     owner: Any = cut.owner
     if cut.name == "weight" and isinstance(owner, nn.Linear):

@@ -91,7 +91,7 @@ def run_batches(
     by_place = {
         place: value for n, batch in enumerate(batches) for place, value in zip(batch, done[n].values, strict=True)
     }
-    return torch.tensor([by_place[place] for place in range(len(by_place))], dtype=torch.float64)
+    return torch.tensor([by_place[place] for place in range(len(by_place))], dtype=torch.float64, device="cpu")
 
 
 def _share(todo: list[int], costs: Sequence[float], rank: int, world: int) -> list[int]:
@@ -116,11 +116,24 @@ def model_digest(model: nn.Module) -> str:
     config: Any = getattr(model, "config", None)
     if hasattr(config, "to_dict"):
         digest.update(json.dumps(config.to_dict(), sort_keys=True, default=str).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        if tensor.numel():
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        _feed(digest, value)
     return digest.hexdigest()[:16]
+
+
+def _feed(digest: Any, value: Any) -> None:
+    """Digest an entry of a state dict: a tensor or, of a quantized model, whatever it is packed in."""
+    if isinstance(value, (tuple, list, dict)):
+        for part in value.items() if isinstance(value, dict) else value:
+            _feed(digest, part)
+    elif isinstance(value, Tensor):
+        digest.update(f" {tuple(value.shape)} {value.dtype}".encode())
+        value = value.dequantize() if value.is_quantized else value
+        if value.numel():
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    else:
+        digest.update(repr(value).encode())
 
 
 def data_digest(*parts: Any) -> str:

@@ -145,7 +145,7 @@ class TextModel(Outputs):
 
     def present(self, heads: int) -> Tensor:
         """(L, heads) whether a head is there, or `prune_heads` has taken it."""
-        present = torch.zeros(self.depth, heads, dtype=torch.bool)
+        present = torch.zeros(self.depth, heads, dtype=torch.bool, device="cpu")
         for layer in self.layers:
             present[layer.index, list(layer.kept.numbers) if layer.kept else slice(None)] = True
         return present
@@ -193,7 +193,8 @@ class TextModel(Outputs):
             batch = {name: torch.cat([encoding[name] for encoding in encodings]) for name in encodings[0]}
         else:
             plain = {name: [encoding[name][0].tolist() for encoding in encodings] for name in encodings[0]}
-            batch = dict(self.tokenizer.pad(plain, return_tensors="pt", verbose=False))
+            with torch.device("cpu"):
+                batch = dict(self.tokenizer.pad(plain, return_tensors="pt", verbose=False))
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
     def logits(self, inputs: dict[str, Tensor]) -> Tensor:
@@ -216,7 +217,8 @@ def encode_text(tokenizer: Any, number: int, text: Text, longest: int | None = N
     """
     text = _checked(number, text)
     parts = (text,) if isinstance(text, str) else text
-    encoding = tokenize(tokenizer, parts, longest)
+    with torch.device("cpu"):  # whatever torch's default is
+        encoding = tokenize(tokenizer, parts, longest)
     special = [bool(flag) for flag in encoding.pop("special_tokens_mask")[0]]
     length = encoding["input_ids"].shape[1]
     if length == 0 or all(special):
@@ -308,6 +310,8 @@ def _checked(number: int, text: Any) -> Text:
             raise TypeError(f"texts[{number}] must hold text, got {type(part).__name__}: {part!r}")
         if not part.strip():
             raise ValueError(f"texts[{number}] = {text!r} is empty")
+        if any("\ud800" <= character <= "\udfff" for character in part):
+            raise ValueError(f"texts[{number}] = {text!r} holds half a character (a lone surrogate)")
     return text if isinstance(text, str) else (parts[0], parts[1])
 
 

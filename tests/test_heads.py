@@ -354,6 +354,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         TypeError,
         "texts\\[0\\] must be a text or a pair of texts, got None",
     ),
+    "half a character": ({"examples": ["\ud800"], "labels": [0]}, ValueError, "holds half a character"),
     "missing label": (
         {"labels": [float("nan"), *GOLD[1:]]},
         TypeError,
@@ -371,6 +372,27 @@ def test_mistake_is_named_before_the_model_runs(model, tokenizer, monkeypatch, n
     monkeypatch.setattr(BertForSequenceClassification, "forward", lambda *_, **__: pytest.fail("the model ran"))
     with pytest.raises(error, match=message):
         head_importance(**arguments | {"progress": False} | changes)
+
+
+@pytest.mark.parametrize("method", ["attattr", "taylor", "taylor_logits", "attention"])
+def test_inference_mode_is_refused_where_gradients_are_needed(model, method):
+    with pytest.raises(ValueError, match=r"torch\.inference_mode forbids; use torch\.no_grad"), torch.inference_mode():
+        scores(model, method)
+    with torch.inference_mode():
+        made = tiny_bert(seed=1)
+    with pytest.raises(ValueError, match=r"parameters were made under torch\.inference_mode"):
+        scores(made, method)
+    with torch.inference_mode():
+        found = scores(made, "loss_difference").scores
+    torch.testing.assert_close(found, scores(tiny_bert(seed=1), "loss_difference").scores)
+
+
+@pytest.mark.parametrize("method", ["taylor", "loss_difference", "random"])
+def test_default_device_of_torch_does_not_matter(model, method):
+    """The model's device counts; meta stands for any other."""
+    with torch.device("meta"):
+        found = scores(model, method).scores
+    assert torch.equal(found, scores(model, method).scores)
 
 
 def test_tokenizer_without_a_vocabulary_is_refused(model):

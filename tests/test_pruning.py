@@ -359,6 +359,14 @@ def test_pruned_model_is_trained_as_the_masked_one(build: Callable[..., Any], ch
     assert model(sentences()).logits.square().mean() < loss
 
 
+def test_heads_cut_out_in_inference_mode_leave_a_model_that_can_be_trained() -> None:
+    model = tiny_bert()
+    with torch.inference_mode():
+        prune_heads(model, {0: [1], 1: ALL})
+    model(sentences()).logits.sum().backward()
+    assert model.bert.encoder.layer[0].attention.self.query.weight.grad.abs().sum() > 0
+
+
 @pytest.mark.parametrize("build", [tiny_bert, tiny_llama, tiny_bart])
 def test_copies_of_a_pruned_model_stand_alone(build: Callable[[], nn.Module], tmp_path: Path) -> None:
     model = build()

@@ -145,6 +145,35 @@ def test_digest_tells_models_apart():
     assert model_digest(nn.Sequential(tiny_bert())) != before
 
 
+@pytest.mark.parametrize(
+    "packed", [(torch.ones(2), None), {"scale": torch.ones(2)}, "text"], ids=["tuple", "dict", "text"]
+)
+def test_digest_takes_what_modules_keep_beside_tensors(packed):
+    """As quantized maps do."""
+
+    class Packed(nn.Linear):
+        def get_extra_state(self) -> Any:
+            return self.packed
+
+    model = Packed(2, 2)
+    model.packed = packed
+    before = model_digest(model)
+    assert model_digest(model) == before
+    changed = {tuple: (torch.full((2,), 2.0), None), dict: {"scale": torch.full((2,), 2.0)}, str: "other"}
+    model.packed = changed[type(packed)]
+    assert model_digest(model) != before
+
+
+@pytest.mark.filterwarnings("ignore:.*quantized tensor creation functions.*deprecated")
+def test_digest_of_quantized_tensors_tells_them_apart():
+    def module(scale: float) -> nn.Module:
+        kept = nn.Module()
+        kept.register_buffer("weight", torch.quantize_per_tensor(torch.arange(3.0), scale, 0, torch.qint8))
+        return kept
+
+    assert model_digest(module(0.5)) == model_digest(module(0.5)) != model_digest(module(0.3))
+
+
 def test_digests_tell_texts_and_pairs_apart():
     one, two, three = text_digests(["a b", ("a", "b"), "a b "])
     assert len({one, two, three}) == 3
