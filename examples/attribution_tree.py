@@ -7,9 +7,11 @@ script; the default is Algorithm 1 of the paper.
 from __future__ import annotations
 
 import argparse
-import sys
 import webbrowser
 from pathlib import Path
+
+from classifier_flags import OneLineParser
+from script import run_script
 
 from captum_attattr import attribution_tree, plot_tree, save_tree, tree_text, write_html
 from captum_attattr.published import read_explanation
@@ -20,7 +22,7 @@ ENDINGS = (".html", ".txt", ".graphml")
 
 def arguments() -> argparse.Namespace:
     """The command line; --attr_file, --tokens_file, --task_name and --example_index are the published code's."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--attr_file", required=True, help="attributions of the example: attr_zero_base_exp{N}.json")
     parser.add_argument("--tokens_file", required=True, help="tokens of all examples: tokens_and_pred_{N}.json")
     parser.add_argument("--task_name", required=True, help="the task, in any case: MNLI, SST-2 ...")
@@ -35,9 +37,8 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Read, grow, write, print."""
-    args = arguments()
     kind = task(args.task_name)
     explanation = read_explanation(
         args.attr_file, args.tokens_file, args.example_index, args.att_file, kind.labels, kind.label_names
@@ -58,8 +59,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (OSError, TypeError, ValueError) as error:
-        print(f"{Path(__file__).name}: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    flags = arguments()
+    run_script(lambda: main(flags))

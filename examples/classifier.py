@@ -57,7 +57,7 @@ def load_classifier(
     changes = {**_labels(bert_model, own, task), **eps}
     config = old_config(bert_model, changes) if old else AutoConfig.from_pretrained(bert_model, **changes)
     model: Any = AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-untyped-call]
-    _load_weights(model, model_file)
+    load_weights(model, model_file)
     model.eval()
     if not eps and not model_file.endswith(".safetensors"):  # which the published code does not write
         say_if_eps_matters(model, bert_model)
@@ -110,7 +110,17 @@ def _labels(name: str, own: list[str], task: Task) -> dict[str, Any]:
     return {"id2label": dict(enumerate(names)), "label2id": {label: i for i, label in enumerate(names)}}
 
 
-def _load_weights(model: Any, file: str) -> None:
+def load_weights(model: Any, file: str) -> None:
+    """Load all of a model's weights from a file, by their names of today or of old.
+
+    Args:
+        model: the model.
+        file: `.safetensors`; any other is a state dict.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it holds no weights, or those of another model.
+    """
     if not Path(file).is_file():
         raise FileNotFoundError(f"no file of weights {file!r}")
     try:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+import torch
 from demo_model import PACKAGE
 from staged import staged
 from task_data import FILM_REVIEWS, task_name
@@ -12,7 +13,10 @@ from trained_part import TRAINABLE
 
 from captum_attattr.tasks import TASKS
 
-ABOVE_ZERO = ("train_batch_size", "eval_batch_size", "lora_rank", "learning_rate", "num_train_epochs")
+ABOVE_ZERO = (
+    *("train_batch_size", "eval_batch_size", "gradient_accumulation_steps"),
+    *("lora_rank", "learning_rate", "num_train_epochs"),
+)
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -48,20 +52,28 @@ def read_flags(argv: Sequence[str]) -> argparse.Namespace:
     add("--data_dir", help=f"folder of the task's files; of {FILM_REVIEWS}, fetched if missing, also the .tar.gz file")
     add("--use_datasets", action="store_true", help="take the data from the package datasets, not from --data_dir")
     add("--bert_model", help=f"folder, hub name or exported file; if not given, the encoder in {PACKAGE}")
-    add("--output_dir", required=True, help="folder for checkpoints, model and eval_results.json")
+    add("--model_recover_path", help="weights to start from: a state dict of the whole classifier, as model.1.bin")
+    add("--optim_recover_path", help="accepted; see --resume")
+    add("--output_dir", required=True, help="folder for checkpoints, model, the results and the published code's files")
     add("--max_seq_length", type=int, default=128, help="tokens to which longer inputs are cut")
     add("--do_train", action="store_true", help="train")
     add("--do_eval", action="store_true", help="evaluate after every epoch and at the end")
     add("--eval_split", choices=("train", "dev", "test"), default="dev", help="what --do_eval evaluates")
     add("--num_train_examples", type=int, default=0, help="train on the first so many examples; 0 for all")
     add("--train_batch_size", type=int, default=32, help="inputs in one training step")
-    add("--eval_batch_size", type=int, default=32, help="inputs evaluated at once")
+    add("--eval_batch_size", type=int, default=64, help="inputs evaluated at once")
+    add("--gradient_accumulation_steps", type=int, default=1, help="parts in which a training step's inputs are done")
     add("--learning_rate", type=float, default=5e-5, help="peak learning rate of AdamW")
     add("--num_train_epochs", type=float, default=3.0, help="passes over the training set")
     add("--group_by_length", action="store_true", help="batches of inputs of like length, which need less padding")
     add("--warmup_proportion", type=float, default=0.1, help="share of the steps in which the rate rises")
     add("--do_lower_case", action="store_true", help="lower-case; else as the tokenizer's own setting says")
     add("--no_cuda", action="store_true", help="stay on the CPU")
+    precision = parser.add_mutually_exclusive_group()
+    precision.add_argument("--fp16", action="store_true", help="mixed precision with float16; needs a GPU")
+    precision.add_argument("--bf16", action="store_true", help="mixed precision with bfloat16")
+    add("--loss_scale", type=float, default=0, help="accepted; the scale of --fp16 is always dynamic")
+    add("--local_rank", type=int, default=-1, help="accepted; processes are told apart by torchrun's variables")
     add(
         "--seed",
         type=int,
@@ -71,6 +83,11 @@ def read_flags(argv: Sequence[str]) -> argparse.Namespace:
     add("--trainable", choices=TRAINABLE, default="all", help="what is trained beside pooler and classifier")
     add("--lora_rank", type=int, default=8, help="rank of the updates of --trainable lora")
     add("--resume", action="store_true", help="go on from the last checkpoint in --output_dir")
+    add(
+        "--keep_best",
+        action="store_true",
+        help="keep the epoch that is best on what --do_eval evaluates, not the last; its figure is then too good",
+    )
     add(
         "--export",
         metavar="FILE",
@@ -102,9 +119,18 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError(f"--seed is {args.seed}; it must be from 0 to {2**32 - 1}")
     if not (args.do_train or args.do_eval):
         raise ValueError("nothing to do: give --do_train, --do_eval or both")
-    for flag in ("resume", "export"):
+    for flag in ("resume", "export", "keep_best"):
         if getattr(args, flag) and not args.do_train:
             raise ValueError(f"--{flag} needs --do_train")
+    if args.keep_best and not args.do_eval:
+        raise ValueError("--keep_best needs --do_eval, which says which epoch is the best")
+    if args.train_batch_size % args.gradient_accumulation_steps:
+        raise ValueError(
+            f"--train_batch_size {args.train_batch_size} cannot be done in --gradient_accumulation_steps "
+            f"{args.gradient_accumulation_steps} equal parts"
+        )
+    if args.fp16 and (args.no_cuda or not torch.cuda.is_available()):
+        raise ValueError("--fp16 needs a GPU; --bf16 also works on the CPU")
     if args.export and not args.export.endswith(".safetensors"):
         raise ValueError(f"--export is {args.export!r}; the name must end in .safetensors")
     if args.do_train and (args.bert_model or "").endswith(".safetensors"):

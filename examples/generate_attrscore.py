@@ -104,7 +104,6 @@ def main(args: argparse.Namespace) -> None:
         rule = "riemann_right" if args.published else "riemann_left"
         options |= {"method": rule, "n_steps": args.batch_size * args.num_batch}
     rank, world = process()
-    numbers = numbers[rank::world]
     explanations: Iterable[Explanation]
     if args.num_examples:
         options |= {"attention": args.get_att_score, "dtype": "float16" if args.float16 else "float32"}

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from film_reviews import LABELS, find_archive, read_film_reviews
@@ -21,12 +22,16 @@ class TaskData(NamedTuple):
         held_out: what is evaluated.
         labels: the names of a model's outputs, in order; one for regression.
         metric: the name of the task's metric.
+        written: the classes as the task's files write them, in the order of `labels`; none for regression.
+        segment: what the published code calls the held-out set in its files' names.
     """
 
     train: Sequence[Example]
     held_out: Sequence[Example]
     labels: tuple[str, ...]
     metric: str
+    written: tuple[str, ...] = LABELS
+    segment: str = "dev"
 
 
 def task_name(name: str) -> str:
@@ -69,7 +74,8 @@ def read_task_data(args: argparse.Namespace) -> TaskData:
     train: Sequence[Example] = []
     held_out: Sequence[Example] = []
     labels: tuple[str, ...] = LABELS
-    metric = "accuracy"
+    written: tuple[str, ...] = LABELS
+    metric, segment = "accuracy", args.eval_split
     if args.task_name == FILM_REVIEWS:
         if args.eval_split != "dev":
             raise ValueError(f"{FILM_REVIEWS} has no split {args.eval_split!r}; it has dev, the held-out sentences")
@@ -77,7 +83,9 @@ def read_task_data(args: argparse.Namespace) -> TaskData:
         train, held_out = ([Example(*review) for review in part] for part in reviews)
     else:
         kind = task(args.task_name)
-        labels, metric = kind.label_names or ("score",), kind.metric
+        labels, metric, written = kind.label_names or ("score",), kind.metric, kind.labels
+        if kind.name.startswith("mnli"):  # of which there are two
+            segment = Path(kind.files.get(segment, segment)).stem
         # Before training, which takes long, so that no mistake in the held-out set is found after it.
         if args.do_eval:
             held_out = (
@@ -85,7 +93,7 @@ def read_task_data(args: argparse.Namespace) -> TaskData:
             )
         if args.do_train:
             train = kind.read_hub("train") if args.use_datasets else kind.read(args.data_dir, "train")
-    return TaskData(train[: args.num_train_examples or None], held_out, labels, metric)
+    return TaskData(train[: args.num_train_examples or None], held_out, labels, metric, written, segment)
 
 
 def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, length: int) -> list[dict[str, Any]]:

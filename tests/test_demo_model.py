@@ -14,6 +14,7 @@ import demo_model
 import pytest
 import run_classifier_orig
 import torch
+import trainable_classifier
 from classifier_flags import read_flags
 from demo_model import DEMO_FILE, load_demo_model
 from film_reviews import ARCHIVE, LABELS, find_archive, read_film_reviews
@@ -409,7 +410,7 @@ def test_exported_file_is_the_model_that_was_measured(
     tmp_path: Path, tiny: Path, flags: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the tiny encoder in the place of the package's."""
-    for module in (demo_model, run_classifier_orig):
+    for module in (demo_model, trainable_classifier):
         monkeypatch.setattr(module, "encoder_folder", lambda: tiny)
         monkeypatch.setattr(module, "version", lambda package: "0.1.0")
     export = str(tmp_path / "part.safetensors")
