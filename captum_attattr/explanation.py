@@ -20,6 +20,7 @@ from captum_attattr.attattr import LayerAttAttr
 from captum_attattr.compiled import uncompiled
 from captum_attattr.exceptions import ResultFileError
 from captum_attattr.files import replacing
+from captum_attattr.memory import give_back
 from captum_attattr.texts import Encoded, Text, TextModel
 
 _HEADER = "captum_attattr"
@@ -251,6 +252,7 @@ class Explainer:
             for start in range(0, len(group), size):
                 yield from self._explain(group[start : start + size])
                 progress(len(group[start : start + size]))
+                give_back()
 
     def _explain(self, group: list[Encoded]) -> Iterator[tuple[int, Explanation]]:
         texts = self.texts

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from captum_attattr.journal import Done, Journal
+from captum_attattr.memory import give_back
 
 Work = Callable[[list[int]], Tensor]
 """The values of some examples, given by their places in the data set: (examples, ...)."""
@@ -85,6 +86,7 @@ def run_batches(
                 if journal:
                     journal.append(number, mine[number])
                 bar.update(len(batches[number]))
+                give_back()
         for part in _gathered(mine, world):
             done.update(part)
     notes[:] = [note for number in range(len(batches)) for note in done[number].notes]
