@@ -15,7 +15,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from captum_attattr.exceptions import ResultFileError
-from captum_attattr.files import replacing
+from captum_attattr.files import existing_file, replacing
 from captum_attattr.triggers import Trigger, trigger_from
 
 ALL = "all"
@@ -208,10 +208,9 @@ class AttackReport:
             FileNotFoundError: there is no such file.
             ResultFileError: not a file of `save`, or damaged.
         """
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"no file {str(path)!r}")
+        file = existing_file(path)
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            content = json.loads(file.read_text(encoding="utf-8"))
             if content["format"] != _FORMAT or content["version"] != 1:
                 raise ValueError("another format or version")
             choice = Choice(**content["choice"]) if content["choice"] else None
@@ -243,8 +242,12 @@ def _victim_from(entry: dict[str, Any]) -> VictimResult:
         outcomes.append(Outcome(trigger=trigger, **one))
         if outcomes[-1].kind not in KINDS or len(outcomes[-1].predictions) != len(entry["gold"]):
             raise ValueError(f"{where} is no outcome of {len(entry['gold'])} rows")
+        if any(type(label) is not int for label in outcomes[-1].predictions):
+            raise ValueError(f"{where} predicts something else than the numbers of classes")
     if not outcomes or outcomes[0].kind != "clean":
         raise ValueError("the clean outcome must come first")
+    if sorted(set(entry["gold"])) != entry["classes"] or len(entry["classes"]) != len(entry["class_names"]):
+        raise ValueError(f"classes {entry['classes']} are not those of the rows, or not all named")
     return VictimResult(outcomes=outcomes, **entry)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from captum_attattr.exceptions import ResultFileError
 from captum_attattr.explanation import Explanation
-from captum_attattr.files import replacing
+from captum_attattr.files import existing_file, replacing
 from captum_attattr.patterns import RULES, Interaction, Pattern, check_options, pattern_of
 from captum_attattr.scalars import at_least, integer
 
@@ -325,10 +325,9 @@ def load_triggers(path: str | os.PathLike[str]) -> list[Trigger]:
         FileNotFoundError: there is no such file.
         ResultFileError: not a file of `save_triggers`, or damaged; the message names the entry and the key.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no file {str(path)!r}")
+    file = existing_file(path)
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
         if content["format"] != _FORMAT or content["version"] != 1:
             raise ValueError("another format or version")
         return [trigger_from(entry, f"trigger {number}") for number, entry in enumerate(content["triggers"])]

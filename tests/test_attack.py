@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 
 import numpy as np
@@ -215,6 +216,22 @@ def test_reports_come_back_from_their_file(report, tmp_path):
     path.write_text(json.dumps(content))
     with pytest.raises(ResultFileError, match="outcome 1 is no outcome of 8 rows"):
         AttackReport.load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("predictions", [math.nan, *[0] * 7], "outcome 0 predicts something else than the numbers of classes"),
+        ("classes", [0, 1], "classes \\[0, 1\\] are not those of the rows"),
+        ("class_names", ["a"], "or not all named"),
+    ],
+)
+def test_reports_that_contradict_themselves_are_refused(report, tmp_path, name, value, message):
+    content = json.loads(report.save(tmp_path / "report.json").read_text())
+    victim = content["victims"][0]
+    (victim["outcomes"][0] if name == "predictions" else victim)[name] = value
+    with pytest.raises(ResultFileError, match=message):
+        loaded(tmp_path, content)
 
 
 def test_an_interrupted_attack_goes_on(toy, tmp_path, report):
