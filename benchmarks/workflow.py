@@ -26,10 +26,8 @@ def main() -> None:
     parser.add_argument("--bert_model", required=True, help="what is fine-tuned")
     parser.add_argument("--num_train_epochs", default="3")
     parser.add_argument("--learning_rate", default="1e-4")
-    parser.add_argument(
-        "--ranking_rows", type=int, default=100, help="dev rows that rank the heads; the others measure"
-    )
-    parser.add_argument("--pattern_rows", type=int, default=500, help="training rows that the triggers come from")
+    parser.add_argument("--ranking_rows", type=int, default=50, help="dev rows that rank the heads; the others measure")
+    parser.add_argument("--pattern_rows", type=int, default=100, help="training rows that the triggers come from")
     parser.add_argument("--finetuned", help="a folder that the first script left, to go on from")
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()

@@ -188,6 +188,10 @@ def check_output(output: Any, rows: int, target: Target) -> None:
                 raise ValueError(f"target {one!r} is out of range: the output has {sizes} values per example")
 
 
+MOST_NODES = 100_000
+"""Of a fixed rule; more are a mistake, and would fill the memory."""
+
+
 def fixed_rule(method: str, n_steps: int) -> tuple[list[float], list[float]]:
     """Nodes and weights of Captum's named rules on [0, 1].
 
@@ -211,6 +215,8 @@ def check_rule(
     """
     if method not in SUPPORTED_METHODS:
         raise ValueError(f"method={method!r} is unknown; use one of {', '.join(SUPPORTED_METHODS)}")
+    if n_steps is not None and n_steps > MOST_NODES:
+        raise ValueError(f"n_steps={n_steps} is too large: at most {MOST_NODES:,}")
     if n_steps is None and method != "gausslegendre":
         raise ValueError(f"method={method!r} is a fixed rule: say its number of nodes, as n_steps=50")
     for name, value, least in (

@@ -38,9 +38,14 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         except OSError as error:
             raise ValueError(f"{str(path)!r} cannot be written: {error.strerror}") from error
         mode = temporary.stat().st_mode  # some writers make their files private; everybody's umask decides here
-        yield temporary
-        temporary.chmod(mode)
-        temporary.replace(path)
+        try:
+            yield temporary
+            temporary.chmod(mode)
+            temporary.replace(path)
+        except OSError as error:  # a full disk
+            if error.filename not in (None, str(temporary)):
+                raise
+            raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 

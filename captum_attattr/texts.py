@@ -65,7 +65,7 @@ class TextModel(Outputs):
         check_tokenizer(tokenizer)
         config, model, truncate = self.model.config, self.model, scalar(truncate)
         super().__init__(config, tokenizer, language, _device(model))
-        self.truncate, self.longest = bool(truncate), _longest(config, tokenizer)
+        self.truncate, self.longest = bool(truncate), most_tokens(config, tokenizer)
         if truncate is not True and truncate is not False:
             most = integer(truncate)
             if most is None or most < 3:
@@ -308,14 +308,14 @@ def _checked(number: int, text: Any) -> Text:
     for part in parts:
         if not isinstance(part, str):
             raise TypeError(f"texts[{number}] must hold text, got {type(part).__name__}: {part!r}")
-        if not part.strip():
-            raise ValueError(f"texts[{number}] = {text!r} is empty")
         if any("\ud800" <= character <= "\udfff" for character in part):
             raise ValueError(f"texts[{number}] = {text!r} holds half a character (a lone surrogate)")
+    if not any(part.strip() for part in parts):  # one text of a pair may be empty, as in QQP
+        raise ValueError(f"texts[{number}] = {text!r} is empty")
     return text if isinstance(text, str) else (parts[0], parts[1])
 
 
-def _longest(config: Any, tokenizer: Any) -> int:
+def most_tokens(config: Any, tokenizer: Any) -> int:
     """Most tokens that model and tokenizer take."""
     positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2**62
     if getattr(config, "position_embedding_type", "") != "relative" and config.model_type in _OFFSET_POSITIONS:

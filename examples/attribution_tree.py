@@ -7,6 +7,7 @@ script; the default is Algorithm 1 of the paper.
 from __future__ import annotations
 
 import argparse
+import os
 import webbrowser
 from pathlib import Path
 
@@ -31,7 +32,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threshold", type=float, default=0.4, help="share of a layer's maximum that an edge needs")
     parser.add_argument("--algorithm", choices=("paper", "reference"), default="paper", help="whose rules")
     parser.add_argument(
-        "--output", type=Path, default=Path("."), help="path of the results without ending, or a folder for tree_exp{N}"
+        "--output",
+        default=".",
+        help="path of the results without ending, or a folder (FOLDER/) for tree_exp{N}",
     )
     parser.add_argument("--show", action="store_true", help="open the page in the browser")
     return parser.parse_args()
@@ -45,7 +48,9 @@ def main(args: argparse.Namespace) -> None:
     )
     tree = attribution_tree(explanation, args.threshold, args.algorithm)
     figure = plot_tree(tree, explanation)
-    output = args.output / f"tree_exp{args.example_index}" if args.output.is_dir() else args.output
+    output = Path(args.output)
+    if output.is_dir() or args.output.endswith(("/", os.sep)):
+        output /= f"tree_exp{args.example_index}"
     output = output.with_suffix("") if output.suffix in ENDINGS else output
     output.parent.mkdir(parents=True, exist_ok=True)
     pages = [Path(f"{output}{ending}") for ending in ENDINGS]

@@ -1,9 +1,10 @@
 """The flags of the fine-tuning script: names of the published AttAttr code where it has them."""
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from demo_model import PACKAGE
@@ -17,6 +18,13 @@ ABOVE_ZERO = (
     *("train_batch_size", "eval_batch_size", "gradient_accumulation_steps"),
     *("lora_rank", "learning_rate", "num_train_epochs"),
 )
+
+
+MAY_CHANGE = {
+    *("resume", "export", "data_dir", "output_dir", "eval_batch_size", "no_cuda", "do_eval"),
+    *("local_rank", "loss_scale", "optim_recover_path"),
+}
+"""Flags that a training which is gone on with may have otherwise than when it was begun."""
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -60,7 +68,7 @@ def read_flags(argv: Sequence[str]) -> argparse.Namespace:
     add("--do_eval", action="store_true", help="evaluate after every epoch and at the end")
     add("--eval_split", choices=("train", "dev", "test"), default="dev", help="what --do_eval evaluates")
     add("--num_train_examples", type=int, default=0, help="train on the first so many examples; 0 for all")
-    add("--train_batch_size", type=int, default=32, help="inputs in one training step")
+    add("--train_batch_size", type=int, default=32, help="inputs in one training step of a process")
     add("--eval_batch_size", type=int, default=64, help="inputs evaluated at once")
     add("--gradient_accumulation_steps", type=int, default=1, help="parts in which a training step's inputs are done")
     add("--learning_rate", type=float, default=5e-5, help="peak learning rate of AdamW")
@@ -137,8 +145,22 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError(f"--bert_model {args.bert_model!r} can only be evaluated; train a folder or hub name")
     if args.resume and not checkpoints(args.output_dir):
         raise ValueError(f"--resume: no complete checkpoint in {args.output_dir!r}; leave it out to start afresh")
+    begun = Path(args.output_dir) / "opt.json"
+    if args.resume and begun.is_file():
+        _check_same(json.loads(begun.read_text(encoding="utf-8")), vars(args))
+    if not args.do_train and begun.is_file():
+        raise ValueError(
+            f"{args.output_dir!r} holds a training's results; choose another --output_dir for an evaluation"
+        )
     if args.do_train and not args.resume and checkpoints(args.output_dir):
         raise ValueError(f"{args.output_dir!r} holds checkpoints: --resume, or choose another --output_dir")
+
+
+def _check_same(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuses to go on with a training that was begun with other flags."""
+    for flag, value in before.items():
+        if flag not in MAY_CHANGE and flag in now and now[flag] != value:
+            raise ValueError(f"--resume: the training was begun with --{flag} {value}; it is {now[flag]} now")
 
 
 def checkpoints(folder: str) -> list[Path]:

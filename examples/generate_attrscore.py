@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from classifier_flags import OneLineParser
 from script import check_flags, flag_parser, load_model, process, run_script, writable
 
-from captum_attattr import Explanation, explain_dataset, explain_iter
+from captum_attattr import ConvergenceWarning, Explanation, explain_dataset, explain_iter
 from captum_attattr.published import write_maps
 from captum_attattr.tasks import task
 
@@ -36,7 +37,7 @@ def read_flags() -> argparse.Namespace:
     add("--example_index", help=f"dev rows: {SYNTAX}; 5 if not given")
     rules = parser.add_mutually_exclusive_group()
     rules.add_argument("--adaptive", action="store_true", help="choose nodes until the estimated error is small")
-    rules.add_argument("--published", action="store_true", help="the paper's right sum, not the published code's left")
+    rules.add_argument("--published", action="store_true", help="the paper's right sum instead of the left sum")
     add("--tolerance", type=float, default=1e-3, help="estimated relative error of a map that --adaptive allows")
     add("--num_examples", type=int, help="the first so many dev rows, as an archive (all, if there are fewer)")
     add("--json", action="store_true", help="with --num_examples: write the JSON files too")
@@ -76,7 +77,9 @@ def example_numbers(given: str, count: int, where: Path) -> list[int]:
         if not (found := re.fullmatch(r"\s*(\d+)(:(\d+))?\s*", part)):
             raise ValueError(f"--example_index {given!r} must be {SYNTAX}")
         start, end = int(found[1]), int(found[3] or int(found[1]) + 1)
-        if start >= end or end > count:
+        if start >= end:
+            raise ValueError(f"--example_index {part}: a range is START:END, and END is beyond it")
+        if end > count:
             raise ValueError(f"--example_index {part}: {where} holds {count} examples, 0 to {count - 1}")
         numbers.update(dict.fromkeys(range(start, end)))
     return list(numbers)
@@ -114,8 +117,14 @@ def main(args: argparse.Namespace) -> None:
         explanations = (archive[number] for number in numbers)
     else:
         numbers = numbers[rank::world]
+        warnings.simplefilter("ignore", ConvergenceWarning)  # which counts the examples that are explained
         explanations = explain_iter(model, tokenizer, [texts[number] for number in numbers], **options)
     for number, explanation in zip(numbers, explanations, strict=True):
+        if not args.num_examples and (worst := float(explanation.error.max())) > args.tolerance:
+            layer = int(explanation.error.argmax())
+            warnings.warn(
+                f"example {number}, layer {layer}: estimated error {worst:.1e} is above --tolerance", stacklevel=1
+            )
         kinds = {"attr": explanation.attributions} if args.get_att_attr else {}
         kinds |= {"att_score": explanation.attention} if args.get_att_score else {}
         files = [write_maps(maps, folder / f"{kind}_zero_base_exp{number}.json") for kind, maps in kinds.items()]

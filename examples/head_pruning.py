@@ -18,10 +18,10 @@ def read_flags(argv: Sequence[str], description: str) -> argparse.Namespace:
     parser = flag_parser(description)
     add = parser.add_argument
     add("--num_examples", type=int, default=200, help="how many dev rows, from the first on, rank the heads")
-    add("--batch_size", type=int, default=20, help="with --num_batch: the nodes of the left sum are their product")
+    add("--batch_size", type=int, default=20, help="with --num_batch: nodes of the sum, if attributions rank the heads")
     add("--num_batch", type=int, default=1, help="see --batch_size")
     add("--eval_batch_size", type=int, default=256, help="rows in one forward pass")
-    add("--published", action="store_true", help="the paper's definitions, where the published code differs from them")
+    add("--published", action="store_true", help="the paper's definitions instead of the code's")
     add(
         "--evaluation_rows", default="all", metavar="START:END", help="dev rows of the curve; 200: leaves out the first"
     )

@@ -58,8 +58,10 @@ def old_weights(folder: str) -> str:
 
 
 def todays_names(weights: dict[str, Any]) -> dict[str, Any]:
-    """Weights by the names of today: layer norms had gamma and beta."""
-    return {key.replace(".gamma", ".weight").replace(".beta", ".bias"): value for key, value in weights.items()}
+    """Weights by the names of today: layer norms had gamma and beta, and models on several GPUs a prefix."""
+    prefix = "module." if all(key.startswith("module.") for key in weights) else ""
+    names = {key: key.removeprefix(prefix).replace(".gamma", ".weight").replace(".beta", ".bias") for key in weights}
+    return {names[key]: value for key, value in weights.items()}
 
 
 def say_if_eps_matters(model: Any, name: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,12 @@ from captum_attattr.published_patterns import read_patterns
 def main(args: argparse.Namespace) -> None:
     """Read, insert, measure, write, print."""
     what = class_task(args.task_name)
-    if args.data_type not in Path(args.pattern_file).name:
+    named = Path(args.pattern_file).name
+    if args.data_type not in named:
         raise ValueError(f"--pattern_file {args.pattern_file} is not of --data_type {args.data_type}, by its name")
+    # The published script's name for its result has the flags' rows; which rows must be left out the file knows best.
+    if args.corrected and (rows_of := re.search(r"_exp(\d+)-(\d+)", named)):
+        args.start_exp, args.num_exp = int(rows_of[1]), int(rows_of[2]) - int(rows_of[1])
     patterns = read_patterns(args.pattern_file)
     if not patterns:
         raise ValueError(f"--pattern_file {args.pattern_file} holds no pattern")
@@ -119,7 +124,12 @@ def arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--pattern_file", required=True, help="{train|dev}_adver_pattern_exp{A}-{B}.json of run_adver_connection.py")
     add("--eval_batch_size", type=int, default=400, help="rows in one forward pass")
-    add("--start_exp", type=int, default=0, help="the first row that the patterns come from")
+    add(
+        "--start_exp",
+        type=int,
+        default=0,
+        help="the first row that the patterns come from; with --corrected by --pattern_file's name",
+    )
     add("--num_exp", type=int, default=500, help="how many rows they come from; both are in the result's name")
     add("--if_all", action="store_true", help="insert the second pair of every pattern, however small its score")
     add("--data_type", choices=("train", "dev"), default="train", help="the set that the patterns come from")
@@ -133,6 +143,8 @@ def arguments() -> argparse.Namespace:
     add("--compose", action="store_true", help="also try the strongest triggers of each class together")
     args = parser.parse_args()
     check_flags(parser, args, "eval_batch_size", "num_exp", "triggers", "candidates", "control_seeds")
+    if args.selection_rows and not args.corrected:
+        parser.error("--selection_rows needs --corrected")
     if args.start_exp < 0:
         parser.error(f"--start_exp is {args.start_exp}; it must be 0 or more")
     return args

@@ -7,11 +7,12 @@ them flatters the figure measured on them.
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
+from classifier import own_labels
 from classifier_flags import check_writable, checkpoints, read_flags
 from low_rank import merge_low_rank
+from script import run_script
 from staged import staged
 from task_data import encode, read_task_data
 from trainable_classifier import about_training, load_model
@@ -30,14 +31,12 @@ def main(argv: Sequence[str]) -> dict[str, float]:
         The figures of the final evaluation; none without ``--do_eval``.
     """
     args = read_flags(argv)
-    try:
-        data = read_task_data(args)
-        model, tokenizer = load_model(args, data.labels)
-        check_writable(args)
-    except (ImportError, OSError, RuntimeError, ValueError) as error:
-        print(f"{Path(__file__).name}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
-    files = PublishedFiles(args, data)
+    data = read_task_data(args)
+    model, tokenizer = load_model(args, data.labels)
+    check_writable(args)
+    names = own_labels(model.config)
+    order = [names.index(label) for label in data.labels] if data.written else []
+    files = PublishedFiles(args, data, order)
     use_cpu = args.no_cuda or not torch.cuda.is_available()
     settings = TrainingArguments(
         output_dir=args.output_dir,
@@ -64,8 +63,8 @@ def main(argv: Sequence[str]) -> dict[str, float]:
     trainer = Trainer(
         model,
         settings,
-        train_dataset=encode(data.train, tokenizer, args.max_seq_length) or None,
-        eval_dataset=encode(data.held_out, tokenizer, args.max_seq_length) or None,
+        train_dataset=encode(data.train, tokenizer, args.max_seq_length, order) or None,
+        eval_dataset=encode(data.held_out, tokenizer, args.max_seq_length, order) or None,
         processing_class=tokenizer,
         compute_metrics=files.measure,
         callbacks=[files],
@@ -81,13 +80,17 @@ def main(argv: Sequence[str]) -> dict[str, float]:
                 model.save_pretrained(folder)
                 tokenizer.save_pretrained(folder)
     metrics = trainer.evaluate() if args.do_eval else {}
+    if args.keep_best:
+        metrics["epoch"] = files.best_epoch(trainer.state)
     if args.do_eval and trainer.is_world_process_zero():
         with staged(args.output_dir) as folder:
             (folder / "eval_results.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        epoch = f", weights of epoch {metrics['epoch']:g}" if args.do_train else ""
+        print(f"{data.metric} {metrics[f'eval_{data.metric}']:.4f} on {len(data.held_out)} rows{epoch}")
     if args.export and trainer.is_world_process_zero():
         save_trained(trained, args.export, about_training(args, argv, data, metrics))
     return metrics
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_script(lambda: main(sys.argv[1:]))

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from transformers.utils.logging import disable_progress_bar
 
 from captum_attattr.files import replacing
 from captum_attattr.tasks import Task
+
+LONGEST_LINE = 600
+"""Characters of a message."""
 
 
 def flag_parser(description: str | None) -> OneLineParser:
@@ -38,7 +42,7 @@ def flag_parser(description: str | None) -> OneLineParser:
     add("--do_lower_case", action="store_true", help="lower-case; else as the tokenizer's own setting says")
     add("--no_cuda", action="store_true", help="stay on the CPU")
     add("--local_rank", type=int, default=-1, help="accepted; processes are told apart by torchrun's variables")
-    add("--seed", type=int, default=42, help="accepted; nothing here is random")
+    add("--seed", type=int, default=42, help="accepted; what is random here has seeds of its own")
     add("--layer_norm_eps", type=float, help="of the layer norms, where --bert_model does not say the right one")
     add("--quiet", action="store_true", help="no progress bars")
     return parser
@@ -52,26 +56,43 @@ def check_flags(parser: OneLineParser, args: argparse.Namespace, *counts: str) -
         args: the flags.
         counts: names of the flags that count something.
     """
+    if (eps := args.layer_norm_eps) is not None and not 0 < eps < float("inf"):
+        parser.error(f"--layer_norm_eps is {eps}; it must be above 0")
     for name, least, why in (*((count, 1, "") for count in counts), ("max_seq_length", 3, ": [CLS], a word, [SEP]")):
         if (value := getattr(args, name)) is not None and value < least:
             parser.error(f"--{name} is {value}; it must be {least} or more{why}")
 
 
-def run_script(work: Callable[[], None]) -> None:
-    """Do a script's work; what goes wrong is one line on stderr and exit status 2.
+def run_script(work: Callable[[], object]) -> None:
+    """Do a script's work; what goes wrong is one line on stderr and exit status 2, and so are warnings without 2.
 
     Args:
         work: the work.
     """
     disable_progress_bar()  # type: ignore[no-untyped-call]  # the one that transformers shows while it loads
+    name = Path(sys.argv[0]).name
+    grouped = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized()
     try:
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
-            torch.distributed.init_process_group("gloo")
-        work()
-    except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        print(f"{Path(sys.argv[0]).name}: error: {first}", file=sys.stderr)
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: print(f"{name}: warning: {_line(message)}", file=sys.stderr)
+            if grouped:
+                torch.distributed.init_process_group("gloo")
+            work()
+        if grouped:  # whose threads must have ended when the interpreter does
+            torch.distributed.destroy_process_group()
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        known = isinstance(error, ImportError | OSError | RuntimeError | TypeError | ValueError) and str(error).strip()
+        print(f"{name}: error: {_line(error if known else repr(error))}", file=sys.stderr)
         sys.exit(2)
+
+
+def _line(said: object) -> str:
+    """In one line, and not too long."""
+    line = " ".join(str(said).split())
+    return line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} ..."
 
 
 def load_model(args: argparse.Namespace, what: Task) -> tuple[Any, Any]:

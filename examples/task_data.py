@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from captum_attattr.tables import Example
 from captum_attattr.tasks import TASKS, task
+from captum_attattr.truncation import tokenize
 
 FILM_REVIEWS = "film-reviews"
 
@@ -96,13 +97,16 @@ def read_task_data(args: argparse.Namespace) -> TaskData:
     return TaskData(train[: args.num_train_examples or None], held_out, labels, metric, written, segment)
 
 
-def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, length: int) -> list[dict[str, Any]]:
+def encode(
+    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, length: int, order: Sequence[int] = ()
+) -> list[dict[str, Any]]:
     """Tokenizes examples, pairs as pairs.
 
     Args:
         examples: the examples; they may be none.
         tokenizer: the model's tokenizer.
-        length: tokens to which longer inputs are cut, the longer text of a pair first.
+        length: tokens to which longer inputs are cut, the longer text of a pair first, as everywhere in this project.
+        order: which output of the model each class of the task is; the same if it is empty, or with scores.
 
     Returns:
         One unpadded input with its label for each example.
@@ -110,5 +114,11 @@ def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, leng
     if not examples:
         return []
     inputs = tokenizer([example.text for example in examples], truncation=True, max_length=length)
-    columns = {**inputs, "labels": [example.label for example in examples]}
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    labels = [order[int(example.label)] if order else example.label for example in examples]
+    columns = {**inputs, "labels": labels}
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    for row, example in zip(rows, examples, strict=True):
+        if len(row["input_ids"]) == length and not isinstance(example.text, str):  # a pair that may have been cut
+            cut = tokenize(tokenizer, example.text, length)
+            row.update({name: cut[name][0].tolist() for name in row.keys() & cut.keys()})
+    return rows

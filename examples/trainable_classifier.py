@@ -6,22 +6,24 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
-import torch
-from classifier import load_weights
+from classifier import (
+    check_name,
+    from_pretrained,
+    in_own_order,
+    label_settings,
+    load_tokenizer,
+    load_weights,
+    own_labels,
+    read_weights,
+    refuse_unfit,
+)
 from demo_model import PACKAGE, encoder_folder, load_demo_model
-from old_checkpoints import is_old, old_config, old_tokenizer, old_weights, todays_names
+from old_checkpoints import is_old, old_config, old_weights, todays_names
 from task_data import TaskData
 from trained_part import choose_trainable
-from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    BertForSequenceClassification,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    set_seed,
-)
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+
+from captum_attattr.texts import most_tokens
 
 LORA_SCALE = 2.0
 """The factor of low-rank updates."""
@@ -45,55 +47,50 @@ def load_model(args: argparse.Namespace, names: Sequence[str]) -> tuple[PreTrain
     """
     if (args.bert_model or "").endswith(".safetensors"):
         model, tokenizer = load_demo_model(args.bert_model)
-        _check_labels(args.bert_model, model.config, names)
+        if own_labels(model.config) != list(names):
+            raise ValueError(_other_outputs(args.bert_model, own_labels(model.config), names))
         return model, tokenizer
     name = args.bert_model or str(encoder_folder())
-    if is_old(name):
-        return _prepared(args, name, _old_model(args, name, names)), old_tokenizer(name, args.do_lower_case)
-    try:
-        config = AutoConfig.from_pretrained(name)
-    except OSError as error:
-        raise OSError(f"--bert_model {name!r} cannot be loaded: {error}") from error
-    fine_tuned = any(kind.endswith("ForSequenceClassification") for kind in config.architectures or [])
-    if fine_tuned and config.num_labels != len(names):
-        raise ValueError(f"{name!r} has {config.num_labels} outputs and the task {len(names)}: {', '.join(names)}")
-    if not args.do_train:
-        _check_labels(name, config, names)
+    check_name(name)
     set_seed(args.seed)
-    model = AutoModelForSequenceClassification.from_pretrained(name, **_labels(names))
-    tokenizer = AutoTokenizer.from_pretrained(name, **({"do_lower_case": True} if args.do_lower_case else {}))
-    return _prepared(args, name, model), tokenizer
-
-
-def _prepared(args: argparse.Namespace, name: str, model: PreTrainedModel) -> PreTrainedModel:
-    """The model with the weights of ``--model_recover_path``, and what is not trained frozen."""
-    positions = getattr(model.config, "max_position_embeddings", args.max_seq_length)
-    if args.max_seq_length > positions:
-        raise ValueError(f"--max_seq_length is {args.max_seq_length}; {name!r} takes at most {positions} tokens")
+    if is_old(name):
+        file = old_weights(name)
+        options = {"config": old_config(name, label_settings(names)), "state_dict": todays_names(read_weights(file))}
+        model, lacks, sizes = from_pretrained(name, **options)
+    else:
+        model, lacks, sizes = from_pretrained(name, **label_settings(_output_names(args, name, names)))
     if args.model_recover_path:
         load_weights(model, args.model_recover_path)
+    else:  # a model that is to be trained needs no head yet
+        encoder = {key for key in lacks if not _is_head(model, key)}
+        refuse_unfit(name, lacks=encoder if args.do_train else lacks, sizes=sizes)
+    tokenizer = load_tokenizer(name, args.do_lower_case)
+    if args.max_seq_length > (most := most_tokens(model.config, tokenizer)):
+        raise ValueError(f"--max_seq_length is {args.max_seq_length}; {name!r} takes at most {most} tokens")
     if args.do_train:
         choose_trainable(model, args.trainable, args.lora_rank, LORA_SCALE)
-    return model
+    return model, tokenizer
 
 
-def _old_model(args: argparse.Namespace, name: str, names: Sequence[str]) -> PreTrainedModel:
-    """A classifier from bert_config.json and pytorch_model.bin, pretrained or fine-tuned."""
-    config = old_config(name, _labels(names))
-    weights = todays_names(torch.load(old_weights(name), map_location="cpu", weights_only=True))
-    set_seed(args.seed)
-    return BertForSequenceClassification.from_pretrained(None, config=config, state_dict=weights)
+def _output_names(args: argparse.Namespace, name: str, names: Sequence[str]) -> Sequence[str]:
+    """The task's names in the order of the model's own, so that files of its weights go with its configuration."""
+    config = AutoConfig.from_pretrained(name)
+    own = own_labels(config)
+    fine_tuned = any(kind.endswith("ForSequenceClassification") for kind in config.architectures or [])
+    if fine_tuned and len(own) != len(names):
+        raise ValueError(f"{name!r} has {len(own)} outputs and the task {len(names)}: {', '.join(names)}")
+    ordered = in_own_order(own, names)
+    if ordered is None and not args.do_train:
+        raise ValueError(_other_outputs(name, own, names))
+    return ordered if ordered and len(own) == len(names) else names
 
 
-def _labels(names: Sequence[str]) -> dict[str, Any]:
-    return {"id2label": dict(enumerate(names)), "label2id": {label: i for i, label in enumerate(names)}}
+def _other_outputs(name: str, own: Sequence[str], names: Sequence[str]) -> str:
+    return f"{name!r} has the outputs {', '.join(own)}; the task's are {', '.join(names)}"
 
 
-def _check_labels(model: str, config: PreTrainedConfig, names: Sequence[str]) -> None:
-    """Refuses to evaluate a model whose own names say that its outputs mean something else."""
-    own = [str(label) for _, label in sorted((config.id2label or {}).items())]
-    if [label.lower() for label in own] != list(names) and own != [f"LABEL_{i}" for i in range(len(own))]:
-        raise ValueError(f"{model!r} has the outputs {', '.join(own)}; the task's are {', '.join(names)}")
+def _is_head(model: PreTrainedModel, weight: str) -> bool:
+    return not weight.startswith(f"{model.base_model_prefix}.") or ".pooler." in weight
 
 
 def about_training(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,16 @@ class PublishedFiles(TrainerCallback):
     evaluation without training the epoch is 0.
     """
 
-    def __init__(self, args: argparse.Namespace, data: TaskData) -> None:
+    def __init__(self, args: argparse.Namespace, data: TaskData, order: Sequence[int]) -> None:
         """What the files say.
 
         Args:
             args: the flags of the script.
             data: the task's examples, labels and metric.
+            order: which output of the model each class of the task is.
         """
         self.args, self.data = args, data
+        self.written = [data.written[order.index(output)] for output in range(len(data.written))]
         self.folder = Path(args.output_dir)
         self.predictions: Any = None
         self.ended = False
@@ -64,7 +67,7 @@ class PublishedFiles(TrainerCallback):
         if self.ended or not state.is_world_process_zero:
             return
         data, values = self.data, self.predictions
-        lines = [data.written[row.argmax()] for row in values] if data.written else values.reshape(-1).tolist()
+        lines = [self.written[row.argmax()] for row in values] if self.written else values.reshape(-1).tolist()
         self._write(f"{data.segment}.{_epoch(state.epoch)}.pred", "\n".join(map(str, lines)))
         results = [
             {
@@ -80,6 +83,12 @@ class PublishedFiles(TrainerCallback):
             if "eval_loss" in entry
         ]
         self._write(f"{data.segment}.txt", json.dumps(results, sort_keys=True, indent=2))
+
+    def best_epoch(self, state: Any) -> float:
+        """The epoch that --keep_best keeps: the first of those with the highest metric."""
+        key = f"eval_{self.data.metric}"
+        entries = [entry for entry in state.log_history if key in entry][:-1]  # the last is of the kept weights
+        return float(max(entries, key=lambda entry: float(entry[key]))["epoch"])
 
     def _write(self, name: str, text: str) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

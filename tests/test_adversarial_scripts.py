@@ -130,7 +130,7 @@ def test_two_processes_resume_and_write_what_one_writes(folder, found, tmp_path)
         (EVALUATE, {"pattern_file": "dev_adver.json"}, "is not of --data_type train, by its name"),
         (EVALUATE, {"pattern_threshold": -1}, "min_score=-1.0 must be a number of 0 or more"),
         (EVALUATE, {"start_exp": -1}, "--start_exp is -1; it must be 0 or more"),
-        (EVALUATE, {"selection_rows": "0:9", "corrected": True}, "--selection_rows 0:9 are among the rows 0:500"),
+        (EVALUATE, {"selection_rows": "0:9", "corrected": True}, "--selection_rows 0:9 are among the rows 0:6"),
         (EVALUATE, {"selection_rows": "5", "corrected": True}, "--selection_rows '5' must be START:END"),
     ],
 )
@@ -184,7 +184,7 @@ def test_published_scripts_numbers(tmp_path):
     assert written.read_bytes() == (REFERENCE / "out" / written.name).read_bytes()
     done = run(EVALUATE, *common, "--pattern_file", file, "--pattern_threshold", 0, "--quiet", "--corrected")
     assert done.returncode == 2  # 24 training rows leave none for the choice
-    assert "--selection_rows '500:800' holds no row; the file has 24" in done.stderr
+    assert "--selection_rows '24:324' holds no row; the file has 24" in done.stderr
 
 
 def test_accuracies_have_the_labels_of_the_published_files(tmp_path):

@@ -21,6 +21,7 @@ from demo_model import DEMO_FILE, load_demo_model
 from film_reviews import ARCHIVE, LABELS, find_archive, read_film_reviews
 from low_rank import add_low_rank, merge_low_rank
 from safetensors.torch import load_file
+from script import run_script
 from staged import staged
 from task_data import encode, read_task_data
 from torch.nn.utils import parametrize
@@ -430,6 +431,11 @@ def test_exported_file_is_the_model_that_was_measured(
     assert again["eval_loss"] == pytest.approx(measured["eval_loss"])
 
 
+def refused(line: list[str]) -> None:
+    """The script as it ends."""
+    run_script(lambda: run_classifier_orig.main(line))
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -462,7 +468,7 @@ def test_exported_file_is_the_model_that_was_measured(
         ("--do_eval --task_name rte --eval_split test", "rte has no split 'test' with labels; it has train, dev"),
         ("--do_train --task_name RTE --data_dir=no", "no file 'no/train.tsv', the train split of rte"),
         ("--do_eval --task_name sick --data_dir= --use_datasets", "sick cannot be read with datasets"),
-        ("--do_eval --bert_model no-such-model", "--bert_model 'no-such-model' cannot be loaded: "),
+        ("--do_eval --bert_model no-such-model", "no-such-model"),
         ("--do_train --output_dir README.md/out", "--output_dir 'README.md/out' cannot be written: Not a directory"),
         ("--do_train --export README.md/a.safetensors", "--export 'README.md/a.safetensors' cannot be written: "),
         ("--do_train --bert_model a.safetensors", "'a.safetensors' can only be evaluated"),
@@ -481,7 +487,7 @@ def test_bad_flags(
 ) -> None:
     monkeypatch.setattr(demo_model, "encoder_folder", lambda: tmp_path)
     with pytest.raises(SystemExit) as stop:
-        run_classifier_orig.main(flags(tmp_path / "out", *more.split()))
+        refused(flags(tmp_path / "out", *more.split()))
     assert stop.value.code == 2
     error = capsys.readouterr().err
     assert message in error
@@ -555,9 +561,9 @@ def test_training_on_the_first_examples_only(tmp_path: Path, flags: Callable[...
     ("outputs", "do", "message"),
     [
         (
-            ["not_entailment", "entailment"],
+            ["no", "yes"],
             "--do_eval",
-            "has the outputs not_entailment, entailment; the task's are ent",
+            "has the outputs no, yes; the task's are ent",
         ),
         (["a", "b", "c"], "--do_eval", "has 3 outputs and the task 2: entailment, not_entailment"),
         (["a", "b", "c"], "--do_train", "has 3 outputs and the task 2: entailment, not_entailment"),
@@ -576,7 +582,7 @@ def test_model_whose_outputs_are_not_the_tasks(
     BertForSequenceClassification(config).save_pretrained(tmp_path / "model")
     data = write_task(tmp_path, "RTE")
     with pytest.raises(SystemExit):
-        run_classifier_orig.main(flags(tmp_path / "out", *data, do, "--bert_model", str(tmp_path / "model")))
+        refused(flags(tmp_path / "out", *data, do, "--bert_model", str(tmp_path / "model")))
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -592,7 +598,7 @@ def test_bad_data_is_one_line_and_leaves_nothing(
     ):
         (tmp_path / "dev.tsv").write_text(content)
         with pytest.raises(SystemExit) as stop:
-            run_classifier_orig.main(flags(tmp_path / "out", *data, "--do_train", "--do_eval"))
+            refused(flags(tmp_path / "out", *data, "--do_train", "--do_eval"))
         error = capsys.readouterr().err
         assert stop.value.code == 2
         assert message in error
@@ -606,7 +612,7 @@ def test_checkpoints_are_never_overwritten(
     (tmp_path / "checkpoint-2").mkdir()
     (tmp_path / "checkpoint-2" / "trainer_state.json").touch()
     with pytest.raises(SystemExit):
-        run_classifier_orig.main(flags(tmp_path, "--do_train"))
+        refused(flags(tmp_path, "--do_train"))
     assert "holds checkpoints: --resume, or choose another --output_dir" in capsys.readouterr().err
 
 
