@@ -53,7 +53,7 @@ def work(args: argparse.Namespace) -> None:
     texts = sorted(texts, key=lambda text: -len(str(text)))[: args.rows]  # the largest batches are in all of them
     begin = time.perf_counter()
     explain_dataset(model, AutoTokenizer.from_pretrained(args.model), texts, args.work, n_steps=args.n_steps)
-    print(time.perf_counter() - begin)
+    sys.stdout.write(f"{time.perf_counter() - begin}\n")  # in one piece, beside other processes
 
 
 def start(args: argparse.Namespace, folder: Path, rows: int, processes: int = 1) -> subprocess.Popen[str]:

@@ -215,8 +215,6 @@ def check_rule(
     """
     if method not in SUPPORTED_METHODS:
         raise ValueError(f"method={method!r} is unknown; use one of {', '.join(SUPPORTED_METHODS)}")
-    if n_steps is not None and n_steps > MOST_NODES:
-        raise ValueError(f"n_steps={n_steps} is too large: at most {MOST_NODES:,}")
     if n_steps is None and method != "gausslegendre":
         raise ValueError(f"method={method!r} is a fixed rule: say its number of nodes, as n_steps=50")
     for name, value, least in (
@@ -230,6 +228,8 @@ def check_rule(
             raise TypeError(f"{name}={value!r} must be an int" + ("" if name == "max_nodes" else " or None"))
         if value < least:
             raise ValueError(f"{name}={value} is too small: at least {least} is needed")
+    if n_steps is not None and n_steps > MOST_NODES:
+        raise ValueError(f"n_steps={n_steps} is too large: at most {MOST_NODES:,}")
     if not isinstance(tolerance, (int, float)) or not 0 < tolerance < 1:
         raise ValueError(f"tolerance={tolerance!r} must be a number between 0 and 1")
 

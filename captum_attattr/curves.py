@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from captum_attattr.attention import every_layer
 from captum_attattr.evaluation import EvaluationRows, Metric, evaluation_rows, structure, without_heads
-from captum_attattr.exceptions import ResultFileError
+from captum_attattr.exceptions import ResultFileError, UnsupportedModelError
 from captum_attattr.files import existing_file, replacing
 from captum_attattr.heads import HeadImportance, Pair, random_importance
 from captum_attattr.projections import Heads
@@ -155,7 +155,8 @@ def pruning_curve(
 ) -> PruningCurve:
     """Switch off more and more heads, by their importance, and measure what is left of the model.
 
-    Of n heads, floor(k n / (steps - 1)) are off at step k = 0 .. steps - 1. Nothing is trained in between.
+    Of n heads, floor(k n / (steps - 1)) are off at step k = 0 .. steps - 1, each number once. Nothing is trained in
+    between. Of encoder-decoders n counts the encoder's heads.
 
     Args:
         model, tokenizer: as in `head_importance`.
@@ -166,7 +167,8 @@ def pruning_curve(
         metric: "accuracy", "matthews", "pearson", or a function of (predictions, labels); by default accuracy,
             or Pearson's correlation for a regression. Of several labels for each example, accuracy is the share
             of the examples of which all are right, and functions get lists of 0 and 1.
-        structural: also cut the heads out of copies of the model, and measure parameters and latency.
+        structural: also cut the heads out of copies of the model, and measure parameters and latency; with `resume`
+            these are measured again.
         together: whether heads that can only be cut out together (key-value groups, shared weights) also go
             together here, by their mean score; n is then their number. By default as `structural`, which needs it.
         batch_size, truncate, resume, progress: as in `head_importance`.
@@ -198,7 +200,12 @@ def _checked_steps(steps: Any) -> int:
 def _check_structure(texts: TextModel, units: list[list[Pair]]) -> None:
     """Find out before any work whether all heads can be cut out."""
     layers = every_layer(texts.model, texts.kind)
-    planned_cuts(texts.model, [(layers[layer], head) for unit in units for layer, head in unit])
+    try:
+        planned_cuts(texts.model, [(layers[layer], head) for unit in units for layer, head in unit])
+    except (UnsupportedModelError, ValueError) as error:
+        raise type(error)(
+            f"{error}. With structural=False heads are only switched off, and no time is taken"
+        ) from error
 
 
 def _curve(
@@ -212,13 +219,13 @@ def _curve(
     progress: bool,
 ) -> PruningCurve:
     """The curve of checked arguments; `units` are the heads in the order in which they go."""
-    counts = [k * len(units) // (steps - 1) for k in range(steps)]
+    counts = list(dict.fromkeys(k * len(units) // (steps - 1) for k in range(steps)))
     gone = [[pair for unit in units[:count] for pair in unit] for count in counts]
     about = {"curve": importance.name, "order": order, "heads": data_digest(gone), **rows.about}
     with evaluation_mode(rows.texts.model):
         values = _evaluate(rows, gone, about, resume, progress)
         at_once = max(map(len, rows.batches))
-        cut = structure(rows, gone, at_once) if structural and is_main_process() else []
+        cut = structure(rows, gone, at_once, progress) if structural and is_main_process() else []
     seen = set(importance.examples)
     return PruningCurve(
         name=importance.name,

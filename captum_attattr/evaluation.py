@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from captum_attattr.attention import every_layer
 from captum_attattr.gates import mask_heads
@@ -131,7 +132,9 @@ def without_heads(texts: TextModel, items: list[Encoded], gold: Tensor, heads: l
     return texts.outcomes(logits, gold)
 
 
-def structure(rows: EvaluationRows, gone: list[list[Pair]], batch_size: int) -> list[tuple[int, float]]:
+def structure(
+    rows: EvaluationRows, gone: list[list[Pair]], batch_size: int, progress: bool = False
+) -> list[tuple[int, float]]:
     """Parameters and relative latency at every step, of copies whose heads are cut out."""
     texts = rows.texts
     order = sorted(rows.items, key=lambda item: item.length)
@@ -141,7 +144,7 @@ def structure(rows: EvaluationRows, gone: list[list[Pair]], batch_size: int) -> 
     found = []
     pruned = copy.deepcopy(texts.model)
     before: list[Pair] = []
-    for heads in gone:
+    for heads in tqdm(gone, desc="latency", unit="step", delay=2, disable=not progress):
         fresh = [pair for pair in heads if pair not in before]
         before = heads
         if fresh:

@@ -174,6 +174,10 @@ class _Gate:
         self.runs = sum(other.module is self.layer.module for other in every_layer(self.layer.model, self.layer.kind))
         self.number = 0
 
+    def __reduce__(self) -> Any:
+        """A copy of a model is its own: what is switched off in the original is on in it."""
+        return _Open, ()
+
     def start(self, *_: Any) -> None:
         """A pass over the shared layers begins; the one before may have broken off."""
         self.number = 0
@@ -187,6 +191,15 @@ class _Gate:
             states = states.transpose(1, 2)
         gated = (states.unflatten(-1, (gate.shape[-1], -1)) * gate[..., None]).flatten(-2)
         return (gated.transpose(1, 2) if isinstance(projection, nn.Conv1d) else gated, *args[1:])
+
+
+class _Open:
+    """What a copy has in the place of a gate."""
+
+    def __call__(self, *_: Any) -> None:
+        """Change nothing."""
+
+    start = __call__
 
 
 class _BareOutput(TorchFunctionMode):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from captum_attattr.arguments import check_rule
 from captum_attattr.attattr import LayerAttAttr
+from captum_attattr.attention import AttentionLayer
 from captum_attattr.exceptions import ConvergenceWarning
 from captum_attattr.gates import head_gates, mask_heads
 from captum_attattr.projections import Heads
@@ -132,7 +133,16 @@ def attention_scores(batch: Batch, options: dict[str, Any]) -> Tensor:
 
     inputs = tuple(named.values())
     maps = LayerAttAttr(forward, list(texts.layers)).attention(inputs[0], inputs[1:])
-    return _per_example(batch, list(maps))
+    return _per_example(batch, [_with_choice(map_, layer) for map_, layer in zip(maps, texts.layers, strict=True)])
+
+
+def _with_choice(map_: Tensor, layer: AttentionLayer) -> Tensor:
+    """(B, H, T, T) without the weight that a decoder's first token has no choice but to give itself, always 1."""
+    if layer.kind != "decoder" or map_.shape[-1] < 2:
+        return map_
+    map_ = map_.clone()
+    map_[..., 0, 0] = 0
+    return map_
 
 
 def _per_example(batch: Batch, maps: Sequence[Tensor]) -> Tensor:

@@ -86,7 +86,8 @@ def all_checked(importance: Any) -> list[Scores]:
             shapes = f"{first.name} has {first.scores.shape}, {each.name} {each.scores.shape}"
             raise ValueError(f"importances of one map must have the same layers and heads: {shapes}")
         if each.name in [other.name for other in found[:i]]:
-            raise ValueError(f"two importances are called {each.name}: give a dict {{name: importance}} to tell them")
+            name = each.name.strip("\u2068\u2069")  # which keep a name's direction of writing in the figure
+            raise ValueError(f"two importances are called {name!r}: give a dict {{name: importance}} to tell them")
     return found
 
 

@@ -48,7 +48,7 @@ class HeadImportance:
         count: the number of examples; 0 for random scores.
         method: how the scores were made, a name that `head_importance` takes.
         options: the options of the method, all of them.
-        labels: the names of the gold labels that the examples have, each once.
+        labels: the names of the gold labels that the examples have, each once; scores have none.
         examples: a digest of every example, by which a curve tells ranking rows from evaluation rows.
         model: a digest of the model's weights.
     """
@@ -66,7 +66,11 @@ class HeadImportance:
     def name(self) -> str:
         """The method, and the options that are not the usual ones: "attattr (reduce=sum)"."""
         usual = METHODS[self.method].options
-        changed = [f"{key}={value}" for key, value in self.options.items() if usual.get(key) != value]
+        changed = [
+            f"{key}={value}"
+            for key, value in self.options.items()
+            if usual.get(key) != value and key != "internal_batch_size"  # which changes no score
+        ]
         return self.method + (f" ({', '.join(changed)})" if changed else "")
 
     def ranking(self, order: str = "least") -> list[Pair]:
@@ -192,7 +196,8 @@ def head_importance(
                            Euclidean norm (Michel et al. 2019). Option: `normalize`
     "taylor_logits"        the same with the sum of all logits for the loss, as the published AttAttr
                            code does it
-    "attention"            :math:`\max_{ij} A_{h,ij}`. Option: `reduce`
+    "attention"            :math:`\max_{ij} A_{h,ij}`; of a decoder without its first token, whose weight on itself
+                           is always 1. Option: `reduce`
     "accuracy_difference"  1 if the example is right with all heads, less 1 if it is right without h
     "loss_difference"      loss without h, less loss with all heads
     "random"               nothing: uniform numbers, the control for every curve. Option: `seed`
@@ -202,7 +207,8 @@ def head_importance(
 
     Args:
         model: a transformers model for sequence classification or regression, or a causal language model
-            (whose labels are the tokens that come next). It runs uncompiled (`torch.compile`).
+            (whose labels are the tokens that come next). It runs uncompiled (`torch.compile`). Of an encoder-decoder
+            the encoder's heads are scored. Texts of a decoder are not padded: only those of one length share a batch.
         tokenizer: its tokenizer.
         examples: texts, or (text, second text) pairs.
         labels: the gold class of each, a number or a name; the score for a regression. Of a multi-label model

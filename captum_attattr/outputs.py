@@ -54,7 +54,10 @@ class Outputs:
                 raise ValueError(f"{what} {target!r} of texts[{number}] is unknown; the model has {sorted(labels)}")
             return labels[target]
         if isinstance(target, bool) or not isinstance(target, Integral):
-            raise TypeError(f"{what} {target!r} of texts[{number}] must be a number or a name")
+            several = (
+                ", or config.problem_type 'multi_label_classification'" if isinstance(target, list | tuple) else ""
+            )
+            raise TypeError(f"{what} {target!r} of texts[{number}] must be an integer or a name{several}")
         wanted = int(target)
         size = self.config.get_text_config().vocab_size if self.language else self.config.num_labels
         if not 0 <= wanted < size:
@@ -68,9 +71,9 @@ class Outputs:
         return str(self.config.id2label.get(target, target))
 
     def names(self, gold: Tensor) -> list[str]:
-        """The names of the gold labels that some text has, each once."""
+        """The names of the gold labels that some text has, each once; scores have none."""
         if self.regression:
-            return sorted({str(value) for value in gold.tolist()})
+            return []
         numbers = gold.nonzero()[:, 1] if gold.dim() > 1 else gold
         return sorted({self.label(value) for value in numbers.tolist()})
 

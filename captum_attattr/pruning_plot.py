@@ -112,19 +112,17 @@ def _of_one_kind(given: list[PruningCurve], curves: list[_Curve], random: list[_
     for i, curve in enumerate(curves):
         if curve.group in groups[:i]:
             raise ValueError(f"two curves are called {curve.name}, {_ORDERS[curve.order]}: give them different names")
-    for curve in random:
-        if not np.array_equal(curve.share, random[0].share):
-            shares = [[round(value, 1) for value in each.share.tolist()] for each in (random[0], curve)]
-            raise ValueError(f"random curves must have the same steps, not {shares[0]} and {shares[1]} % of the heads")
 
 
 def _random_lines(random: list[_Curve]) -> list[Line]:
     """The band from the least to the largest value of all seeds, and their mean, where all have one."""
     if not random:
         return []
-    values = np.stack([curve.metric for curve in random])
+    # Heads that go together, in groups of several sizes, make steps of several shares.
+    share = np.unique(np.concatenate([curve.share for curve in random]).round(9))
+    values = np.stack([np.interp(share, curve.share, curve.metric) for curve in random])
     known = np.isfinite(values).all(0)
-    share, values = random[0].share[known], values[:, known]
+    share, values = share[known], values[:, known]
     seeds = counted(len(random), "seed")
     low, high, mean = values.min(0), values.max(0), values.mean(0)
     band = {
@@ -146,7 +144,7 @@ def _random_lines(random: list[_Curve]) -> list[Line]:
     ]
     line = {
         "type": "scatter",
-        "name": f"random, {seeds}",
+        "name": f"random, {seeds}: mean" + (" and range" if len(random) > 1 else ""),
         "x": share,
         "y": mean,
         "mode": "lines",
@@ -195,7 +193,7 @@ def _parameter_lines(curves: list[_Curve], places: dict[str, int]) -> list[Line]
             "xaxis": "x2",
             "yaxis": "y2",
             "mode": "lines",
-            "line": {"width": 2.5, "dash": "dot"},
+            "line": {"width": 2.5, "dash": "longdashdot"},
             "hovertemplate": "parameters %{y:.3f} of the whole model<br>%{x:.0f} % of the heads off<extra></extra>",
             "legendgroup": curve.group,
             "showlegend": False,
@@ -204,7 +202,8 @@ def _parameter_lines(curves: list[_Curve], places: dict[str, int]) -> list[Line]
         first = found[0].trace
         alike = len(curve.share) == len(first["x"]) and np.allclose(curve.share, first["x"])
         same = same and alike and np.allclose(curve.parameters, first["y"], rtol=1e-3)
-    return [Line({**found[0].trace, "legendgroup": "parameters"}, _PARAMETERS)] if found and same else found
+    alone = {"legendgroup": "parameters", "showlegend": True}
+    return [Line({**found[0].trace, **alone}, _PARAMETERS)] if found and same else found
 
 
 def _rows(given: list[PruningCurve]) -> str:
@@ -254,7 +253,7 @@ def plot_pruning_curve(curves: PruningCurve | Sequence[PruningCurve] | PruningCo
     Raises:
         TypeError: none of these.
         ValueError: no curve, a curve without a finite metric or with lists of different lengths, curves of
-            different metrics or of the same name and order, random curves with different steps.
+            different metrics or of the same name and order.
 
     Example:
         >>> from captum_attattr.curves import PruningCurve
@@ -286,10 +285,13 @@ def plot_pruning_curve(curves: PruningCurve | Sequence[PruningCurve] | PruningCo
     lines, shown = lines + parameters, shown + [""] * len(parameters)
 
     metric = named((given + given_random)[0].metric_name)
-    names = [visible(curve.name, NAME) for curve in given] + [f"random, {len(random)} seeds", _ORDERS["least"]]
+    names = [visible(curve.name, NAME) for curve in given] + [
+        f"random, {len(random)} seeds: mean and range",
+        _ORDERS["least"],
+    ]
     two = any(line.trace.get("xaxis") == "x2" for line in lines)
     across = {"title": "share of heads off", "ticksuffix": " %", "range": [-4, 104]}
-    saved = {"title": "latency, and parameters (dotted); the whole model is 1", "rangemode": "tozero"}
+    saved = {"title": "latency, and parameters (dash-dotted); the whole model is 1", "rangemode": "tozero"}
     left = Panel(0.62 if two else 1.0, across, {"title": metric})
     panels = [left, Panel(0.38, across, saved)] if two else [left]
     title = f"Pruning heads: <b>{metric}</b>" + (", latency and parameters" if two else "")

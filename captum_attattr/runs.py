@@ -18,8 +18,12 @@ import torch.distributed
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from captum_attattr.exceptions import ResultFileError
 from captum_attattr.journal import Done, Journal
 from captum_attattr.memory import give_back
+
+_ELSEWHERE = {"_name_or_path", "transformers_version", "architectures", "dtype"}
+"""What a configuration says about where a model is from and how it was stored; tensors say their own dtype."""
 
 Work = Callable[[list[int]], Tensor]
 """The values of some examples, given by their places in the data set: (examples, ...)."""
@@ -73,6 +77,10 @@ def run_batches(
             try:
                 journal = stack.enter_context(Journal(resume, about, rank))
                 done = journal.read(len(batches))
+                for number, entry in done.items():
+                    if len(entry.values) != (size := len(batches[number])):
+                        held = f"batch {number} holds the values of {len(entry.values)} examples, not of {size}"
+                        raise ResultFileError(f"{str(resume)!r} is damaged: {held}; delete it to start afresh")
             except Exception as error:  # the other processes must not wait for this one
                 problem = error
         done = _agreed(done, problem, world)  # nobody appends before everybody has read
@@ -117,7 +125,8 @@ def model_digest(model: nn.Module) -> str:
     digest = hashlib.sha256()
     config: Any = getattr(model, "config", None)
     if hasattr(config, "to_dict"):
-        digest.update(json.dumps(config.to_dict(), sort_keys=True, default=str).encode())
+        said = {name: value for name, value in config.to_dict().items() if name not in _ELSEWHERE}
+        digest.update(json.dumps(said, sort_keys=True, default=str).encode())
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())
         _feed(digest, value)

@@ -320,7 +320,7 @@ def most_tokens(config: Any, tokenizer: Any) -> int:
     positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2**62
     if getattr(config, "position_embedding_type", "") != "relative" and config.model_type in _OFFSET_POSITIONS:
         positions -= config.pad_token_id + 1
-    return int(min(positions, tokenizer.model_max_length))
+    return int(min(positions if positions > 0 else 2**62, tokenizer.model_max_length))  # XLNet says -1: any number
 
 
 # Families whose positions start after the padding token's.

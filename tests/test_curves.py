@@ -408,3 +408,9 @@ def test_effectiveness_of_a_pruned_model_leaves_out_what_is_gone():
     for mode in ("prune", "keep"):
         assert len(found.loss["attention"][mode]) == HEADS + 1
     assert found.loss["attribution"]["prune"][3] == pytest.approx(found.loss["attribution"]["keep"][0], abs=1)
+
+
+def test_steps_beyond_the_heads_are_not_measured_twice(model, ranking):
+    found = curve(model, ranking, steps=40)
+    assert found.heads == list(range(LAYERS * HEADS + 1))
+    assert len(found.metric) == len(found.loss) == len(found.heads)

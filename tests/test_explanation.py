@@ -448,7 +448,10 @@ CASES = (
     Case("empty list", texts([]), ValueError, "texts is empty"),
     Case("one empty", texts(["a", ""]), ValueError, r"texts\[1\] = '' is empty"),
     Case("one blank", texts(["a", " \n"]), ValueError, r"texts\[1\] = ' \\n' is empty"),
-    Case("half a pair empty", texts([("a", "")]), ValueError, r"texts\[0\] = \('a', ''\) is empty"),
+    Case("empty pair", texts([("", " ")]), ValueError, r"texts\[0\] = \('', ' '\) is empty"),
+    Case(
+        "endless steps", texts(["a"], n_steps=10**10), ValueError, "n_steps=10000000000 is too large: at most 100,000"
+    ),
     Case("number", texts(["a", 3]), TypeError, r"texts\[1\] must be a text or a pair of texts, got 3"),
     Case("bytes", texts([b"a"]), TypeError, r"texts\[0\] must be a text or a pair of texts, got b'a'"),
     Case("no text", texts([None]), TypeError, r"texts\[0\] .* got None"),
@@ -460,8 +463,8 @@ CASES = (
     Case("class too large", texts(["a"], 3), ValueError, r"target 3 of texts\[0\] is out of range: the model has 3"),
     Case("class below 0", texts(["a"], -1), ValueError, r"target -1 of texts\[0\] is out of range"),
     Case("label", texts(["a"], "joy"), ValueError, r"'joy' of texts\[0\] is unknown; the model has \['LABEL_0', 'LA"),
-    Case("float", texts(["a"], 1.0), TypeError, r"target 1.0 of texts\[0\] must be a number or a name"),
-    Case("bool", texts(["a"], True), TypeError, r"target True of texts\[0\] must be a number"),
+    Case("float", texts(["a"], 1.0), TypeError, r"target 1.0 of texts\[0\] must be an integer or a name"),
+    Case("bool", texts(["a"], True), TypeError, r"target True of texts\[0\] must be an integer"),
     Case("tensor", texts(["a"], torch.tensor(1)), TypeError, r"target tensor\(1\) of texts\[0\] must be"),
     Case("one of a list", texts(["a", "b"], [0, 7]), ValueError, r"target 7 of texts\[1\] is out of range"),
     Case("list too short", texts(["a", "b"], [0]), ValueError, "target lists 1 entries for 2 texts"),
@@ -500,7 +503,7 @@ def test_bad_texts_and_targets_are_found_before_the_model_runs(bert, tokenizer, 
         ("", ValueError, r"target '' of texts\[0\] is 0 tokens"),
         (VOCAB, ValueError, f"target {VOCAB} .* out of range: the model has {VOCAB}"),
         (-1, ValueError, "target -1 .* out of range"),
-        (1.5, TypeError, "must be a number or a name"),
+        (1.5, TypeError, "must be an integer or a name"),
     ],
 )
 def test_unknown_tokens_of_a_language_model(llama, tokenizer, target, error, message):
@@ -706,3 +709,9 @@ def test_special_tokens_of_the_toy_are_what_the_models_think():
     tokenizer = tiny_tokenizer()
     assert (tokenizer.cls_token_id, tokenizer.sep_token_id, len(tokenizer)) == (CLS, SEP, len(WORDS) + 4)
     assert len(tokenizer) <= VOCAB
+
+
+def test_one_text_of_a_pair_may_be_empty(bert):
+    """As a few of QQP's are."""
+    (explanation,) = explain(bert, tiny_tokenizer(), [("a b", "")], progress=False)
+    assert explanation.tokens == ["[CLS]", "a", "b", "[SEP]", "[SEP]"]

@@ -1,5 +1,7 @@
 """Heads weighted and switched off: what a gate does to the model's output, and that nothing else is touched."""
 
+import copy
+import pickle
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -406,3 +408,17 @@ def test_output_projection_of_ones_own_is_refused(change: Callable[..., None], u
         pytest.raises(UnsupportedModelError, match="no output projection is known of LlamaAttention"),
     ):
         change(model, {0: [0, 1]})
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+@pytest.mark.parametrize("build", [tiny_bert, tiny_albert])
+def test_copy_made_inside_is_not_masked_for_ever(
+    build: Callable[[], nn.Module], copied: Callable[[nn.Module], nn.Module]
+) -> None:
+    model = build()
+    expected = logits(model)
+    with mask_heads(model, {0: [0, 1], 1: [2]}):
+        masked, twin = logits(model), copied(model)
+        assert torch.equal(logits(twin), expected)
+    assert not torch.equal(masked, expected)
+    prune_heads(twin, {0: [0]} if build is tiny_bert else [(layer, 0) for layer in range(2)])

@@ -307,7 +307,7 @@ def test_random_band_is_from_the_least_to_the_largest_of_the_seeds() -> None:
     np.testing.assert_array_equal(band.y, [*values.max(0), *values.min(0)[::-1]])
     np.testing.assert_array_equal(band.x, [0, 25, 50, 75, 100, 100, 75, 50, 25, 0])
     np.testing.assert_allclose(mean.y, values.mean(0))
-    assert mean.name == "random, 3 seeds"
+    assert mean.name == "random, 3 seeds: mean and range"
     alone = plot_pruning_curve(PruningComparison([], given.random[:1]))
     assert [each.name for each in alone.data] == ["random, 1 seed"]
     unknown = replace(given.random[0], metric=[0.9, 0.8, 0.7, 0.6, float("nan")])
@@ -467,11 +467,6 @@ INF = torch.tensor([[0.0, 1.0], [torch.inf, 0.0]], dtype=torch.float64)
         (lambda: plot_pruning_curve(curve(order="first")), ValueError, "must be 'least' or 'most', not 'first'"),
         (lambda: plot_pruning_curve(curve(3)), TypeError, "must be a string, not int: 3"),
         (lambda: plot_pruning_curve(curve(parameters=[0, 1, 1, 1, 1])), ValueError, "above 0 at the first step, not 0"),
-        (
-            lambda: plot_pruning_curve(PruningComparison([], [curve(), curve(heads=[0, 1, 2, 3, 4])])),
-            ValueError,
-            "random curves must have the same steps",
-        ),
         (lambda: plot_effectiveness(3), TypeError, "effectiveness must be an Effectiveness, not int"),
         (lambda: plot_effectiveness(effectiveness(metric={})), ValueError, r"lacks \['attribution'\]\['prune'\]"),
         (lambda: plot_effectiveness(effectiveness(heads=[0, 1])), ValueError, "each of the 2 steps, .* \\(5,\\)"),
@@ -481,6 +476,17 @@ INF = torch.tensor([[0.0, 1.0], [torch.inf, 0.0]], dtype=torch.float64)
 def test_wrong_input(draw: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         draw()
+
+
+def test_random_rankings_of_other_steps_are_put_together() -> None:
+    """As groups of several sizes give them: between its steps a curve is a straight line."""
+    one, other = curve(heads=[0, 18, 36, 54, 72]), curve(heads=[0, 9, 36, 54, 72], metric=[1.0, 0.5, 0.4, 0.3, 0.2])
+    figure = plot_pruning_curve(PruningComparison([], [one, other]))
+    band, mean = figure.data
+    assert mean.x.tolist() == [0, 12.5, 25, 50, 75, 100]
+    both = [np.interp(mean.x, [100 * n / 72 for n in each.heads], each.metric) for each in (one, other)]
+    np.testing.assert_allclose(mean.y, np.mean(both, 0))
+    np.testing.assert_allclose(band.y[:6], np.max(both, 0))
 
 
 # ------------------------------------------------------------------------------------------ the browser

@@ -11,7 +11,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 from toy import HEADS, LABELS, LAYERS, tiny_bart, tiny_bert, tiny_llama, tiny_tokenizer
-from transformers import BertForSequenceClassification, BertTokenizer
+from transformers import BertForSequenceClassification, BertTokenizer, XLNetConfig, XLNetForSequenceClassification
 
 from captum_attattr import (
     ConvergenceWarning,
@@ -358,7 +358,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "missing label": (
         {"labels": [float("nan"), *GOLD[1:]]},
         TypeError,
-        "label nan of texts\\[0\\] must be a number or",
+        "label nan of texts\\[0\\] must be an integer or",
     ),
     "batches": ({"batch_size": "3"}, ValueError, "batch_size='3' must be an int of 1 or more"),
     "resume": ({"resume": 3}, TypeError, "resume must be a path, got int: 3"),
@@ -468,3 +468,44 @@ def test_maps_that_did_not_converge_are_told_once_by_the_examples_own_numbers(mo
     (warning,) = caught
     assert f"{len(TEXTS) * LAYERS} attribution maps" in str(warning.message)
     assert "example 5, encoder layer 0" in str(warning.message)  # the longest comes first
+
+
+def test_weight_that_a_decoders_first_token_must_give_itself_does_not_count():
+    """It is 1 in every head: without leaving it out all heads would be alike."""
+    llama, text = tiny_llama(), "a b c d e"
+    found = head_importance(llama, tiny_tokenizer(), [text], [5], "attention", progress=False).scores
+    maps = torch.stack(list(explain(llama, tiny_tokenizer(), [text], n_steps=1, progress=False)[0].attention))
+    assert maps.flatten(2).amax(2).eq(1).all()
+    torch.testing.assert_close(found, maps[:, :, 1:].flatten(2).amax(2).double())
+    assert found.unique().numel() > 1
+
+
+def test_where_a_model_was_loaded_from_does_not_matter(model, tmp_path, monkeypatch):
+    """A run is gone on with after the folder was moved, or named otherwise."""
+    monkeypatch.chdir(tmp_path)
+    model.save_pretrained("one")
+    (tmp_path / "one").rename("two")
+    loaded = [BertForSequenceClassification.from_pretrained(name).eval() for name in ("two", "./two", tmp_path / "two")]
+    for each in (model, *loaded):
+        scores(each, "taylor", resume=tmp_path / "scores.jsonl")
+    assert scores(loaded[0], "taylor").model == scores(model, "taylor").model
+
+
+def test_models_without_a_longest_text_take_any():
+    """XLNet says -1."""
+    torch.manual_seed(0)
+    config = XLNetConfig(vocab_size=40, d_model=32, n_layer=2, n_head=4, d_inner=48, num_labels=3)
+    assert config.max_position_embeddings == -1
+    xlnet = XLNetForSequenceClassification(config).eval()
+    found = head_importance(xlnet, tiny_tokenizer(), ["a b c", "d e"], [0, 1], "taylor", truncate=True, progress=False)
+    assert found.scores.shape == (2, 4)
+
+
+def test_rows_that_bound_memory_are_no_part_of_a_name(model):
+    assert scores(model, "attattr", internal_batch_size=2).name == "attattr"
+    assert scores(model, "attattr", internal_batch_size=2, reduce="sum").name == "attattr (reduce=sum)"
+
+
+def test_scores_of_a_regression_are_not_listed_as_labels():
+    found = head_importance(tiny_bert(num_labels=1), tiny_tokenizer(), ["a b", "c"], [0.1, 2], "taylor", progress=False)
+    assert found.labels == []

@@ -193,8 +193,8 @@ BAD_LABELS: dict[str, tuple[Any, type[Exception], str]] = {
     "mixed": (["toxic", 1], ValueError, "each 0 or 1"),
     "none": (None, ValueError, "label None"),
     "number": (3, ValueError, r"label 3 of texts\[0\] is out of range: the model has 3"),
-    "float": (1.5, TypeError, r"label 1.5 of texts\[0\] must be a number or a name"),
-    "set": ({"toxic"}, TypeError, "must be a number or a name"),
+    "float": (1.5, TypeError, r"label 1.5 of texts\[0\] must be an integer or a name"),
+    "set": ({"toxic"}, TypeError, "must be an integer or a name"),
 }
 
 
@@ -217,7 +217,7 @@ def test_metric_of_single_classes_is_refused(model, metric):
 
 
 def test_vectors_for_a_model_of_single_classes_are_refused():
-    with pytest.raises(TypeError, match=r"label \[1, 0, 1\] of texts\[0\] must be a number or a name"):
+    with pytest.raises(TypeError, match=r"label \[1, 0, 1\] of texts\[0\] must be an integer or a name"):
         scores(tiny_bert(), VECTORS, "taylor")
 
 

@@ -24,6 +24,7 @@ from transformers import BertForSequenceClassification
 from captum_attattr import (
     ConvergenceWarning,
     HeadImportance,
+    ResultFileError,
     effectiveness_analysis,
     head_importance,
     journal,
@@ -542,3 +543,16 @@ def test_processes_get_shares_of_equal_cost():
     assert all(share == sorted(share) for share in shares)
     assert _share(todo, costs, 0, 1) == sorted(todo)
     assert [_share([3], costs, rank, 3) for rank in range(3)] == [[3], [], []]
+
+
+def test_batch_with_too_few_values_is_named(tmp_path):
+    path = tmp_path / "values.jsonl"
+    run(path)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[1]["values"].pop()
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    number, size = lines[1]["batch"], len(lines[1]["values"])
+    with pytest.raises(
+        ResultFileError, match=rf"batch {number} holds the values of {size} examples, not of {size + 1}"
+    ):
+        run(path)
