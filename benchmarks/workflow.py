@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--num_train_epochs", default="3")
     parser.add_argument("--learning_rate", default="1e-4")
     parser.add_argument("--ranking_rows", type=int, default=50, help="dev rows that rank the heads; the others measure")
-    parser.add_argument("--pattern_rows", type=int, default=100, help="training rows that the triggers come from")
+    parser.add_argument("--pattern_rows", type=int, default=40, help="training rows that the triggers come from")
     parser.add_argument("--finetuned", help="a folder that the first script left, to go on from")
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
@@ -72,7 +72,7 @@ def main() -> None:
         pairs = ["--num_exp", args.pattern_rows, "--corrected"]
         run("run_adver_connection.py", *given, *pairs)
         patterns = results / f"train_adver_pattern_exp0-{args.pattern_rows}.json"
-        run("run_adver_evaluate.py", *given, *pairs, "--pattern_file", patterns)
+        run("run_adver_evaluate.py", *given, *pairs, "--pattern_file", patterns, "--candidates", 15)
     report(what.name, what.metric, args, results, times)
 
 
