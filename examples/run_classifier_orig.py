@@ -32,7 +32,10 @@ def main(argv: Sequence[str]) -> dict[str, float]:
     """
     args = read_flags(argv)
     data = read_task_data(args)
-    model, tokenizer = load_model(args, data.labels)
+    try:
+        model, tokenizer = load_model(args, data.labels)
+    except OSError as error:
+        raise OSError(f"--bert_model {args.bert_model!r} cannot be loaded: {error}") from error
     check_writable(args)
     names = own_labels(model.config)
     order = [names.index(label) for label in data.labels] if data.written else []

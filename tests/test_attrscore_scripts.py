@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,19 @@ def test_two_processes_write_what_one_writes(folder, tmp_path):
     files = [{path.name: path.read_bytes() for path in (tmp_path / n).rglob("*.*")} for n in ("one", "two")]
     assert len(files[0]) == ROWS + 2
     assert files[0] == files[1]
+
+
+def test_two_processes_share_the_examples_that_are_named(folder, tmp_path):
+    done = run(SCORES, *flags(folder, tmp_path, example_index="0:5", get_att_attr=True, num_batch=1), processes=2)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"attr_zero_base_exp{i}.json" for i in range(5)]
+
+
+@pytest.mark.filterwarnings("always")
+def test_maps_that_did_not_converge_are_told_by_the_number_of_the_row(folder, tmp_path, capsys):
+    assert scores(folder, tmp_path, example_index="4", adaptive=True, tolerance=1e-12) == 0
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert re.match(r"generate_attrscore\.py: warning: example 4, layer \d: estimated error .* above --tolerance", line)
 
 
 def test_any_family_will_do(folder, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,9 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "not fine-tuned": ({"model_file": "plain"}, r"plain' does not fit the model: it lacks classifier\.bias, classi"),
     "two classes": ({"model_file": "two"}, r"two' does not fit the model: it has other sizes of classifier\.bias"),
+    "pointer": ({"bert_model": "pointer", "model_file": None}, r"the weights in '.*pointer' are damaged"),
+    "tokenizer": ({"bert_model": "nonsense"}, r"the tokenizer in '.*nonsense' cannot be loaded"),
+    "path": ({"bert_model": "no/such/folder"}, r"no folder '.*no/such/folder'"),
     "file": ({"bert_model": "model.bin"}, "is a file; a folder or a hub name is needed"),
 }
 
@@ -155,6 +159,12 @@ def broken(folder: Path) -> Path:
         for file in ("bert_config.json", "vocab.txt")[:files]:
             (folder / name / file).write_text((folder / "old" / file).read_text())
     (folder / "broken/bert_config.json").write_text("{")
+    for name in ("pointer", "nonsense"):
+        shutil.copytree(folder / "model", folder / name)
+    (folder / "pointer/model.safetensors").unlink()
+    (folder / "pointer/pytorch_model.bin").write_text("version https://git-lfs.github.com/spec/v1\n")
+    (folder / "nonsense/tokenizer_config.json").unlink()
+    (folder / "nonsense/tokenizer.json").write_text("{}")
     return folder
 
 

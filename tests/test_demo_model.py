@@ -452,6 +452,8 @@ def refused(line: list[str]) -> None:
         ("--do_train --max_seq_length 17", "takes at most 16 tokens"),
         ("--do_train --trainable lora --lora_rank 17", "rank 17 does not fit a 16 x 16 map: 1 to 16"),
         ("--do_eval --resume", "--resume needs --do_train"),
+        ("--do_eval", "does not fit the model: it lacks classifier.bias, classifier.weight"),
+        ("--do_eval --bert_model ./nowhere", "no folder './nowhere'"),
         ("--do_eval --keep_best", "--keep_best needs --do_train"),
         ("--do_train --keep_best", "--keep_best needs --do_eval"),
         ("--do_train --fp16", "--fp16 needs a GPU; --bf16 also works on the CPU"),
@@ -544,6 +546,18 @@ def test_pairs_are_tokenized_as_pairs(tiny: Path) -> None:
     assert pair["token_type_ids"] == [0, 0, 0, 0, 1, 1, 1]
     assert (pair["labels"], single["labels"]) == (1, 0)
     assert single["token_type_ids"] == [0, 0, 0]
+    both = encode([Example(("a film 0 1", "good 7 2 3"), 1)], tokenizer, 8)[0]  # as BERT's own code cuts it
+    assert tokenizer.convert_ids_to_tokens(both["input_ids"]) == [
+        "[CLS]",
+        "a",
+        "film",
+        "0",
+        "[SEP]",
+        "good",
+        "7",
+        "[SEP]",
+    ]
+    assert both["token_type_ids"] == [0, 0, 0, 0, 0, 1, 1, 1]
     cut = encode([Example(("a film 0 1 2 3", "good"), 1)], tokenizer, 7)[0]["input_ids"]
     assert tokenizer.convert_ids_to_tokens(cut) == ["[CLS]", "a", "film", "0", "[SEP]", "good", "[SEP]"]
 
@@ -724,3 +738,32 @@ def test_folder_as_the_published_code_reads_it_is_trained(tmp_path: Path, flags:
     model = BertForSequenceClassification.from_pretrained(tmp_path / "out")
     assert model.config.layer_norm_eps == 1e-5
     torch.testing.assert_close(model.state_dict()[f"{QUERY}.weight"], weights[f"{QUERY}.weight"], rtol=0, atol=1e-6)
+
+
+def test_training_is_gone_on_with_by_the_same_flags_only(
+    tmp_path: Path, flags: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    run_classifier_orig.main(flags(out, "--do_train", "--do_eval"))
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    for more, message in (
+        ("--do_train --resume --train_batch_size 8", "--resume: the training was begun with --train_batch_size 32"),
+        ("--do_eval", "holds a training's results; choose another --output_dir"),
+    ):
+        with pytest.raises(SystemExit):
+            refused(flags(out, *more.split()))
+        assert message in capsys.readouterr().err
+        assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+
+
+def test_encoder_that_lacks_a_layer_is_not_trained(
+    tmp_path: Path, flags: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = BertModel(tiny_config())
+    del model.encoder.layer[1]
+    model.config.num_hidden_layers = 2
+    model.save_pretrained(tmp_path / "model")
+    with pytest.raises(SystemExit):
+        refused(flags(tmp_path / "out", "--do_train", "--bert_model", str(tmp_path / "model")))
+    assert "does not fit the model: it lacks bert.encoder.layer.1." in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -8,6 +8,7 @@ import random
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import networkx
 import pytest
 import torch
 from command_line import COLUMNS, LABELS, REFERENCE, ROOT, flags, needs_reference, run_here, write_model
+from script import run_script
 from toy import WORDS, tiny_bert, wavering_bert
 from transformers import BertForSequenceClassification
 
@@ -245,6 +247,48 @@ def test_scores_are_a_task_like_any_other(tmp_path, capsys):
     capsys.readouterr()
     assert run_here("run_adver_connection.py", flags(tmp_path, out, **given)) == 2
     assert "--task_name STS-B: its labels are scores; triggers need classes" in capsys.readouterr().err
+
+
+def test_weights_go_with_the_configuration_of_what_was_fine_tuned(tmp_path, capsys):
+    """A model with the task's classes in another order keeps its own, so that the next command reads them right."""
+    (tmp_path / "data").mkdir()
+    write_rows(tmp_path / "data/train.tsv", 30)
+    write_rows(tmp_path / "data/dev_matched.tsv", 12)
+    model = wavering_bert(max_position_embeddings=128)
+    model.config.id2label = {0: "ENTAILMENT", 1: "NEUTRAL", 2: "CONTRADICTION"}
+    model.config.label2id = {name: number for number, name in model.config.id2label.items()}
+    write_model(model, tmp_path)
+    given = {"model_file": None, "data_dir": tmp_path / "data", "no_cuda": True}
+    train = {"do_train": True, "do_eval": True, "num_train_epochs": 1, "train_batch_size": 4, "learning_rate": 1e-3}
+    assert run_here("run_classifier_orig.py", flags(tmp_path, tmp_path / "tuned", **given, **train)) == 0
+    said = (tmp_path / "tuned/dev_matched.1.pred").read_text().split()
+    assert len(set(said)) > 1
+    (result,) = read(tmp_path / "tuned/dev_matched.txt")
+    assert result["eval_result"] == pytest.approx(sum(said[i] == LABELS[i % 3] for i in range(12)) / 12)
+    for number, file in enumerate((tmp_path / "tuned/model.1.bin", tmp_path / "tuned")):
+        out = tmp_path / str(number)
+        assert run_here("get_tokens_and_pred.py", flags(tmp_path, out, **given | {"model_file": file})) == 0
+        assert [entry["pred"] for entry in read(out / "tokens_and_pred_12.json")] == said
+    capsys.readouterr()
+
+
+@pytest.mark.filterwarnings("always")
+def test_what_a_script_raises_is_one_line_whatever_it_is(capsys, monkeypatch):
+    def work(error: BaseException) -> None:
+        warnings.warn("beware\nof this", UserWarning, stacklevel=1)
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["examples/script.py"])
+    for error, status, line in (
+        (KeyError("a"), 2, "script.py: error: KeyError('a')"),
+        (ValueError("one\n  two"), 2, "script.py: error: one two"),
+        (OSError(), 2, "script.py: error: OSError()"),
+        (KeyboardInterrupt(), 130, "script.py: interrupted"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            run_script(lambda error=error: work(error))
+        assert end.value.code == status
+        assert capsys.readouterr().err.splitlines() == ["script.py: warning: beware of this", line]
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
