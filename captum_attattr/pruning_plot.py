@@ -202,7 +202,7 @@ def _parameter_lines(curves: list[_Curve], places: dict[str, int]) -> list[Line]
         first = found[0].trace
         alike = len(curve.share) == len(first["x"]) and np.allclose(curve.share, first["x"])
         same = same and alike and np.allclose(curve.parameters, first["y"], rtol=1e-3)
-    alone = {"legendgroup": "parameters", "showlegend": True}
+    alone = {"legendgroup": "parameters", "showlegend": True, "legendgrouptitle": {"text": "any ranking"}}
     return [Line({**found[0].trace, **alone}, _PARAMETERS)] if found and same else found
 
 
