@@ -144,7 +144,7 @@ def _random_lines(random: list[_Curve]) -> list[Line]:
     ]
     line = {
         "type": "scatter",
-        "name": f"random, {seeds}: mean" + (" and range" if len(random) > 1 else ""),
+        "name": f"random, {seeds}" + (": mean and range" if len(random) > 1 else ""),
         "x": share,
         "y": mean,
         "mode": "lines",
