@@ -43,7 +43,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.chmod(mode)
             temporary.replace(path)
         except OSError as error:  # a full disk
-            if error.filename not in (None, str(temporary)):
+            if error.errno is None or error.filename not in (None, str(temporary)):
                 raise
             raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
