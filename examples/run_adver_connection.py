@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import argparse
 
-from script import check_flags, flag_parser, load_model, process, run_script, writable
-from task_rows import class_task, texts_and_labels
+from common.script import check_flags, flag_parser, load_model, process, run_script, writable
+from common.task_rows import class_task, texts_and_labels
 
 from captum_attattr import Pattern, find_patterns
-from captum_attattr.published_patterns import write_patterns
+from captum_attattr.published.pattern_files import write_patterns
 
 SHORT = 15
 """Tokens below which the published script leaves SST-2's rows out."""

@@ -14,12 +14,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from script import check_flags, flag_parser, load_model, process, run_script, writable, write_json
-from task_rows import class_task, row_range, texts_and_labels
+from common.script import check_flags, flag_parser, load_model, process, run_script, writable, write_json
+from common.task_rows import class_task, row_range, texts_and_labels
 
 from captum_attattr import AttackReport, attack, compose_triggers, plot_attack, triggers_of, write_html
-from captum_attattr.pages import write_page
-from captum_attattr.published_patterns import read_patterns
+from captum_attattr.plots.canvas.pages import write_page
+from captum_attattr.published.pattern_files import read_patterns
 
 
 def main(args: argparse.Namespace) -> None:

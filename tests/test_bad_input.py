@@ -13,7 +13,7 @@ from toy import HEADS, LAYERS, VOCAB, probabilities, sentences, tiny_bart, tiny_
 from transformers import PreTrainedModel
 
 from captum_attattr import ConvergenceWarning, LayerAttAttr, UnsupportedModelError, attention_layers
-from captum_attattr.attention import AttentionControl
+from captum_attattr.model.attention_control import AttentionControl
 
 BATCH, LENGTH = 3, 6
 FULL = (BATCH, HEADS, LENGTH, LENGTH)

@@ -11,12 +11,12 @@ import pytest
 
 import captum_attattr
 
-MODULES = [module.name for module in pkgutil.iter_modules(captum_attattr.__path__)]
+MODULES = [module.name for module in pkgutil.walk_packages(captum_attattr.__path__, "captum_attattr.")]
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_run(name):
-    failed, _ = doctest.testmod(importlib.import_module(f"captum_attattr.{name}"))
+    failed, _ = doctest.testmod(importlib.import_module(name))
     assert failed == 0
 
 
@@ -41,4 +41,4 @@ def test_public_names_say_what_they_are(name):
 
 
 def _module(name):
-    return importlib.import_module(f"captum_attattr.{name}")
+    return importlib.import_module(name)

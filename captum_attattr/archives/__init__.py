@@ -1,0 +1,1 @@
+"""Explanations of a whole data set on disk."""

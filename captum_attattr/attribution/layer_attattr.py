@@ -1,0 +1,468 @@
+"""`LayerAttAttr`: self-attention attribution as a Captum layer attribution."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from captum.attr import LayerAttribution
+from captum.attr._utils.attribution import GradientAttribution
+from captum.log import log_usage
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from captum_attattr.attribution.baselines import baseline, check_attention_baselines, check_baseline_shapes
+from captum_attattr.attribution.inputs import Batch, Target, baseline_inputs, check_rule, fixed_rule, make_batch
+from captum_attattr.attribution.integration import Integral, Integrator, PathIntegral
+from captum_attattr.attribution.quadrature import ROUNDINGS, AdaptiveIntegral, FixedIntegral
+from captum_attattr.attribution.sweep import Row, Sweep
+from captum_attattr.exceptions import ConvergenceWarning
+from captum_attattr.model.attention_control import AttentionControl, AttentionLayer, Replacement, attention_layers
+
+Maps = Tensor | tuple[Tensor, ...]
+
+
+class LayerAttAttr(LayerAttribution, GradientAttribution):
+    r"""Self-attention attribution (AttAttr): integrated gradients whose input is a layer's attention.
+
+    For a layer with heads h and attention matrices A = [A_1 .. A_H], rows queries and columns keys,
+
+    .. math:: \mathrm{Attr}_h(A) = (A_h - B_h) \odot
+              \int_0^1 \frac{\partial F(B + a\,(A - B))}{\partial A_h} \, da
+
+    (Hao, Dong, Wei, Xu: "Self-Attention Attribution: Interpreting Information Interactions Inside
+    Transformer", AAAI 2021, equation 4), where F is the output at the target and B the baseline, zero by
+    default. All heads of a layer are scaled together, one layer at a time; the layers above recompute their
+    own attention. The sum over heads, rows and columns is F(A) - F(B).
+
+    All layers are done in one sweep: one forward and one backward serve rows of many layers, nodes and
+    examples, and a row costs nothing below the layer where it branches off.
+
+    Args:
+        forward_func: the model's forward or any function around it that returns one tensor, examples in
+            dimension 0. The paper attributes the class probability:
+            ``lambda ids, mask: model(ids, attention_mask=mask).logits.softmax(-1)``.
+        layer: one layer or a list of layers of one model: what `attention_layers` returns, or attention
+            modules themselves where the model can be found from `forward_func`.
+        device_ids: accepted for Captum's sake; a `DataParallel` model is refused.
+        multiply_by_inputs: False leaves out the factor (A - B).
+
+    Raises:
+        ValueError, TypeError: a module that is no attention layer, layers of different models, no layer.
+
+    Example:
+        >>> import torch
+        >>> from transformers import BertConfig, BertForSequenceClassification
+        >>> from captum_attattr import LayerAttAttr, attention_layers
+        >>> _ = torch.manual_seed(0)
+        >>> config = BertConfig(hidden_size=24, num_hidden_layers=2, num_attention_heads=4,
+        ...                     intermediate_size=24, vocab_size=10, initializer_range=0.2)
+        >>> model = BertForSequenceClassification(config).eval()
+        >>> lattr = LayerAttAttr(lambda ids: model(ids).logits.softmax(-1), attention_layers(model))
+        >>> maps, deltas = lattr.attribute(torch.tensor([[1, 5, 6, 2]]), target=1, return_convergence_delta=True)
+        >>> [tuple(map_.shape) for map_ in maps], all(abs(delta) < 1e-3 for delta in deltas)
+        ([(1, 4, 4, 4), (1, 4, 4, 4)], True)
+    """
+
+    def __init__(
+        self,
+        forward_func: Callable[..., Any],
+        layer: AttentionLayer | nn.Module | Sequence[AttentionLayer | nn.Module],
+        device_ids: list[int] | None = None,
+        multiply_by_inputs: bool = True,
+    ) -> None:
+        if not callable(forward_func):
+            raise TypeError(f"forward_func must be callable, got {type(forward_func).__name__}")
+        LayerAttribution.__init__(self, forward_func, layer, device_ids)
+        GradientAttribution.__init__(self, forward_func)
+        self.layers = _resolve(forward_func, layer)
+        single = isinstance(layer, (AttentionLayer, nn.Module)) and not isinstance(layer, nn.ModuleList)
+        self._several = not single or len(self.layers) > 1  # ALBERT: one module, several layers
+        self._multiply_by_inputs = bool(multiply_by_inputs)
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """Whether attributions carry the factor (A - B)."""
+        return self._multiply_by_inputs
+
+    def has_convergence_delta(self) -> bool:
+        """True: `attribute` can return the convergence delta."""
+        return True
+
+    def attribute_future(self) -> None:
+        """Not available, as in Captum's own layer methods."""
+        raise NotImplementedError("attribute_future is not implemented for LayerAttAttr")
+
+    @typing.overload
+    def attribute(
+        self,
+        inputs: Maps,
+        baselines: Any = ...,
+        target: Target = ...,
+        additional_forward_args: Any = ...,
+        n_steps: int | None = ...,
+        method: str = ...,
+        internal_batch_size: int | None = ...,
+        return_convergence_delta: Literal[False] = ...,
+        *,
+        attention_baselines: Any = ...,
+        tolerance: float = ...,
+        max_nodes: int = ...,
+        show_progress: bool = ...,
+    ) -> Maps: ...
+
+    @typing.overload
+    def attribute(
+        self,
+        inputs: Maps,
+        baselines: Any = ...,
+        target: Target = ...,
+        additional_forward_args: Any = ...,
+        n_steps: int | None = ...,
+        method: str = ...,
+        internal_batch_size: int | None = ...,
+        *,
+        return_convergence_delta: Literal[True],
+        attention_baselines: Any = ...,
+        tolerance: float = ...,
+        max_nodes: int = ...,
+        show_progress: bool = ...,
+    ) -> tuple[Maps, Maps]: ...
+
+    @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]  # NoiseTunnel calls attribute.__wrapped__
+    def attribute(
+        self,
+        inputs: Maps,
+        baselines: Any = None,
+        target: Target = None,
+        additional_forward_args: Any = None,
+        n_steps: int | None = None,
+        method: str = "gausslegendre",
+        internal_batch_size: int | None = None,
+        return_convergence_delta: bool = False,
+        *,
+        attention_baselines: Any = None,
+        tolerance: float = 1e-3,
+        max_nodes: int = 1_000,
+        show_progress: bool = False,
+    ) -> Maps | tuple[Maps, Maps]:
+        """Attribute the output at the target to the attention of every layer.
+
+        Args:
+            inputs: a tensor or a tuple of tensors, examples in dimension 0; given to the forward function.
+            baselines: inputs (or a number for each) whose attention is the path's start B.
+            target: which output is attributed, in any of Captum's forms.
+            additional_forward_args: further positional arguments of the forward function.
+            n_steps: None chooses nodes by themselves, per example and layer, until the estimated error of
+                the map is below `tolerance` times its Euclidean norm; a number gives Captum's rule `method`
+                with that many nodes.
+            method: "gausslegendre", "riemann_left", "riemann_right", "riemann_middle" or
+                "riemann_trapezoid"; used with `n_steps`.
+            internal_batch_size: most rows of one forward pass, the clean rows that carry the model's own
+                attention included (two at least: one clean, one scaled). None for a default by device.
+            return_convergence_delta: also return, per layer, sum(attributions) - (F(A) - F(B)), (B,).
+            attention_baselines: the path's start B itself: None (zeros), a number, "uniform" (the same for
+                every key that is attended to), or one tensor per layer that broadcasts to (B, H, Tq, Tk).
+            tolerance: see `n_steps`.
+            max_nodes: most nodes for one example and layer under `n_steps=None`.
+            show_progress: show a progress bar.
+
+        Returns:
+            (B, H, Tq, Tk) for one layer, a tuple of them for a list of layers; with the delta beside it if
+            asked for. float32, or float64 for a model in float64.
+
+        Raises:
+            ValueError, TypeError: bad arguments, before the model runs where possible; an output that is no
+                tensor, has no value per example or is not finite.
+            UnsupportedModelError: the model's attention cannot be replaced.
+
+        Warns:
+            ConvergenceWarning: some maps' estimated error stayed above the tolerance.
+        """
+        result = self.integrate(
+            inputs,
+            baselines,
+            target,
+            additional_forward_args,
+            n_steps,
+            method,
+            internal_batch_size,
+            attention_baselines=attention_baselines,
+            tolerance=tolerance,
+            max_nodes=max_nodes,
+            show_progress=show_progress,
+        )
+        maps = self._returned(result.attributions)
+        return (maps, self._returned(list(result.delta))) if return_convergence_delta else maps
+
+    def integrate(
+        self,
+        inputs: Maps,
+        baselines: Any = None,
+        target: Target = None,
+        additional_forward_args: Any = None,
+        n_steps: int | None = None,
+        method: str = "gausslegendre",
+        internal_batch_size: int | None = None,
+        *,
+        attention_baselines: Any = None,
+        tolerance: float = 1e-3,
+        max_nodes: int = 1_000,
+        show_progress: bool = False,
+        keep_attention: bool = False,
+        store: torch.device | str | None = None,
+    ) -> PathIntegral:
+        """What `attribute` computes, with all that is known about it.
+
+        Args:
+            inputs, baselines, target, additional_forward_args, n_steps, method: as in `attribute`.
+            internal_batch_size, attention_baselines, tolerance, max_nodes, show_progress: as in `attribute`.
+            keep_attention: also return A.
+            store: where results are kept; the inputs' device by default.
+
+        Returns:
+            Maps, attention, F(A), F(B), delta, estimated error and number of nodes.
+
+        Raises:
+            As `attribute`.
+        """
+        check_rule(method, n_steps, tolerance, max_nodes, internal_batch_size)
+        batch = make_batch(self.forward_func, inputs, additional_forward_args, target)
+        if baselines is not None:
+            if attention_baselines is not None:
+                raise ValueError("give baselines (inputs) or attention_baselines (attention), not both")
+            other = Batch(batch.forward, baseline_inputs(baselines, batch.inputs), batch.additional, target)
+            attention_baselines = self._read(other)
+        check_attention_baselines(attention_baselines, len(self.layers))
+        with self._sweep(batch, attention_baselines) as sweep:
+
+            def make_integral() -> Integral:
+                if n_steps is None:
+                    return AdaptiveIntegral(tolerance, max_nodes, ROUNDINGS * torch.finfo(sweep.dtype).eps)
+                nodes, weights = fixed_rule(method, n_steps)
+                if 0.0 not in nodes:  # F(B) is wanted too
+                    nodes, weights = [*nodes, 0.0], [*weights, 0.0]
+                return FixedIntegral(nodes, weights)
+
+            integrator = Integrator(
+                sweep,
+                make_integral,
+                limit=internal_batch_size,
+                multiply=self._multiply_by_inputs,
+                keep_attention=keep_attention,
+                store=torch.device(store) if store is not None else batch.device,
+            )
+            total = batch.size * len(self.layers)
+            with tqdm(total=total, disable=not show_progress, desc="AttAttr", unit="map") as bar:
+                result = integrator.run(bar.update)
+            dtype = sweep.dtype
+        _warn_unconverged(result, self.layers, tolerance, dtype)
+        return result
+
+    def attention(self, inputs: Maps, additional_forward_args: Any = None) -> Maps:
+        """The layers' own attention probabilities.
+
+        Args:
+            inputs, additional_forward_args: as in `attribute`.
+
+        Returns:
+            (B, H, Tq, Tk) for one layer, a tuple of them for a list of layers.
+        """
+        return self._returned(self._read(make_batch(self.forward_func, inputs, additional_forward_args, None)))
+
+    def attention_forward(self, *args: Any) -> Any:
+        """The forward function of the attention: the model's output with its attention replaced.
+
+        Makes every Captum method and metric that takes a forward function work in attention space, as in
+        ``infidelity(lattr.attention_forward, perturb, lattr.attention(ids), maps, additional_forward_args=ids)``.
+        Differentiable with respect to the attention.
+
+        Args:
+            args: first one tensor (B, H, Tq, Tk) per layer, then the forward function's own arguments.
+
+        Returns:
+            What the forward function returns.
+        """
+        count = len(self.layers)
+        if len(args) < count or not all(isinstance(a, Tensor) and a.dim() == 4 for a in args[:count]):
+            raise TypeError(f"the first {count} arguments must be attention tensors (B, H, Tq, Tk)")
+
+        def visit(layer: int, attention: Tensor) -> Replacement:
+            if attention.shape != args[layer].shape:
+                raise ValueError(
+                    f"attention of shape {tuple(args[layer].shape)} given for {self.layers[layer]!r}, "
+                    f"whose own has {tuple(attention.shape)}"
+                )
+            return Replacement(0, args[layer].to(attention.dtype))
+
+        with AttentionControl(self.layers) as control, control.watch(visit):
+            return self.forward_func(*args[count:])
+
+    def compute_convergence_delta(
+        self,
+        attributions: Maps,
+        start_point: Any,
+        end_point: Maps,
+        target: Target = None,
+        additional_forward_args: Any = None,
+    ) -> Maps:
+        """Sum of the attributions minus F(A) - F(B), per layer and example.
+
+        Captum's own method compares the outputs at two inputs; the path of AttAttr runs in attention space.
+
+        Args:
+            attributions: as `attribute` returned them.
+            start_point: the path's start, in the forms of `attention_baselines`; None for zeros.
+            end_point: the model's inputs, which give A.
+            target, additional_forward_args: as in `attribute`.
+
+        Returns:
+            (B,) for one layer, a tuple of them for a list of layers.
+        """
+        maps = attributions if isinstance(attributions, tuple) else (attributions,)
+        if len(maps) != len(self.layers):
+            raise ValueError(f"{len(maps)} attribution maps for {len(self.layers)} layers")
+        batch = make_batch(self.forward_func, end_point, additional_forward_args, target)
+        check_attention_baselines(start_point, len(self.layers))
+        deltas = []
+        with self._sweep(batch, start_point) as sweep:
+            for layer, map_ in enumerate(maps):
+                chunk = sweep.run([Row(example, layer, 0.0) for example in range(batch.size)], backward=False)
+                end = torch.stack([chunk.clean[example] for example in range(batch.size)])
+                deltas.append(map_.flatten(1).sum(1) - (end - chunk.values).to(map_))
+        return self._returned(deltas)
+
+    def _returned(self, values: list[Tensor]) -> Maps:
+        return tuple(values) if self._several else values[0]
+
+    def _read(self, batch: Batch) -> list[Tensor]:
+        """The attention of every layer for a batch."""
+        maps: dict[int, Tensor] = {}
+
+        def read(layer: int, attention: Tensor) -> None:
+            maps[layer] = attention
+
+        with (
+            AttentionControl(self.layers) as control,
+            torch.no_grad(),
+            control.watch(read, check_output=True),
+        ):
+            self.forward_func(*batch.arguments(torch.arange(batch.size, device=batch.device)))
+        return [maps[layer] for layer in range(len(self.layers))]
+
+    @contextmanager
+    def _sweep(self, batch: Batch, attention_baselines: Any) -> Iterator[Sweep]:
+        """A prepared sweep over the batch; the model is restored at the end."""
+        model = self.layers[0].model
+        _check_model(model)
+        with torch.no_grad():
+            own = torch.cat(
+                [
+                    batch.evaluate(rows)
+                    for rows in torch.arange(batch.size, device=batch.device).chunk(-(-batch.size // 8))
+                ]
+            )
+        with AttentionControl(self.layers) as control:
+            sweep = Sweep(control, batch.evaluate, baseline(attention_baselines), batch.size, batch.device)
+            sweep.prepare(own)
+            check_baseline_shapes(attention_baselines, batch.size, sweep.shapes)
+            yield sweep
+
+
+def _resolve(
+    forward_func: Callable[..., Any], layer: AttentionLayer | nn.Module | Sequence[AttentionLayer | nn.Module]
+) -> tuple[AttentionLayer, ...]:
+    """Handles of the layers given, checked."""
+    given = layer if isinstance(layer, (list, tuple, nn.ModuleList)) else [layer]
+    if not given:
+        raise ValueError("layer is empty: give at least one of attention_layers(model)")
+    layers: list[AttentionLayer] = []
+    for one in given:
+        if isinstance(one, AttentionLayer):
+            layers.append(one)
+        elif isinstance(one, nn.Module):
+            layers.extend(_layers_of_module(forward_func, one))
+        else:
+            raise TypeError(f"layer must be an attention layer, got {type(one).__name__}: {one!r}")
+    if any(layer.model is not layers[0].model for layer in layers):
+        raise ValueError(f"layers of different models: {layers[0]!r} and others; attribute one model at a time")
+    if len({layer.key for layer in layers}) < len(layers):
+        raise ValueError("a layer is given twice")
+    if isinstance(forward_func, nn.DataParallel) or isinstance(layers[0].model, nn.DataParallel):
+        raise TypeError("DataParallel is not supported; run one process per GPU instead, with torchrun")
+    return tuple(layers)
+
+
+def _layers_of_module(forward_func: Callable[..., Any], module: nn.Module) -> list[AttentionLayer]:
+    """The layer (or, with shared weights, layers) that an attention module computes."""
+    roots = [m for m in _modules_behind(forward_func) if any(part is module for part in m.modules())]
+    if not roots:
+        raise ValueError(
+            f"cannot tell which model {type(module).__name__} belongs to from forward_func; "
+            "give layers as attention_layers(model) returns them"
+        )
+    every = [layer for kind in (None, "cross") for layer in _layers_or_none(roots[0], kind)]
+    layers = [layer for layer in every if layer.module is module]
+    if not layers:
+        within = [layer.name for layer in every if any(part is layer.module for part in module.modules())]
+        hint = f"; it holds {', '.join(within[:3])}" if within else ""
+        raise ValueError(f"{type(module).__name__} is no attention layer{hint}; use attention_layers(model)")
+    return layers
+
+
+def _layers_or_none(model: nn.Module, kind: str | None) -> list[AttentionLayer]:
+    try:
+        return attention_layers(model, kind)
+    except ValueError:
+        return []
+
+
+def _modules_behind(function: Callable[..., Any]) -> list[nn.Module]:
+    """Modules that a forward function is, is bound to, or refers to."""
+    owner = getattr(function, "__self__", function)
+    if isinstance(owner, nn.Module):
+        return [owner]
+    if not inspect.isfunction(function):
+        return []
+    used = inspect.getclosurevars(function)
+    return [m for m in (*used.nonlocals.values(), *used.globals.values()) if isinstance(m, nn.Module)]
+
+
+def _check_model(model: nn.Module) -> None:
+    if any(module.training for module in model.modules()):
+        warnings.warn(
+            "the model is in training mode: dropout makes attributions random; call model.eval() first",
+            UserWarning,
+            stacklevel=5,
+        )
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        raise ValueError("the model's parameters were made under torch.inference_mode and have no gradients")
+
+
+def _warn_unconverged(
+    result: PathIntegral, layers: Sequence[AttentionLayer], tolerance: float, dtype: torch.dtype
+) -> None:
+    """Name the examples and layers whose estimated error is above the tolerance."""
+    above = (result.error > tolerance).cpu()
+    if not above.any():
+        return
+    places = above.nonzero().tolist()
+    worst = sorted(places, key=lambda place: -float(result.error[tuple(place)]))[:10]
+    error = result.error.tolist()
+    named = "; ".join(
+        f"example {example}, {layers[layer].kind} layer {layers[layer].index}: {error[layer][example]:.1e}"
+        for layer, example in worst
+    )
+    stuck = int((~result.converged).sum())
+    why = f"{stuck} stopped at max_nodes" if stuck else f"as far as {dtype} rounding allows"
+    warnings.warn(
+        f"{len(places)} of {above.numel()} attribution maps have an estimated relative error above the "
+        f"tolerance {tolerance:g} ({why}): {named}" + ("; ..." if len(places) > 10 else ""),
+        ConvergenceWarning,
+        stacklevel=4,
+    )

@@ -1,0 +1,1 @@
+"""Importance of heads: scores, pruning curves, the effectiveness analysis, correlations."""

@@ -1,0 +1,325 @@
+"""Which heads matter: importance scores of every head, over a data set."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from scipy.stats import pearsonr, spearmanr
+from torch import Tensor, nn
+
+from captum_attattr.exceptions import ResultFileError
+from captum_attattr.explanations.encoding import Text, TextModel, evaluation_mode
+from captum_attattr.files import existing_file, replacing
+from captum_attattr.heads.scoring import (
+    METHODS,
+    Batch,
+    attributed_classes,
+    check_gradients,
+    chosen_reduction,
+    method_options,
+    warn_unconverged,
+)
+from captum_attattr.runs.batches import is_main_process, model_digest, run_batches, text_digests
+
+_HEADER = "captum_attattr head importance"
+_VERSION = 1
+
+Pair = tuple[int, int]
+"""(layer, head)."""
+
+
+@dataclass(frozen=True, eq=False)
+class HeadImportance:
+    """How much each head matters, over some examples. L layers, H heads.
+
+    Attributes:
+        scores: (L, H) float64, the mean over the examples; NaN for heads that `prune_heads` has taken.
+        stderr: (L, H) float64, the standard error of that mean; NaN for one example, and for random scores.
+        count: the number of examples; 0 for random scores.
+        method: how the scores were made, a name that `head_importance` takes.
+        options: the options of the method, all of them.
+        labels: the names of the gold labels that the examples have, each once; scores have none.
+        examples: a digest of every example, by which a curve tells ranking rows from evaluation rows.
+        model: a digest of the model's weights.
+    """
+
+    scores: Tensor
+    stderr: Tensor
+    count: int
+    method: str
+    options: dict[str, Any]
+    labels: list[str]
+    examples: list[str]
+    model: str
+
+    @property
+    def name(self) -> str:
+        """The method, and the options that are not the usual ones: "attattr (reduce=sum)"."""
+        usual = METHODS[self.method].options
+        changed = [
+            f"{key}={value}"
+            for key, value in self.options.items()
+            if usual.get(key) != value and key != "internal_batch_size"  # which changes no score
+        ]
+        return self.method + (f" ({', '.join(changed)})" if changed else "")
+
+    def ranking(self, order: str = "least") -> list[Pair]:
+        """All heads that are there, as (layer, head).
+
+        Args:
+            order: "least" important first, or "most"; equal scores in the order of layer and head.
+        """
+        if order not in ("least", "most"):
+            raise ValueError(f"order={order!r} is unknown; use 'least' or 'most'")
+        flat = self.scores.flatten()
+        places = torch.argsort(flat, stable=True, descending=order == "most").tolist()
+        heads = self.scores.shape[1]
+        return [divmod(place, heads) for place in places if not flat[place].isnan()]
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write a safetensors file: scores and errors as tensors, everything else as JSON in its header.
+
+        Returns:
+            The path.
+
+        Raises:
+            ValueError: the directory does not exist, or `path` is one.
+        """
+        rest = {f.name: getattr(self, f.name) for f in fields(self) if f.type != "Tensor"}
+        header = {_HEADER: json.dumps({"version": _VERSION, **rest}, ensure_ascii=False)}
+        with replacing(path) as temporary:
+            save_file({"scores": self.scores, "stderr": self.stderr}, temporary, metadata=header)
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> HeadImportance:
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ResultFileError: not a file of `save`, damaged, or of another version.
+        """
+        file = existing_file(path)
+        try:
+            with safe_open(file, framework="pt") as opened:
+                header = json.loads((opened.metadata() or {})[_HEADER])
+                tensors = {name: opened.get_tensor(name) for name in ("scores", "stderr")}
+            version = header.pop("version")
+            if version != _VERSION or header["method"] not in METHODS:
+                raise ResultFileError(f"{str(path)!r} was written by another version of captum_attattr")
+            if tensors["scores"].dim() != 2 or tensors["scores"].shape != tensors["stderr"].shape:
+                raise ResultFileError(f"{str(path)!r} is damaged: scores and errors have different shapes")
+            return cls(**tensors, **header)
+        except (SafetensorError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+            raise ResultFileError(f"{str(path)!r} holds no head importance: {error}") from error
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """How far two importances agree on the same heads.
+
+    Attributes:
+        pearson: Pearson's correlation of the scores.
+        spearman: Spearman's correlation of their ranks.
+        heads: how many heads both have scores for.
+    """
+
+    pearson: float
+    spearman: float
+    heads: int
+
+
+def importance_correlation(first: HeadImportance, second: HeadImportance) -> Correlation:
+    """Correlation of two importances: of two methods on one task, or of two tasks for one method.
+
+    Args:
+        first, second: importances with the same numbers of layers and heads.
+
+    Returns:
+        The correlations over the heads that both have scores for; NaN where one of them is constant.
+
+    Raises:
+        TypeError: something else than importances.
+        ValueError: importances of different shapes, or fewer than two heads in common.
+    """
+    for given in (first, second):
+        if not isinstance(getattr(given, "scores", None), Tensor):
+            raise TypeError(f"importances must be results of head_importance, got {type(given).__name__}")
+    if first.scores.shape != second.scores.shape:
+        shapes = tuple(first.scores.shape), tuple(second.scores.shape)
+        raise ValueError(f"importances of different models: {shapes[0]} and {shapes[1]} (layers, heads)")
+    x, y = first.scores.flatten().numpy(), second.scores.flatten().numpy()
+    both = np.isfinite(x) & np.isfinite(y)
+    x, y = x[both], y[both]
+    if len(x) < 2:
+        raise ValueError(f"heads with scores in both importances: {len(x)}; at least two are needed")
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return Correlation(math.nan, math.nan, len(x))
+    return Correlation(float(pearsonr(x, y).statistic), float(spearmanr(x, y).statistic), len(x))
+
+
+def head_importance(
+    model: nn.Module,
+    tokenizer: Any,
+    examples: Sequence[Text],
+    labels: Sequence[Any],
+    method: str = "attattr",
+    *,
+    batch_size: int = 32,
+    truncate: bool | int = False,
+    resume: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> HeadImportance:
+    r"""Score every head of a model by what it does for the examples.
+
+    =====================  ===========================================================================
+    method                 score of head h, the mean over the examples of
+    =====================  ===========================================================================
+    "attattr"              :math:`\max_{ij} \mathrm{Attr}_h(A)_{ij}`, gold class (Hao et al. 2021).
+                           Options: `reduce` "max", "sum" or "mean" over the map, `absolute`, `target`
+                           "gold" or "predicted"; `n_steps`, `rule`, `tolerance`, `max_nodes` and
+                           `internal_batch_size` of the quadrature (`rule` is `method` of `LayerAttAttr`;
+                           `tolerance` is 1e-2, since the mean over the examples has a far larger error)
+    "taylor"               :math:`\sum_t |\langle \partial\,\mathrm{loss} / \partial o_{ht}, o_{ht}
+                           \rangle|` with the head's output o at token t, then divided by the layer's
+                           Euclidean norm (Michel et al. 2019). Option: `normalize`
+    "taylor_logits"        the same with the sum of all logits for the loss, as the published AttAttr
+                           code does it
+    "attention"            :math:`\max_{ij} A_{h,ij}`; of a decoder without its first token, whose weight on itself
+                           is always 1. Option: `reduce`
+    "accuracy_difference"  1 if the example is right with all heads, less 1 if it is right without h
+    "loss_difference"      loss without h, less loss with all heads
+    "random"               nothing: uniform numbers, the control for every curve. Option: `seed`
+    =====================  ===========================================================================
+
+    Under `torchrun`, with a process group, every process does a share of the batches.
+
+    Args:
+        model: a transformers model for sequence classification or regression, or a causal language model
+            (whose labels are the tokens that come next). It runs uncompiled (`torch.compile`). Of an encoder-decoder
+            the encoder's heads are scored. Texts of a decoder are not padded: only those of one length share a batch.
+        tokenizer: its tokenizer.
+        examples: texts, or (text, second text) pairs.
+        labels: the gold class of each, a number or a name; the score for a regression. Of a multi-label model
+            (`config.problem_type`) a 0 or 1 for each of its labels, or the names of a text's labels; one class
+            alone is the only one. A text is right if all of its labels are (a probability above a half is a yes);
+            the loss is the sum of theirs. "attattr" takes texts with one gold label each.
+        method: see above.
+        batch_size: how many examples go through the model together.
+        truncate: cut texts that are longer than the model takes, instead of raising; a number cuts to at most
+            so many tokens.
+        resume: a file to which the scores of each batch are appended; if it is there already, what it holds
+            is not done again, and the result is bit for bit that of an uninterrupted run.
+        progress: show a bar for what takes longer than two seconds.
+        options: of the method.
+
+    Returns:
+        The scores, their standard errors, and what they were made of.
+
+    Raises:
+        TypeError, ValueError: an unknown method or option, no example, labels that do not match the examples
+            or the model, a tokenizer of another model, a `resume` file of another run, or that another run which
+            has not ended writes to.
+        UnsupportedModelError: the model's attention or heads cannot be reached.
+
+    Warns:
+        ConvergenceWarning: maps whose estimated error stayed above the tolerance, counted over all batches, also
+            those that were done before and are read from `resume`.
+
+    Example:
+        >>> from demo_model import load_demo_model  # examples/demo_model.py
+        >>> model, tokenizer = load_demo_model()
+        >>> texts, labels = ["a fine film", "a dull film"], ["positive", "negative"]
+        >>> importance = head_importance(model, tokenizer, texts, labels, progress=False)
+        >>> importance.scores.shape, len(importance.ranking())
+        (torch.Size([6, 12]), 72)
+    """
+    settings = method_options(method, options)
+    texts = TextModel(model, tokenizer, truncate)
+    items = texts.encode_all(examples)
+    gold = texts.labels(labels, len(items))
+    classes = attributed_classes(texts, gold, settings) if method == "attattr" else gold
+    if method == "accuracy_difference" and texts.regression:
+        raise ValueError("method='accuracy_difference' needs classes, the model gives a score; use 'loss_difference'")
+    if method in ("attattr", "taylor", "taylor_logits", "attention"):  # attention is read as attributions are
+        check_gradients(texts.model)
+    batches = texts.batches(items, batch_size)
+    scores = METHODS[method].scores
+    if scores is None:
+        return random_importance(texts, settings["seed"], model_digest(texts.model))
+    # Every reduction of the maps is kept: one file serves them all.
+    kept = {name: value for name, value in settings.items() if name not in ("reduce", "absolute", "normalize")}
+    about = {"method": method, "options": kept, **texts.fingerprint(items, gold, batches)}
+    unconverged: list[str] = []
+
+    def work(places: list[int]) -> Tensor:
+        batch = Batch(texts, [items[i] for i in places], classes[places], unconverged)
+        return _finite(scores(batch, settings), places)
+
+    with evaluation_mode(texts.model):
+        values = run_batches(
+            batches,
+            work,
+            about,
+            resume=resume,
+            progress=progress,
+            desc=method,
+            notes=unconverged,
+            costs=texts.costs(items, batches),
+        )
+    if is_main_process():
+        warn_unconverged(unconverged)
+    values = _finite(values, list(range(len(items))))  # a file of old may hold others
+    mean, stderr = _mean_and_error(chosen_reduction(values, settings), settings)
+    absent = ~texts.present(mean.shape[1])
+    return HeadImportance(
+        scores=mean.masked_fill(absent, torch.nan),
+        stderr=stderr.masked_fill(absent, torch.nan),
+        count=len(items),
+        method=method,
+        options=settings,
+        labels=texts.names(gold),
+        examples=text_digests(item.text for item in items),
+        model=about["model"],
+    )
+
+
+def random_importance(texts: TextModel, seed: int, digest: str) -> HeadImportance:
+    """Uniform scores, which have seen no example; `digest` is the model's."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    scores = torch.rand(texts.depth, texts.width, generator=generator, dtype=torch.float64, device="cpu")
+    scores = scores.masked_fill(~texts.present(texts.width), torch.nan)
+    unknown = torch.full_like(scores, torch.nan)
+    return HeadImportance(scores, unknown, 0, "random", {"seed": seed}, [], [], digest)
+
+
+def _finite(values: Tensor, places: list[int]) -> Tensor:
+    """Scores of the examples at `places`, checked."""
+    broken = (~values.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+    if broken:
+        raise ValueError(
+            f"the scores of texts[{places[broken[0]]}] are not finite: the model's numbers overflow; use a wider "
+            "floating-point type"
+        )
+    return values
+
+
+def _mean_and_error(values: Tensor, settings: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Mean over the examples of (N, L, H), and its standard error."""
+    mean = values.mean(0)
+    stderr = values.std(0) / len(values) ** 0.5 if len(values) > 1 else torch.full_like(mean, torch.nan)
+    if settings.get("normalize"):
+        norm = mean.norm(dim=1, keepdim=True).clamp_min(1e-20)
+        mean, stderr = mean / norm, stderr / norm
+    return mean, stderr

@@ -1,0 +1,21 @@
+"""Plotly figures of results, one for each kind. They import results only, never a model."""
+
+from captum_attattr.plots.attack import plot_attack
+from captum_attattr.plots.attention import plot_attention
+from captum_attattr.plots.correlation import plot_correlation
+from captum_attattr.plots.effectiveness import plot_effectiveness
+from captum_attattr.plots.flow import plot_flow
+from captum_attattr.plots.heads import plot_heads
+from captum_attattr.plots.pruning_curve import plot_pruning_curve
+from captum_attattr.plots.tree import plot_tree
+
+__all__ = [
+    "plot_attack",
+    "plot_attention",
+    "plot_correlation",
+    "plot_effectiveness",
+    "plot_flow",
+    "plot_heads",
+    "plot_pruning_curve",
+    "plot_tree",
+]

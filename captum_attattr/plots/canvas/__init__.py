@@ -1,0 +1,1 @@
+"""What all figures share: theme, labels, panels, token columns, pages and their assets."""

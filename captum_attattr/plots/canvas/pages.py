@@ -1,0 +1,149 @@
+"""HTML pages that open without a network."""
+
+from __future__ import annotations
+
+import html
+import os
+import re
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from captum_attattr.files import replacing
+from captum_attattr.plots.canvas.packing import figure_json
+
+_CONFIG = {
+    "displaylogo": False,
+    "showSendToCloud": False,  # plotly.js offers to upload the figure otherwise
+    "responsive": False,
+    "showTips": False,
+    "modeBarButtonsToRemove": ["toImage", "select2d", "lasso2d", "autoScale2d"],
+}
+# The page may load nothing; plotly.js writes styles and draws pictures into it.
+_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+
+
+def write_html(figure: go.Figure, path: str | os.PathLike[str]) -> Path:
+    """Write a figure as one HTML file, which opens without a network.
+
+    plotly.js is inside, and the page's own policy forbids it to load anything. Colours follow the reader's
+    light or dark setting; paper is light. Two buttons save the picture as PNG and as SVG. An old file stays as it
+    is until the new one is there whole.
+
+    Args:
+        figure: a figure of this package; other plotly figures work too, in their own colours. Its maps travel
+            as half floats, which hold the three digits that a page shows.
+        path: the file; it is replaced if it exists. Its directory must exist.
+
+    Returns:
+        The path.
+
+    Raises:
+        TypeError: `figure` is not a figure, or `path` not a path.
+        ValueError: the directory does not exist, or `path` is one.
+        OSError: the file cannot be written.
+
+    Example:
+        >>> import tempfile, plotly.graph_objects
+        >>> figure = plotly.graph_objects.Figure(layout={"title": {"text": "Empty"}})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_html(figure, folder + "/empty.html").name
+        'empty.html'
+    """
+    if not isinstance(figure, go.Figure):
+        raise TypeError(f"figure must be a plotly Figure, not {type(figure).__name__}")
+    return write_page(page(title_of(figure), figure_block(figure), [figure]), path)
+
+
+def write_page(text: str, path: str | os.PathLike[str]) -> Path:
+    """Write a page whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+    return Path(path)
+
+
+def title_of(figure: go.Figure) -> str:
+    """A figure's title as plain text."""
+    return html.unescape(re.sub("<[^<>]*>|[\u2068\u2069]", "", figure.layout.title.text or "Explanation"))
+
+
+def figure_block(figure: go.Figure, name: str = "") -> str:
+    """The HTML of one figure of a page.
+
+    Args:
+        figure: any figure.
+        name: begins the ids inside, where a page has several figures: "tree" makes "tree-plot", "tree-hint" and
+            "tree-chosen" of "plot", "hint" and "chosen".
+    """
+    start = f"{name}-" if name else ""
+    meta = _meta(figure)
+    config = {**_CONFIG, "toImageButtonOptions": {"filename": meta.get("filename", "figure")}}
+    size = "; ".join(f"{side}: {figure.layout[side]}px" for side in ("width", "height") if figure.layout[side])
+    return f"""<div class="figure" role="figure" aria-label="{html.escape(title_of(figure))}" \
+aria-describedby="{start}hint">
+<div class="plot" id="{start}plot" style="{size}"></div>
+<p class="hint" id="{start}hint">{html.escape(meta.get("hint", ""))}</p>
+<p class="chosen" id="{start}chosen" role="status"></p>
+<script type="application/json" class="content">{figure_json(figure, config)}</script>
+</div>"""
+
+
+def page(title: str, body: str, figures: Sequence[go.Figure], kind: str | None = None) -> str:
+    """A whole page.
+
+    plotly.js and each script are in it once, however many figures there are. A figure names the scripts that
+    make it answer, beside `page.js` for all, in its `layout.meta["scripts"]`; each is a file of `assets/` and
+    runs once for each such figure as a function of its own, which may call what `draw.js` holds and has four
+    constants: `plot`, the drawn element; `meta`, of its layout; `hint` and `chosen`, the paragraphs below it, the
+    one seen and the other heard.
+
+    Args:
+        title: plain text.
+        body: HTML, with a `figure_block` for each figure.
+        figures: all figures in it.
+        kind: the name of a stylesheet and a script in `assets/` for such pages, beside `page.css` and `draw.js`.
+    """
+    names = dict.fromkeys(["page", *(name for figure in figures for name in _meta(figure).get("scripts", ()))])
+    scripts = "\n".join(f"{name}: (plot, meta, hint, chosen) => {{\n{_asset(f'{name}.js')}}}," for name in names)
+    style = _asset("page.css") + (_asset(f"{kind}.css") if kind else "")
+    own = _asset(f"{kind}.js") if kind else ""
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
+<title>{html.escape(title)}</title>
+<style>
+{style}</style>
+</head>
+<body>
+<main>
+{body}
+</main>
+<script>window.PlotlyConfig = {{ MathJaxConfig: "local" }};</script>
+<script>{get_plotlyjs()}</script>
+<script>
+(() => {{
+const scripts = {{
+{scripts}
+}};
+{own}{_asset("draw.js")}}})();
+</script>
+</body>
+</html>
+"""
+
+
+def _meta(figure: go.Figure) -> dict[str, Any]:
+    meta = figure.layout.meta
+    return meta if isinstance(meta, dict) else {}
+
+
+def _asset(name: str) -> str:
+    return (resources.files("captum_attattr.plots.canvas") / "assets" / name).read_text(encoding="utf-8")

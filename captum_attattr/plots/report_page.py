@@ -1,0 +1,225 @@
+"""One page about one decision: what was decided, the tree, the flow, the maps and the heads."""
+
+from __future__ import annotations
+
+import html
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+
+from captum_attattr.exceptions import EmptyTreeError
+from captum_attattr.explanations.explanation import Explanation
+from captum_attattr.explanations.parts import values_of
+from captum_attattr.explanations.words import readable
+from captum_attattr.formatting import number, score, signed, visible
+from captum_attattr.heads.importance import HeadImportance
+from captum_attattr.plots.attention import plot_attention
+from captum_attattr.plots.canvas.packing import halves
+from captum_attattr.plots.canvas.pages import figure_block, page, write_page
+from captum_attattr.plots.flow import plot_flow
+from captum_attattr.plots.head_scores import all_checked
+from captum_attattr.plots.heads import plot_heads
+from captum_attattr.plots.tree import plot_tree
+from captum_attattr.trees.algorithm import attribution_tree
+
+_ABOUT = {
+    "tree": "Where the decision gathered from, layer by layer; of every layer only the strongest links.",
+    "flow": "All links between tokens, the strongest first; not only the tree's.",
+    "maps": "Every head's map: a row is a token that gathers, a column a token that it gathers from.",
+    "heads": "Which heads matter, layer by layer.",
+}
+
+
+def write_report(
+    explanation: Explanation,
+    path: str | os.PathLike[str],
+    *,
+    importance: HeadImportance | Mapping[str, HeadImportance] | Sequence[HeadImportance] | None = None,
+    threshold: float = 0.4,
+    title: str | None = None,
+) -> Path:
+    """Write all views of one explanation as one HTML file, which opens without a network.
+
+    In this order: what was decided, with delta and error of every layer; the attribution tree; the flow; the maps
+    of all heads; the head map. The page is one of `write_html`'s kind: plotly.js is inside, nothing is loaded,
+    light and dark follow the reader's setting, paper is light.
+
+    Args:
+        explanation: of `explain`.
+        path: the file; it is replaced if it exists. Its directory must exist.
+        importance: what the head map shows, as `plot_heads` takes it; by default the largest attribution of each
+            head in this explanation, which is what one example adds to the importance of `head_importance`.
+        threshold: that of the tree, from 0 to 1. Where it leaves no tree, the page says which one would.
+        title: the page's heading; by default the label and its probability.
+
+    Returns:
+        The path.
+
+    Raises:
+        TypeError: `explanation`, `importance`, `path` or `title` is something else.
+        ValueError: the explanation's arrays do not go together or are not finite, the importance is that of
+            another model, the threshold is outside [0, 1], or the directory does not exist.
+        OSError: the file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from captum_attattr import explain
+        >>> from demo_model import load_demo_model  # examples/demo_model.py
+        >>> explanation = explain(*load_demo_model(), ["a gorgeous , witty film"], progress=False)[0]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_report(explanation, folder + "/report.html").name
+        'report.html'
+    """
+    if not isinstance(explanation, Explanation):
+        raise TypeError(f"explanation must be an Explanation, not {type(explanation).__name__}: {explanation!r}")
+    if title is not None and not isinstance(title, str):
+        raise TypeError(f"title must be a string, not {type(title).__name__}: {title!r}")
+    sections = _sections(explanation, importance, threshold)
+    title = _shown(_title(explanation) if title is None else title)
+    links = "".join(f'<a href="#{each.name}">{each.heading}</a>' for each in sections)
+    start = f'<header><h1>{html.escape(title)}</h1><nav aria-label="sections">{links}</nav></header>'
+    body = "\n".join([start, *(each.block() for each in sections)])
+    return write_page(page(title, body, [each.figure for each in sections if each.figure], "report"), path)
+
+
+class _Section(NamedTuple):
+    """One part of the page."""
+
+    name: str
+    heading: str
+    content: str
+    """HTML above the figure"""
+    figure: go.Figure | None = None
+
+    def block(self) -> str:
+        drawing = "" if self.figure is None else figure_block(self.figure, self.name)
+        return f'<section id="{self.name}">\n<h2>{self.heading}</h2>\n{self.content}\n{drawing}\n</section>'
+
+
+def _sections(explanation: Explanation, importance: Any, threshold: float) -> list[_Section]:
+    """All parts in their order; the maps are first to be made, since that checks the explanation."""
+    maps = plot_attention(explanation)
+    values_of(explanation, "nodes", explanation.attributions.shape[0])
+    for name in ("special", "segments"):
+        values_of(explanation, name, len(explanation.tokens))
+    parts: dict[str, tuple[str, go.Figure | str]] = {
+        "tree": ("Attribution tree", _tree(explanation, threshold)),
+        "flow": ("Flow", _flow(explanation)),
+        "maps": ("Maps of the heads", maps),
+        "heads": ("Importance of the heads", _heads(explanation, importance)),
+    }
+    found = [_Section("decision", "Decision", _decision(explanation))]
+    for name, (heading, part) in parts.items():
+        about = f"<p>{html.escape(_ABOUT[name])}</p>"
+        if isinstance(part, str):
+            found.append(_Section(name, heading, f'{about}\n<p class="note">{html.escape(part)}</p>'))
+        else:
+            found.append(_Section(name, heading, about, part))
+    return found
+
+
+def _tree(explanation: Explanation, threshold: float) -> go.Figure | str:
+    """The figure, or why there is none."""
+    try:
+        tree = attribution_tree(explanation, threshold)
+    except EmptyTreeError as error:
+        return f"There is no tree to draw: {_shown(str(error))}."
+    return plot_tree(tree, explanation)
+
+
+def _flow(explanation: Explanation) -> go.Figure | str:
+    """The figure, whose heads are left to `report.js`, which has them of the maps; or why there is none."""
+    if not explanation.attributions.sum(1).any():
+        return "There is no flow to draw: the attributions of all heads are 0, or cancel out."
+    figure = plot_flow(explanation)
+    bulk = dict(figure.layout.meta["flow"])
+    layers, _, size = bulk["shape"]
+    sums = np.zeros(layers * size * size, dtype=np.float32)
+    sums[bulk["place"]] = bulk["score"]
+    heads = {name: value for name, value in bulk["heads"].items() if name not in ("high", "low")}
+    kept = {name: value for name, value in bulk.items() if name not in ("place", "score")}
+    own = {**kept, "heads": heads, "sums": halves(sums.reshape(-1, size))}
+    figure.layout.meta = {**figure.layout.meta, "flow": own}
+    return figure
+
+
+def _heads(explanation: Explanation, importance: Any) -> go.Figure:
+    shape = tuple(explanation.attributions.shape[:2])
+    if importance is not None:
+        figure = plot_heads(importance)
+        given = all_checked(importance)[0].scores.shape
+        if given != shape:
+            raise ValueError(f"importance is that of {given} layers and heads, but the explanation has {shape}")
+        return figure
+    scores = np.asarray(explanation.attributions, np.float64).max((2, 3))
+    there = np.asarray(explanation.attention).any((2, 3))  # a head that `prune_heads` took attends to nothing
+    own: Any = SimpleNamespace(
+        scores=np.where(there, scores, np.nan) if there.any() else scores,
+        stderr=np.full(scores.shape, np.nan),
+        count=1,
+        labels=[],
+        name="largest attribution in this text",
+    )
+    return plot_heads(own)
+
+
+# ---------------------------------------------------------------------------------------- the decision
+
+
+def _shown(text: str) -> str:
+    """All of a text from data, with what would act spelt out; not escaped for HTML."""
+    return visible(text, 6 * len(text) + 1)  # "\\u202e" is the longest that a character becomes
+
+
+def _title(explanation: Explanation) -> str:
+    return f"Self-attention attribution: {explanation.label}, {score(float(explanation.probability))}"
+
+
+def _decision(explanation: Explanation) -> str:
+    texts = [explanation.text] if isinstance(explanation.text, str) else list(explanation.text)
+    quoted = "".join(f"<blockquote><bdi>{html.escape(_shown(text))}</bdi></blockquote>" for text in texts)
+    label = f"<bdi>{html.escape(_shown(str(explanation.label)))}</bdi>"
+    facts = {
+        "explained": f"{label} (target {int(explanation.target)})",
+        "its value": score(float(explanation.probability)),
+    }
+    if explanation.prediction == explanation.target:
+        facts["the model's own choice"] = "the same"
+    else:
+        facts["the model's own choice"] = f"target {int(explanation.prediction)}"
+    rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items())
+    return f"{quoted}\n<dl>{rows}</dl>\n{_tokens(explanation)}\n{_layers(explanation)}"
+
+
+def _tokens(explanation: Explanation) -> str:
+    items = []
+    for position, (token, special) in enumerate(zip(readable(explanation.tokens), explanation.special, strict=True)):
+        kind = ' class="special"' if special else ""
+        shown = html.escape(_shown(token))
+        items.append(f'<li{kind} title="position {position}"><bdi>{shown}</bdi></li>')
+    return f'<ol class="tokens" start="0" aria-label="tokens">{"".join(items)}</ol>'
+
+
+def _layers(explanation: Explanation) -> str:
+    sums = np.asarray(explanation.attributions, np.float64).sum((1, 2, 3))
+    columns = zip(sums, *(np.asarray(part) for part in (explanation.delta, explanation.error)), strict=True)
+    rows = "".join(
+        f"<tr><th scope=row>{layer}</th><td>{signed(total)}</td><td>{signed(delta)}</td>"
+        f"<td>{number(error) if math.isfinite(error) else 'not estimated'}</td>"
+        f"<td>{int(explanation.nodes[layer])}</td></tr>"
+        for layer, (total, delta, error) in enumerate(columns)
+    )
+    names = ("layer", "attributions sum to", "delta", "relative error", "nodes")
+    heads = "".join(f"<th scope=col>{name}</th>" for name in names)
+    about = (
+        "The attributions of a layer add up to F(A) − F(0), what the value gains from the layer's attention, but for"
+        " delta. The error is an estimate, relative to the size of the layer's map; nodes are points of the integral."
+    )
+    table = f'<table aria-label="layers"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
+    return f"{table}\n<p>{about}</p>"

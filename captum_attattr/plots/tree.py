@@ -1,0 +1,330 @@
+"""The figure of an attribution tree."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import networkx as nx
+import numpy as np
+import plotly.graph_objects as go
+
+from captum_attattr.explanations.parts import maps_of, tokens_of, values_of
+from captum_attattr.explanations.words import Floats, attention_of, joined, readable, words
+from captum_attattr.formatting import (
+    counted,
+    counting,
+    escape,
+    label,
+    length,
+    number,
+    predicted,
+    signed,
+    visible,
+    wrapped,
+)
+from captum_attattr.plots.canvas.theme import PAGES, Changes, Theme, finish
+from captum_attattr.plots.canvas.token_columns import NEGATIVE, NODE, POSITIVE, RIGHT, Columns, frame
+
+if TYPE_CHECKING:
+    from captum_attattr.explanations.explanation import Explanation
+
+_FAINT: dict[Theme, str] = {"light": "#7c8894", "dark": "#7f8b97"}  # tokens outside the tree
+_COLUMN: dict[Theme, str] = {"light": "#e6eaee", "dark": "#262d35"}
+
+# Lengths in pixels.
+_TOP, _PLOT = 88, 560
+_THIN, _WIDE = 1.2, 7.0  # lines of edges, from no share of the layer's maximum to all of it
+_POINTS = 41  # of a curve, its middle among them; each of them answers to the mouse
+_PALE = 0.45  # opacity of the final edges of [CLS]
+
+_ALGORITHMS = {"paper": "Algorithm 1", "reference": "the published script's algorithm"}
+_OF_GRAPH = {"root", "class_token", "threshold", "algorithm", "tokens", "target", "label", "probability"}
+_OF_GRAPH |= {"left_out_edges", "left_out_share"}
+_OF_NODE = {"token", "layer", "special"}
+_OF_EDGE = {"order", "layer", "score", "share_of_max", "heads", "attention", "class_edge"}
+
+_HINT = (
+    "Click a token, or press the arrow keys, to see what it gathers and who gathers it; Esc shows all again. "
+    "Point at a line or a token for its numbers; the wider a line, the larger its share of its layer's maximum."
+)
+
+
+# -------------------------------------------------------------------------------------------- the input
+
+
+def _checked(tree: Any) -> None:
+    if not isinstance(tree, nx.DiGraph):
+        raise TypeError(f"tree must be a networkx.DiGraph of attribution_tree, not {type(tree).__name__}")
+    if not tree.number_of_edges():
+        raise ValueError(f"tree has {counted(len(tree), 'node')} and no edge: there is nothing to draw")
+    parts = [("it", tree.graph, _OF_GRAPH)]
+    parts += [(f"its node {node!r}", data, _OF_NODE) for node, data in tree.nodes(data=True)]
+    parts += [(f"its edge {i!r} to {j!r}", data, _OF_EDGE) for i, j, data in tree.edges(data=True)]
+    for who, data, wanted in parts:
+        if missing := sorted(wanted - data.keys()):
+            raise ValueError(f"tree is no graph of attribution_tree: {who} lacks {missing}")
+    count = len(tree.graph["tokens"])
+    for node in tree:
+        if isinstance(node, bool) or not isinstance(node, int) or not 0 <= node < count:
+            raise ValueError(f"nodes of tree must be positions from 0 to {count - 1}, not {node!r}")
+    if tree.graph["root"] not in tree:
+        raise ValueError(f"the root {tree.graph['root']!r} of tree is none of its nodes")
+    for i, j, data in tree.edges(data=True):
+        for name in ("score", "share_of_max", "attention"):
+            if not math.isfinite(data[name]):
+                raise ValueError(f"{name} of the edge {i} to {j} must be finite, not {data[name]}")
+
+
+def _attention(tree: nx.DiGraph, explanation: Explanation | None) -> Floats | None:
+    """(L, H, T, T) of the explanation that the tree was made of, its subwords put together if the tree's are."""
+    if explanation is None:
+        return None
+    own, tokens = tree.graph["tokens"], tokens_of(explanation, "special", "attention")
+    attention: Floats = maps_of(explanation, "attention", len(tokens)).astype(np.float64)
+    if tokens != own:
+        positions = words(tokens, values_of(explanation, "special", len(tokens)).astype(bool).tolist())
+        if [joined([tokens[i] for i in word]) for word in positions] != own:
+            raise ValueError(
+                f"explanation is not the one that tree was made of: its {counted(len(tokens), 'token')} begin with "
+                f"{tokens[:5]}, those of tree ({len(own)}) with {own[:5]}"
+            )
+        attention = attention_of(attention, positions)
+    layers = max(data["layer"] for *_, data in tree.edges(data=True))
+    heads = max(head for *_, data in tree.edges(data=True) for head, _ in data["heads"])
+    if layers >= attention.shape[0] or heads >= attention.shape[1]:
+        sizes = f"layer {layers} and head {heads}, that of explanation {attention.shape[0]} x {attention.shape[1]}"
+        raise ValueError(f"attention does not fit tree, which has {sizes}")
+    return attention
+
+
+# ------------------------------------------------------------------------------------------- the places
+
+
+def _places(tree: nx.DiGraph) -> dict[int, float]:
+    """The height of each node: its layer, and one above the last for [CLS] where it gathers the whole."""
+    top = tree.graph["class_token"]
+    lifted = {i for i, _, data in tree.edges(data=True) if data["class_edge"]}
+    return {node: data["layer"] + float(node in lifted and node == top) for node, data in tree.nodes(data=True)}
+
+
+def _curve(start: tuple[float, float], end: tuple[float, float]) -> tuple[Floats, Floats]:
+    """From the key up to the query: it leaves and arrives upright, so that it stays off other columns there."""
+    (x0, y0), (x1, y1) = start, end
+    if y0 == y1:  # came in by a token of the same layer: an arc above both, the wider the higher
+        low = high = y0 + min(0.35 + 0.06 * abs(x1 - x0), 0.95)
+    else:
+        low, high = y0 + 0.55 * (y1 - y0), y1 - 0.55 * (y1 - y0)
+    t = np.linspace(0, 1, _POINTS)
+    weights = np.stack([(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3])
+    return np.array([x0, x0, x1, x1]) @ weights, np.array([y0, low, high, y1]) @ weights
+
+
+# -------------------------------------------------------------------------------------------- the texts
+
+
+def _numbers(tree: nx.DiGraph, i: int, j: int, attention: Floats | None) -> list[str]:
+    """Lines about an edge: its score, the heads that give most, and what they attend."""
+    data = tree.edges[i, j]
+    score, layer = data["score"], data["layer"]
+    lines = [f"layer {layer}, attribution {signed(score)}"]
+    lines.append(f"{100 * data['share_of_max']:.0f} % of the layer's maximum".replace("-", "−"))
+    lines.append(f"attention {number(data['attention'])}, mean over heads")
+    for head, value in data["heads"]:
+        share = f" ({100 * value / abs(score):+.0f} %)".replace("-", "−") if score else ""
+        seen = f", attention {number(float(attention[layer, head, i, j]))}" if attention is not None else ""
+        lines.append(f"head {head}: {signed(value)}{share}{seen}")
+    return lines
+
+
+def _about_edge(tree: nx.DiGraph, i: int, j: int, attention: Floats | None) -> str:
+    tokens = tree.graph["tokens"]
+    final = ["gathered at the end"] if tree.edges[i, j]["class_edge"] else []
+    names = [f"<b>{wrapped(tokens[i])}</b> [{i}] from <b>{wrapped(tokens[j])}</b> [{j}]"]
+    return "<br>".join([*names, *final, *_numbers(tree, i, j, attention)])
+
+
+def _about_node(tree: nx.DiGraph, node: int, attention: Floats | None) -> str:
+    data, graph = tree.nodes[node], tree.graph
+    role = ", root" if node == graph["root"] else ""
+    lines = [f"<b>{wrapped(graph['tokens'][node])}</b> [{node}], layer {data['layer']}{role}"]
+    for i in sorted(tree.pred[node], key=lambda i: tree.edges[i, node]["order"]):
+        lines += [f"to <b>{label(graph['tokens'][i])}</b> [{i}]:", *_numbers(tree, i, node, attention)]
+    if tree.out_degree(node):
+        lines.append(f"gathers from {counted(tree.out_degree(node), 'token')}")
+    return "<br>".join(lines)
+
+
+# ------------------------------------------------------------------------------------------- the traces
+
+
+def _edges(tree: nx.DiGraph, places: dict[int, float], attention: Floats | None) -> list[dict[str, Any]]:
+    """One trace for each edge; the final edges of [CLS] come first and so lie below."""
+    ordered = sorted(tree.edges(data=True), key=lambda edge: (not edge[2]["class_edge"], edge[2]["order"]))
+    traces = []
+    for i, j, data in ordered:
+        x, y = _curve((j, places[j]), (i, places[i]))
+        width = _THIN + (_WIDE - _THIN) * min(abs(data["share_of_max"]), 1)
+        traces.append(
+            {
+                "type": "scatter",
+                "name": f"edge {i} {j}",
+                "meta": {"edge": [i, j], "negative": data["score"] < 0},
+                "mode": "lines",
+                "x": x.astype(np.float32),
+                "y": y.astype(np.float32),
+                "line": {"width": round(width, 2), "simplify": False, "dash": "dash" if data["score"] < 0 else "solid"},
+                "opacity": _PALE if data["class_edge"] else 1.0,
+                "hovertemplate": _about_edge(tree, i, j, attention) + "<extra></extra>",
+                "showlegend": False,
+            }
+        )
+    return traces
+
+
+def _nodes(tree: nx.DiGraph, places: dict[int, float], attention: Floats | None, column: float) -> dict[str, Any]:
+    graph, nodes = tree.graph, sorted(tree)
+    size = min(11.0, max(6.0, 0.9 * column))
+    special = {graph["root"]: "square", **({graph["class_token"]: "diamond"} if graph["class_token"] in tree else {})}
+    symbols = [special.get(node, "circle-open" if tree.nodes[node]["special"] else "circle") for node in nodes]
+    # Names beside the nodes, if none of them runs into another node of its layer.
+    rows = [[node for node in nodes if places[node] == row] for row in set(places.values())]
+    pairs = [pair for row in rows for pair in pairwise(row)]
+    free = all((b - a) * column > length(graph["tokens"][a]) + 24 for a, b in pairs)
+    end = len(graph["tokens"]) - 0.5
+    free &= all((end - row[-1]) * column > length(graph["tokens"][row[-1]]) - RIGHT for row in rows)
+    return {
+        "type": "scatter",
+        "name": "tokens",
+        "mode": "markers+text" if free else "markers",
+        "x": nodes,
+        "y": [places[node] for node in nodes],
+        "text": [f" {label(graph['tokens'][node])}" for node in nodes] if free else None,
+        "textposition": "middle right",
+        "textfont": {"size": 12, "shadow": "auto"},
+        "cliponaxis": False,
+        "zorder": 1,
+        "marker": {
+            "symbol": symbols,
+            "size": [size + 3 * (node in special) for node in nodes],
+            "opacity": 1,
+            "line": {"width": 1.5},
+        },
+        "unselected": {"marker": {"opacity": 0.15}, "textfont": {"color": "rgba(128,128,128,0.45)"}},
+        "hovertemplate": [_about_node(tree, node, attention) + "<extra></extra>" for node in nodes],
+        "showlegend": False,
+    }
+
+
+def _legend(edges: list[dict[str, Any]], pale: str | None) -> list[tuple[dict[str, Any], dict[Theme, str]]]:
+    """What the lines and the square mean: traces without a point."""
+    kinds = [("positive", "solid", POSITIVE, 1.0), ("negative", "dash", NEGATIVE, 1.0)]
+    kinds = [kind for kind in kinds if any(edge["meta"]["negative"] == (kind[0] == "negative") for edge in edges)]
+    kinds += [(pale, "solid", NODE, _PALE)] if pale else []
+    common = {"type": "scatter", "x": [None], "y": [None], "hoverinfo": "skip", "showlegend": True}
+    root = {"name": "root", "mode": "markers", "marker": {"symbol": "square", "size": 10}}
+    lines = [
+        ({**common, "mode": "lines", "name": name, "line": {"width": 4, "dash": dash}, "opacity": opacity}, paint)
+        for name, dash, paint, opacity in kinds
+    ]
+    return [*lines, ({**common, **root}, NODE)]
+
+
+def _layout(tree: nx.DiGraph, columns: Columns, places: dict[int, float], highest: float) -> dict[str, Any]:
+    """The rows from the lowest layer of the tree up; `highest` is where its lines reach."""
+    graph = tree.graph
+    low, top = round(min(places.values())), round(max(places.values()))
+    last = max(data["layer"] for _, data in tree.nodes(data=True))
+    levels = top - low + 1
+    plot = min(_PLOT, 120 + 76 * levels)
+    step = math.ceil(levels * 12 / plot)
+    ticks = [level for level in range(low, min(top, last) + 1) if level % step == 0]
+    texts = [f"layer {level}" for level in ticks]
+    if top > last:  # [CLS] stands above the last layer
+        ticks, texts = [*ticks, top], [*texts, "output"]
+    inside = columns.axis(graph["tokens"], sorted(tree))
+    outside = [position for position in range(len(graph["tokens"])) if position not in tree]
+    plain = {"showgrid": False, "zeroline": False, "ticks": "", "fixedrange": False}
+    below = {"title": {"text": "token", "standoff": 4, "font": {"size": 13}}}
+    title = predicted("Attribution tree", graph["label"], graph["target"], graph["probability"])
+    how = _ALGORITHMS.get(graph["algorithm"], escape(visible(str(graph["algorithm"]), 40)))
+    left = f"{graph['left_out_edges']:,} interactions with a positive score"
+    subtitle = f"left out: {left}, {100 * graph['left_out_share']:.0f} % of the positive attribution"
+    subtitle = "; ".join([*counting(graph), subtitle, *([f"below layer {low} no token comes in"] if low else [])])
+    return {
+        **frame(f"{title}; threshold {graph['threshold']:g}, {how}", subtitle, _TOP, plot, columns),
+        "hoverdistance": 16,
+        "clickmode": "event",
+        "xaxis": {**inside, **below, "showgrid": True},
+        "xaxis2": {
+            **columns.axis(graph["tokens"], outside, inside["tickvals"]),
+            "showgrid": False,
+            "overlaying": "x",
+            "matches": "x",
+            "anchor": "y",
+            "side": "bottom",
+        },
+        "yaxis": {**plain, "range": [low - 0.6, max(top + 0.6, highest + 0.1)], "tickvals": ticks, "ticktext": texts},
+    }
+
+
+def plot_tree(tree: nx.DiGraph, explanation: Explanation | None = None) -> go.Figure:
+    """Draw an attribution tree: tokens are columns, layers are rows, and information flows upwards.
+
+    A token stands at the layer in which it came into the tree; [CLS], where it gathers the whole at the end,
+    stands above the last layer; layers below the tree's lowest are not drawn. A line goes from the token that is
+    read up to the one that reads it. It is the wider the larger its share of its layer's largest score; orange
+    adds to the prediction, blue and dashed takes away, and [CLS]'s final edges are pale. The root is a square, and
+    the tokens outside the tree are dimmed in the row below. In a page of `write_html` a click on a token, or an
+    arrow key, lights up its ancestors and descendants.
+
+    Args:
+        tree: of `attribution_tree` or `load_tree`.
+        explanation: the explanation that the tree was made of; the hover then tells each head's attention, and
+            without it the mean over heads.
+
+    Returns:
+        A figure. Each edge is a trace named "edge 5 3" (query 5, key 3); the trace "tokens" holds the nodes.
+
+    Raises:
+        TypeError: `tree` is not a directed graph, or `explanation` not an Explanation.
+        ValueError: a graph that is not of `attribution_tree`, without edges or with numbers that are not finite;
+            an explanation of other tokens, layers or heads, or with attention that is not finite.
+
+    Example:
+        >>> from captum_attattr import attribution_tree, explain
+        >>> from demo_model import load_demo_model  # examples/demo_model.py
+        >>> explanation = explain(*load_demo_model(), ["a gorgeous , witty film"], progress=False)[0]
+        >>> tree = attribution_tree(explanation)
+        >>> figure = plot_tree(tree, explanation)
+        >>> sum("edge" in (trace.name or "") for trace in figure.data) == tree.number_of_edges()
+        True
+    """
+    _checked(tree)
+    attention = _attention(tree, explanation)
+    tree, tokens = tree.copy(), readable(tree.graph["tokens"])
+    tree.graph["tokens"] = tokens
+    columns, places = Columns.of(tokens), _places(tree)
+    edges, nodes = _edges(tree, places, attention), _nodes(tree, places, attention, columns.width)
+    final = any(data["class_edge"] for *_, data in tree.edges(data=True))
+    legend = _legend(edges, f"what {label(tokens[tree.graph['class_token']])} gathers at the end" if final else None)
+    # plotly draws an axis only if it has a trace.
+    holder = {"type": "scatter", "name": "labels", "xaxis": "x2", "x": [None], "y": [None], "hoverinfo": "skip"}
+    # The tokens are first, and so win over the ends of edges under the mouse; zorder draws them last.
+    traces = [nodes, *edges, *(trace for trace, _ in legend), {**holder, "showlegend": False}]
+    paints = [NEGATIVE if edge["meta"]["negative"] else POSITIVE for edge in edges]
+    paints = [NODE, *paints, *(paint for _, paint in legend), NODE]
+    figure = go.Figure(traces, _layout(tree, columns, places, max(float(edge["y"].max()) for edge in edges)))
+    themes: dict[Theme, Changes] = {
+        theme: {
+            **page,
+            "plot_bgcolor": page["paper_bgcolor"],
+            "colorway": [paint[theme] for paint in paints],
+            "xaxis.gridcolor": _COLUMN[theme],
+            "xaxis2.tickfont.color": _FAINT[theme],
+        }
+        for theme, page in PAGES.items()
+    }
+    about = {"edges": [edge["meta"]["edge"] for edge in edges], "nodes": nodes["x"], "labels": list(map(label, tokens))}
+    return finish(figure, themes, scripts=["tree"], tree=about, hint=_HINT, filename="tree")

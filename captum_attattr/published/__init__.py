@@ -1,0 +1,1 @@
+"""The published AttAttr code's tasks, tables and files."""

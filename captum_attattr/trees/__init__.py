@@ -1,0 +1,1 @@
+"""The attribution tree: the algorithm, and its files."""

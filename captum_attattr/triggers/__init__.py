@@ -1,0 +1,1 @@
+"""Adversarial triggers: patterns, extraction, insertion, the attack and its report."""

@@ -1,0 +1,589 @@
+"""Data sets explained to disk: the numbers of `explain`, whatever interrupts; and read one example at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from toy import WORDS, tiny_bart, tiny_bert, tiny_llama, tiny_tokenizer
+
+from captum_attattr import (
+    Archive,
+    ConvergenceWarning,
+    Explanation,
+    ResultFileError,
+    explain,
+    explain_dataset,
+    mask_heads,
+    prune_heads,
+)
+from captum_attattr.archives import run as runs
+from captum_attattr.archives.shards import ShardWriter
+
+TEXTS: list[Any] = [" ".join(WORDS[i : i + 1 + i % 5]) for i in range(14)] + [("a b", "good film"), ("a", "bad")]
+OPTIONS: dict[str, Any] = {"n_steps": 3, "batch_size": 2, "shard_bytes": 8_000, "progress": False}
+
+
+def write(folder: Path, texts: Any = TEXTS, **options: Any) -> Archive:
+    return explain_dataset(tiny_bert(seed=1), tiny_tokenizer(), texts, folder, **OPTIONS | options)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("archive") / "whole"
+    write(folder)
+    return folder
+
+
+@pytest.fixture
+def copy(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "copy"))
+
+
+def assert_same(found: Explanation, expected: Explanation, **tolerance: float) -> None:
+    for name in ("tokens", "text", "label", "target", "prediction", "segments", "special"):
+        assert getattr(found, name) == getattr(expected, name), name
+    assert found.probability == pytest.approx(expected.probability, abs=1e-6)
+    assert torch.equal(found.nodes, expected.nodes)
+    for name in ("attributions", "attention", "delta", "error"):
+        ours, theirs = getattr(found, name), getattr(expected, name)
+        assert ours.dtype == theirs.dtype
+        torch.testing.assert_close(ours, theirs, equal_nan=True, **{"rtol": 0, "atol": 1e-6} | tolerance)
+
+
+# ------------------------------------------------------------------------------------- what is in the files
+
+
+@pytest.mark.parametrize("n_steps", [3, None])
+def test_archive_holds_what_explain_gives(tmp_path, n_steps):
+    archive = write(tmp_path, n_steps=n_steps)
+    expected = explain(tiny_bert(seed=1), tiny_tokenizer(), TEXTS, n_steps=n_steps, progress=False)
+    assert len(archive) == len(TEXTS) == len(list(archive))
+    for found, one in zip(archive, expected, strict=True):
+        assert_same(found, one)
+
+
+def test_targets_and_truncation_are_those_of_explain(tmp_path):
+    texts, targets = [*TEXTS[:5], " ".join(WORDS[:9]), ("a b c d e", "f g h i j")], [0, 1, 2, "LABEL_0", None, 1, 2]
+    archive = write(tmp_path, texts, target=targets, truncate=8)
+    options: dict[str, Any] = {"target": targets, "truncate": 8, "n_steps": 3, "progress": False}
+    for found, one in zip(archive, explain(tiny_bert(seed=1), tiny_tokenizer(), texts, **options), strict=True):
+        assert_same(found, one)
+    assert [len(found.tokens) for found in archive][-2:] == [8, 8]
+
+
+def test_next_token_of_a_language_model_keeps_its_name(tmp_path):
+    model, tokenizer = tiny_llama(), tiny_tokenizer()
+    texts = ["a b c", "good film", "a", "x y"]
+    archive = explain_dataset(model, tokenizer, texts, tmp_path, **OPTIONS)
+    for found, one in zip(archive, explain(model, tokenizer, texts, n_steps=3, progress=False), strict=True):
+        assert_same(found, one)
+
+
+@pytest.mark.parametrize("kind", ["pruned", "encoder of two", "double"])
+def test_models_of_other_shapes_are_stored_as_they_are_explained(tmp_path, kind):
+    model: Any = tiny_bart() if kind == "encoder of two" else tiny_bert(seed=1)
+    if kind == "pruned":
+        prune_heads(model, {0: [1, 2], 2: [0]})
+    texts, model = TEXTS[:4], model.double() if kind == "double" else model
+    archive = explain_dataset(model, tiny_tokenizer(), texts, tmp_path, **OPTIONS)
+    for found, one in zip(archive, explain(model, tiny_tokenizer(), texts, n_steps=3, progress=False), strict=True):
+        assert_same(found, one)
+
+
+def test_half_precision_is_as_near_as_it_says(tmp_path, whole):
+    half, full = write(tmp_path, dtype="float16"), Archive(whole)
+    for found, expected in zip(half, full, strict=True):
+        for layer in range(3):
+            largest = float(expected.attributions[layer].abs().max())
+            torch.testing.assert_close(
+                found.attributions[layer], expected.attributions[layer], rtol=2**-11, atol=1e-11 * largest
+            )
+        torch.testing.assert_close(found.attention, expected.attention, rtol=2**-11, atol=3e-8)
+        assert torch.equal(found.delta, expected.delta)
+    sizes = [sum(path.stat().st_size for path in folder.glob("*.safetensors")) for folder in (tmp_path, whole)]
+    assert sizes[0] < 0.75 * sizes[1]  # what is said about texts is a good part of so small a file
+
+
+def test_attention_can_be_left_out(tmp_path, whole):
+    for found, expected in zip(write(tmp_path, attention=False), Archive(whole), strict=True):
+        assert torch.equal(found.attributions, expected.attributions)
+        assert not found.attention.any()
+
+
+def test_shards_are_plain_safetensors_files(whole):
+    tensors = load_file(whole / "attributions-00001-of-00006.safetensors")
+    longest = [number for number in range(len(TEXTS)) if len(Archive(whole)[number].tokens) == 7][:2]
+    assert torch.equal(tensors["0.attributions"][1], Archive(whole)[longest[1]].attributions)
+    assert json.loads(bytes(tensors["0.texts"].tolist()))[1]["tokens"] == Archive(whole)[longest[1]].tokens
+
+
+def test_text_of_any_kind_comes_back_as_it_was(tmp_path):
+    texts = ['"a" \\ \u2028 <b> \x00 é 漢 🎬 a', "a\nb\tc"]
+    assert [found.text for found in write(tmp_path, texts)] == texts
+
+
+def test_batch_size_is_all_that_is_in_memory(tmp_path, monkeypatch):
+    alive: weakref.WeakSet[Explanation] = weakref.WeakSet()
+    most, explained = [0], runs.DatasetRun._explain
+
+    def watched(self: Any, items: Any) -> list[Explanation]:
+        found = explained(self, items)
+        alive.update(found)
+        most[0] = max(most[0], len(alive))
+        return found
+
+    monkeypatch.setattr(runs.DatasetRun, "_explain", watched)
+    write(tmp_path, TEXTS * 4)
+    assert most[0] <= 2 * OPTIONS["batch_size"]
+
+
+# ---------------------------------------------------------------------------------------------- the reader
+
+
+def test_archive_is_a_sequence(whole):
+    archive = Archive(whole)
+    assert archive[-1].text == TEXTS[-1]
+    assert [found.text for found in archive[2:9:3]] == TEXTS[2:9:3]
+    assert repr(archive) == f"Archive({str(whole)!r}): 16 examples"
+    for number in (16, -17):
+        with pytest.raises(IndexError, match=rf"example {number} is not in .*: it holds 0 to 15"):
+            archive[number]
+
+
+def test_one_layer_is_read_alone(tmp_path, whole):
+    for archive in (Archive(whole), write(tmp_path, dtype="float16")):
+        for layer in (0, 2, -1):
+            assert torch.equal(archive.layer(3, layer), archive[3].attributions[layer])
+        with pytest.raises(IndexError, match="layer 3 is not there: the model has 3"):
+            archive.layer(0, 3)
+
+
+def test_one_example_is_read_without_the_rest(copy):
+    """Every other shard, and every other batch's numbers in its own, may be gone."""
+    archive = Archive(copy)
+    expected = archive[0]
+    path, batch, _ = archive._find(0)
+    for other in copy.glob("*.safetensors"):
+        if other != path:
+            other.unlink()
+    data = path.read_bytes()
+    header = 8 + int.from_bytes(data[:8], "little")
+    entries = json.loads(data[8:header])
+    with path.open("r+b") as file:
+        for name, entry in entries.items():
+            if name != "__metadata__" and not name.startswith(f"{batch}."):
+                file.seek(header + entry["data_offsets"][0])
+                file.write(b"\xff" * (entry["data_offsets"][1] - entry["data_offsets"][0]))
+    assert_same(Archive(copy)[0], expected, atol=0)
+
+
+def test_verify_finds_one_changed_bit(copy):
+    Archive(copy).verify(progress=False)
+    path = sorted(copy.glob("*.safetensors"))[3]
+    data = bytearray(path.read_bytes())
+    data[-9] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ResultFileError, match=f"missing or damaged: {path}$"):
+        Archive(copy).verify(progress=False)
+
+
+def test_missing_and_damaged_shards_are_named(copy):
+    archive = Archive(copy)
+    path, _, _ = archive._find(5)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    with pytest.raises(ResultFileError, match=rf"'{path}' is damaged: {len(whole) - 1} bytes, .* {len(whole)}"):
+        archive[5]
+    path.write_bytes(b"\xff" * len(whole))
+    with pytest.raises(ResultFileError, match=f"'{path}' is damaged"):
+        archive[5]
+    path.write_bytes(whole.replace(archive._run.encode(), b"0" * 16))
+    with pytest.raises(ResultFileError, match=f"'{path}' belongs to another run"):
+        archive[5]
+    path.unlink()
+    with pytest.raises(ResultFileError, match=f"'{path}' is missing"):
+        archive[5]
+    with pytest.raises(ResultFileError, match="is missing"):
+        archive.layer(5, 0)
+
+
+DAMAGED: dict[str, tuple[Callable[[str], str], str]] = {
+    "junk": (lambda text: text[:99], "is no index of an archive"),
+    "other": (lambda text: '{"weight_map": {}}', "is no index of an archive; choose another folder"),
+    "list": (lambda text: "[]", "is no index of an archive"),
+    "version": (lambda text: text.replace('archive": 1', 'archive": 2'), "another version"),
+    "lacks": (lambda text: text.replace('"about"', '"abuot"'), "is damaged: it lacks about"),
+    "places": (lambda text: text.replace('"batches": [[', '"batches": [[99, ', 1), "is damaged"),
+    "twice": (lambda text: text.replace('"batches": [[', '"batches": [[0, ', 1), "is damaged"),
+    "label": (lambda text: text.replace('"labels": {', '"labels": {"a": "b", '), "is damaged"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_index_is_an_error_that_names_it(copy, name):
+    change, message = DAMAGED[name]
+    index = copy / "index.json"
+    index.write_text(change(index.read_text()))
+    with pytest.raises(ResultFileError, match=rf"{index}.*{message}"):
+        Archive(copy)
+
+
+def test_folder_without_an_archive_is_told(tmp_path):
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(FileNotFoundError, match=f"{folder}' holds no archive"):
+            Archive(folder)
+
+
+# -------------------------------------------------------------------------------------------- interruptions
+
+
+class StoppedError(BaseException):
+    """As a KeyboardInterrupt, which would stop the tests as well."""
+
+
+@contextmanager
+def interrupted(after: int) -> Iterator[list[list[int]]]:
+    """Explain `after` batches, then stop; gives the numbers of the examples that were explained."""
+    explained, done = runs.DatasetRun._explain, []
+
+    def stopping(self: Any, items: Any) -> list[Explanation]:
+        if len(done) == after:
+            raise StoppedError
+        done.append([item.number for item in items])
+        return explained(self, items)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs.DatasetRun, "_explain", stopping)
+        yield done
+
+
+def test_run_stopped_anywhere_and_torn_anywhere_ends_byte_for_byte_the_same(tmp_path, whole):
+    expected, choose = files(whole), random.Random(0)
+    batches = [batch for shard in json.loads(expected["index.json"])["shards"] for batch in shard["batches"]]
+    for after in range(len(batches)):
+        folder = tmp_path / str(after)
+        with interrupted(after) as first, pytest.raises(StoppedError):
+            write(folder)
+        with pytest.raises(ResultFileError, match=r"has not ended: \d+ of 6 shards are there; start it again"):
+            Archive(folder)
+        (part,) = folder.glob("*.part")
+        kept, torn = part.stat().st_size, choose.choice([0, 3, 900])
+        with part.open("ab") as file:  # a batch that the kill cut off
+            file.write(b"x" * torn)
+        if after % 3 == 2:  # or, of the batches that were written, the last did not reach the disk
+            os.truncate(part, max(0, kept - 5))
+        if after == 0:  # cut off in its header
+            os.truncate(part, 7)
+        with interrupted(99) as second:
+            write(folder)
+        assert files(folder) == expected
+        again = [batch for batch in first if batch in second]
+        assert len(again) <= (after % 3 == 2)
+        assert len(first) + len(second) - len(again) == len(batches)
+
+
+def test_finished_run_is_not_done_again(copy):
+    before = {path: path.stat().st_mtime_ns for path in copy.iterdir()}
+    with interrupted(0):
+        write(copy)
+    assert {path: path.stat().st_mtime_ns for path in copy.iterdir()} == before
+
+
+def test_lost_shard_is_made_again_and_nothing_else(copy, whole):
+    (copy / "attributions-00004-of-00006.safetensors").unlink()
+    with interrupted(99) as done:
+        write(copy)
+    assert files(copy) == files(whole)
+    assert 0 < sum(map(len, done)) < 5
+
+
+SCRIPT = """
+import sys, time
+import torch
+torch.set_num_threads(1)
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+import archives.test_archive as tests
+explained = tests.runs.DatasetRun._explain
+def slow(self, items):
+    time.sleep(0.03)
+    with open({log!r}, "a") as log:
+        print(*(item.number for item in items), file=log)
+    return explained(self, items)
+tests.runs.DatasetRun._explain = slow
+tests.write(Path(sys.argv[1]), tests.TEXTS * 3)
+"""
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def test_run_killed_at_random_moments_ends_byte_for_byte_the_same(tmp_path):
+    script, log, folder = tmp_path / "run.py", tmp_path / "log", tmp_path / "killed"
+    script.write_text(SCRIPT.format(tests=str(Path(__file__).parents[1]), log=str(log)))
+    choose, begun = random.Random(os.getpid()), 0
+    for kill in range(2):
+        process = subprocess.Popen([sys.executable, str(script), str(folder)], env=environment())
+        wanted = begun + choose.randint(2, 8)
+        while not log.exists() or (begun := log.read_text().count("\n")) < wanted:
+            assert process.poll() is None, "the run ended before it was killed"
+            time.sleep(0.005)
+        time.sleep(choose.random() * 0.06)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not json.loads((folder / "index.json").read_text())["finished"], kill
+    with interrupted(99) as done:
+        write(folder, TEXTS * 3)
+    write(tmp_path / "whole", TEXTS * 3)
+    assert files(folder) == files(tmp_path / "whole")
+    batches = [*log.read_text().splitlines(), *(" ".join(map(str, batch)) for batch in done)]
+    assert len(batches) <= len(set(batches)) + 2  # at most the one under way at each kill
+
+
+def test_changed_texts_are_noticed(tmp_path):
+    class Changing(list[Any]):
+        def __getitem__(self, number: Any) -> Any:
+            self.asked = getattr(self, "asked", 0) + 1
+            return "a b c d" if self.asked > len(self) else super().__getitem__(number)
+
+    with pytest.raises(ValueError, match="the texts have changed while they were explained"):
+        write(tmp_path, Changing(TEXTS))
+
+
+# ------------------------------------------------------------------------------------ other runs, and disks
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"n_steps": 4}, "options.n_steps 3 there, 4 now"),
+        ({"batch_size": 3}, "batch_size 2 there, 3 now"),
+        ({"dtype": "float16"}, "form.dtype 'float32' there, 'float16' now"),
+        ({"target": 1}, "data"),
+        ({"texts": [*TEXTS[1:], "z"]}, "data"),
+        ({"texts": TEXTS[1:]}, "examples 16 there, 15 now"),
+        ({"model": 2}, "model"),
+        ({"masked": True}, "masked"),
+    ],
+)
+@pytest.mark.parametrize("state", ["whole", "begun"])
+def test_folder_of_another_run_is_refused_and_kept(tmp_path, copy, changes, difference, state):
+    folder = copy
+    if state == "begun":
+        folder = tmp_path / "begun"
+        with interrupted(2), pytest.raises(StoppedError):
+            write(folder)
+    before, model, options = files(folder), tiny_bert(seed=changes.get("model", 1)), dict(changes)
+    options.pop("model", None)
+    masked = mask_heads(model, {0: [1]}) if options.pop("masked", False) else nullcontext()
+    given = {"texts": TEXTS, **OPTIONS, **options}
+    with masked, pytest.raises(ValueError, match=rf"belongs to another run and is not gone on with \(.*{difference}"):
+        explain_dataset(model, tiny_tokenizer(), folder=folder, **given)
+    assert files(folder) == before
+
+
+@pytest.mark.parametrize("name", ["attributions-00002-of-00006.safetensors", "attributions-00002-of-00006.part"])
+def test_shard_of_another_run_in_the_way_is_refused_and_kept(copy, name):
+    shard = copy / "attributions-00002-of-00006.safetensors"
+    foreign = shard.read_bytes().replace(Archive(copy)._run.encode(), b"0" * 16)
+    shard.unlink()
+    (copy / name).write_bytes(foreign)
+    with pytest.raises(ResultFileError, match=f"{name}' belongs to another run"):
+        write(copy)
+    assert (copy / name).read_bytes() == foreign
+
+
+def test_damaged_shard_is_named_and_can_be_made_again(copy, whole):
+    shard = copy / "attributions-00002-of-00006.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-8])
+    with pytest.raises(ResultFileError, match=f"'{shard}' is damaged: .* delete it, and start again"):
+        write(copy)
+    shard.unlink()
+    write(copy)
+    assert files(copy) == files(whole)
+
+
+def test_index_of_something_else_is_refused_and_kept(tmp_path):
+    (tmp_path / "index.json").write_text('{"weight_map": {}}')
+    with pytest.raises(ResultFileError, match="is no index of an archive; choose another folder"):
+        write(tmp_path)
+    assert files(tmp_path) == {"index.json": b'{"weight_map": {}}'}
+
+
+def test_disk_without_the_room_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**12, 10**12, 2_000))
+    with interrupted(0), pytest.raises(OSError, match=r"[\d.]+ kB are needed and 2 kB are free; float16 .*'.*new'"):
+        write(tmp_path / "new")
+    assert not list((tmp_path / "new").iterdir())
+
+
+def test_full_disk_is_told_with_the_path_and_gone_on_from(tmp_path, whole):
+    """A limit on the size of files stands for the disk's end: the system refuses to write beyond it."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"what is done is kept: start again to go on.*attributions-0000.*part'"):
+            write(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    write(tmp_path)
+    assert files(tmp_path) == files(whole)
+
+
+def test_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for folder in (tmp_path / "file", tmp_path / "file/inside"):
+        with interrupted(0), pytest.raises(OSError, match=str(folder)):
+            write(folder)
+    assert files(tmp_path) == {"file": b"mine"}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_folder_without_permission_is_named(tmp_path):
+    tmp_path.chmod(0o500)
+    with interrupted(0), pytest.raises(PermissionError, match=str(tmp_path)):
+        write(tmp_path)
+
+
+def test_two_runs_do_not_write_the_same_shard(tmp_path, monkeypatch):
+    entered = ShardWriter.__enter__
+
+    def twice(self: ShardWriter) -> ShardWriter:
+        monkeypatch.setattr(ShardWriter, "__enter__", entered)
+        found = entered(self)
+        with pytest.raises(BlockingIOError, match=rf"another process is writing it; wait .*'{self.part}'"):
+            ShardWriter(self.path, self.layout).__enter__()
+        return found
+
+    monkeypatch.setattr(ShardWriter, "__enter__", twice)
+    write(tmp_path)
+
+
+# ----------------------------------------------------------------------------------------- words to the user
+
+
+def test_run_says_what_it_will_take(tmp_path, capsys):
+    write(tmp_path, TEXTS * 2, progress=True)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "texts:" in line]
+    size = sum(path.stat().st_size for path in tmp_path.glob("*.safetensors"))
+    needed = float(line.split(": ")[1].split(" kB")[0]) * 1_000 - 2**16
+    assert needed == pytest.approx(size, rel=0.01)
+    assert line.startswith("explain 32 texts: ")
+    assert re.search(r"\([\d.]+ [GT]B free\), about \d+ (s|min)$", line)
+    write(tmp_path, TEXTS * 2, progress=True)
+    assert "texts:" not in capsys.readouterr().err  # nothing is left to do
+
+
+def test_maps_that_did_not_converge_are_counted_once_for_all(tmp_path):
+    with pytest.warns(ConvergenceWarning, match=r"^\d+ of 48 attribution maps .* tolerance 1e-05: example \d+, layer"):
+        archive = write(tmp_path, n_steps=None, tolerance=1e-5, max_nodes=5)
+    assert max(float(found.error.max()) for found in archive) > 1e-5
+
+
+def test_example_that_fails_is_told_by_its_number(tmp_path):
+    model = tiny_bert(seed=1)
+    with torch.no_grad():
+        model.bert.embeddings.word_embeddings.weight[4 + WORDS.index("z")] = torch.nan
+    with pytest.raises(ValueError, match=r"finite output \(among the examples 1\)"):
+        explain_dataset(model, tiny_tokenizer(), ["a b", "a z", "b a"], tmp_path, **OPTIONS | {"batch_size": 1})
+
+
+MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
+    "texts": ({"texts": "a b"}, "texts must be a list of texts"),
+    "none": ({"texts": []}, "texts is empty"),
+    "empty": ({"texts": ["a", " "]}, r"texts\[1\] = ' ' is empty"),
+    "long": ({"texts": [" ".join(WORDS)]}, r"texts\[0\] has 34 tokens and the model takes 24"),
+    "target": ({"target": 3}, "target 3 of texts.0. is out of range"),
+    "targets": ({"target": [1]}, "target lists 1 entries for 16 texts"),
+    "rule": ({"method": "simpson"}, "method='simpson' is unknown"),
+    "steps": ({"n_steps": 0}, "n_steps=0 is too small"),
+    "batch": ({"batch_size": 0}, "batch_size=0 must be an int of 1 or more"),
+    "shard": ({"shard_bytes": 1.5}, "shard_bytes=1.5 must be an int of 1 or more"),
+    "dtype": ({"dtype": "bfloat16"}, "dtype='bfloat16' is unknown; use 'float32' or 'float16'"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistake_is_told_before_anything_is_done(tmp_path, name):
+    changes, message = MISTAKES[name]
+    with interrupted(0), pytest.raises((TypeError, ValueError), match=message):
+        explain_dataset(
+            tiny_bert(), tiny_tokenizer(), **{"texts": TEXTS, "folder": tmp_path / "new", **OPTIONS} | changes
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_model_is_left_as_it_was(tmp_path, unchanged):
+    model = tiny_bert(seed=1).train()
+    with unchanged(model):
+        explain_dataset(model, tiny_tokenizer(), TEXTS[:3], tmp_path / "one", **OPTIONS)
+        with interrupted(1), pytest.raises(StoppedError):
+            explain_dataset(model, tiny_tokenizer(), TEXTS, tmp_path / "two", **OPTIONS)
+
+
+# -------------------------------------------------------------------------------------------- many processes
+
+SHARED = """
+import os, sys
+import torch, torch.distributed
+torch.set_num_threads(1)
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+import archives.test_archive as tests
+torch.distributed.init_process_group("gloo")
+rank, folder = torch.distributed.get_rank(), Path(sys.argv[1])
+for texts, place in ((tests.TEXTS[rank:], folder / "unlike"), (tests.TEXTS, folder / "file")):
+    try:  # the second is a file: the first process finds out, and all of them are told
+        tests.write(place, texts)
+    except (OSError, ValueError) as error:
+        (folder / f"{{place.name}}{{rank}}").write_text(str(error))
+explained, mine = tests.runs.DatasetRun._explain, []
+def counting(self, items):
+    mine.extend(item.number for item in items)
+    return explained(self, items)
+tests.runs.DatasetRun._explain = counting
+archive = tests.write(folder / "shared")
+(folder / f"done{{rank}}").write_text(" ".join(map(str, mine)))
+assert len(archive) == len(tests.TEXTS)
+"""
+
+
+def test_two_processes_write_what_one_writes(tmp_path, whole):
+    script = tmp_path / "run.py"
+    script.write_text(SHARED.format(tests=str(Path(__file__).parents[1])))
+    (tmp_path / "file").write_text("mine")
+    with interrupted(5), pytest.raises(StoppedError):  # begun by one process
+        write(tmp_path / "shared")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    done = subprocess.run([*torchrun, str(script), str(tmp_path)], env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    shares = [[int(number) for number in (tmp_path / f"done{rank}").read_text().split()] for rank in range(2)]
+    assert min(map(len, shares)) > 2
+    assert not set(shares[0]) & set(shares[1])
+    assert files(tmp_path / "shared") == files(whole)
+    for rank in range(2):
+        assert "have not all the same model, texts and options" in (tmp_path / f"unlike{rank}").read_text()
+        assert str(tmp_path / "file") in (tmp_path / f"file{rank}").read_text()

@@ -1,0 +1,673 @@
+"""Rows of many layers, examples and nodes in one batch give what each gives alone."""
+
+import random
+import weakref
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import pytest
+import torch
+from families import FAMILIES, HEADS, LENGTH, stack
+from torch import Tensor, nn
+from transformers.models.bert import modeling_bert
+
+from captum_attattr import LayerAttAttr, UnsupportedModelError, attention_layers
+from captum_attattr.attribution import integration as integration_module
+from captum_attattr.attribution.integration import Integrator
+from captum_attattr.attribution.quadrature import AdaptiveIntegral, FixedIntegral
+from captum_attattr.attribution.sweep import Row, Sweep, _extend
+from captum_attattr.model.attention_control import AttentionControl, AttentionLayer, Replacement, block_stacks
+
+FAMILY = {family.name: family for family in FAMILIES}
+Gradients = dict[int, tuple[float, Tensor]]
+Start = Callable[[int, Tensor, Tensor], Any]
+
+
+class Case:
+    """A tiny model in float64, its inputs, and F: the probability of its first class."""
+
+    def __init__(self, name: str, kinds: Sequence[str] | None = None, batch: int = 3, padding: int | None = 2) -> None:
+        torch.manual_seed(0)
+        self.name = name
+        self.model = FAMILY[name].build().double()
+        self.inputs = {
+            key: value.double() if value.is_floating_point() else value
+            for key, value in FAMILY[name].inputs(batch, padding).items()
+        }
+        self.batch = batch
+        self.layers = [layer for kind in kinds or FAMILY[name].kinds for layer in attention_layers(self.model, kind)]
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        output = self.model(**{key: value[rows] for key, value in self.inputs.items()})[0]
+        return output.flatten(1).softmax(-1)[:, 0]
+
+    def rows(self, seed: int = 0, count: int | None = None) -> list[Row]:
+        """Two nodes for most layers of most examples, in no order."""
+        draw = random.Random(seed)
+        rows = [
+            Row(example, layer, draw.random())
+            for example in range(self.batch)
+            for layer in range(len(self.layers))
+            for _ in range(draw.choice([0, 1, 2, 3]))
+        ]
+        draw.shuffle(rows)
+        return rows[:count]
+
+
+def zero(*_: Any) -> float:
+    return 0.0
+
+
+@contextmanager
+def prepared(
+    layers: list[AttentionLayer],
+    evaluate: Callable[[Tensor], Tensor],
+    batch: int,
+    start: Start = zero,
+    late: bool = True,
+) -> Iterator[Sweep]:
+    first = torch.zeros(1, dtype=torch.long)
+    with torch.no_grad():
+        own = evaluate(first)
+    with AttentionControl(layers) as control:
+        sweep = Sweep(control, evaluate, start, batch, torch.device("cpu"))
+        sweep.prepare(own)
+        if not late:
+            sweep.branching = None
+        yield sweep
+
+
+def run(sweep: Sweep, rows: list[Row]) -> Gradients:
+    """F and its gradient for each row, by the row's number."""
+    chunk = sweep.run(rows)
+    found = {
+        number: (float(chunk.values[number]), part.gradient[i])
+        for layer, part in chunk.layers.items()
+        for i, number in enumerate(part.rows)
+        if rows[number].layer == layer
+    }
+    assert sorted(found) == list(range(len(rows)))
+    return found
+
+
+def alone(case: Case, rows: list[Row], evaluate: Callable[[Tensor], Tensor] | None = None) -> Gradients:
+    """The same by plain autograd: one run of one example for each row, one layer's attention exchanged."""
+    found = {}
+    with AttentionControl(case.layers) as control:
+        for number, row in enumerate(rows):
+            leaf: Tensor | None = None
+
+            def visitor(layer: int, attention: Tensor, row: Row = row) -> Replacement | None:
+                nonlocal leaf
+                if layer != row.layer:
+                    return None
+                leaf = (row.node * attention.detach()).requires_grad_()
+                return Replacement(0, leaf)
+
+            with control.watch(visitor):
+                value = (evaluate or case)(torch.tensor([row.example]))
+            assert leaf is not None
+            (gradient,) = torch.autograd.grad(value.sum(), leaf)
+            found[number] = value.item(), gradient[0]
+    return found
+
+
+def assert_same(actual: Gradients, expected: Gradients, tolerance: float = 1e-10) -> None:
+    assert actual.keys() == expected.keys()
+    for number, (value, gradient) in expected.items():
+        assert actual[number][0] == pytest.approx(value, abs=tolerance)
+        size = float(gradient.abs().max())
+        torch.testing.assert_close(actual[number][1], gradient, rtol=0, atol=tolerance * max(1.0, size))
+    assert max(gradient.abs().max() for _, gradient in expected.values()) > 1e-6
+
+
+# --------------------------------------------------------------------------------- rows are runs of their own
+
+LATE = {
+    "BERT": None,
+    "ALBERT": None,
+    "ALBERT (groups)": None,
+    "ModernBERT": None,
+    "MobileBERT": None,
+    "Llama": None,
+    "Gemma2": None,
+    "ViT": None,
+    "DeBERTa-v2": None,
+    "XLNet": None,
+    "BLOOM": None,
+    "T5": ("encoder", "decoder", "cross"),
+    "BART": ("cross", "encoder", "decoder"),
+    "Whisper": ("encoder", "decoder", "cross"),
+}
+UNCUT = ("XLM", "FlauBERT", "SqueezeBERT")
+
+
+@pytest.mark.parametrize("name", [*LATE, *UNCUT])
+def test_rows_give_what_each_gives_alone(name: str) -> None:
+    case = Case(name, LATE.get(name))
+    rows = case.rows()
+    assert len({row.layer for row in rows}) > 2 < len({row.example for row in rows}) + 1
+    expected = alone(case, rows)
+    with prepared(case.layers, case, 3) as sweep:
+        assert (sweep.branching is None) == (name in UNCUT)
+        assert_same(run(sweep, rows), expected)
+        sweep.branching = None
+        assert_same(run(sweep, rows), expected)
+
+
+@pytest.mark.parametrize("kind", ["encoder", "decoder", "cross"])
+@pytest.mark.parametrize("name", ["T5", "BART"])
+def test_one_kind_of_an_encoder_decoder(name: str, kind: str) -> None:
+    case = Case(name, [kind])
+    rows = case.rows(1)
+    expected = alone(case, rows)
+    with prepared(case.layers, case, 3) as sweep:
+        assert sweep.branching is not None
+        assert_same(run(sweep, rows), expected)
+
+
+@pytest.mark.parametrize("chosen", [[0], [1], [2], [0, 2], [2, 0], [1, 2]], ids=str)
+def test_some_layers_in_any_order(chosen: list[int]) -> None:
+    case = Case("BERT")
+    case.layers = [case.layers[i] for i in chosen]
+    rows = [Row(e, layer, 0.3 + e / 10) for e in (2, 0, 1, 1) for layer in range(len(chosen))]
+    expected = alone(case, rows)
+    with prepared(case.layers, case, 3) as sweep:
+        assert sweep.branching is not None
+        assert_same(run(sweep, rows), expected)
+
+
+def test_float32_rows_with_and_without_late_branching() -> None:
+    case = Case("BERT")
+    case.model.float()
+    rows = case.rows()
+    with prepared(case.layers, case, 3) as late, torch.no_grad():
+        assert late.branching is not None
+        with_it = run(late, rows)
+        late.branching = None
+        assert_same(with_it, run(late, rows), 1e-6)
+
+
+def attention_by_hand(model: nn.Module, inputs: dict[str, Tensor], name: str, leaf: Tensor, patch: Any) -> Tensor:
+    """BERT's own eager model with one module's attention exchanged: no part of this package in sight."""
+    module = model.get_submodule(name)
+    own = modeling_bert.eager_attention_forward
+
+    def exchanged(who: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if who is not module:
+            return own(who, query, key, value, *args, **kwargs)
+        return (leaf @ value).transpose(1, 2), leaf
+
+    with patch.context() as context:
+        context.setattr(modeling_bert, "eager_attention_forward", exchanged)
+        return model(**inputs)[0].softmax(-1)[:, 0]
+
+
+@pytest.mark.parametrize("start", ["zero", "number", "tensor"])
+def test_gradients_are_those_of_a_loop_written_by_hand(start: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case("BERT")
+    rows = [Row(e, layer, node) for e in range(3) for layer in range(3) for node in (0.0, 0.4, 1.0)]
+    random.Random(0).shuffle(rows)
+    other = torch.rand(3, 3, HEADS, LENGTH + 2, LENGTH + 2, dtype=torch.double)  # (layer, example, H, T, T)
+    starts: dict[str, tuple[Start, Callable[[Row], Any]]] = {
+        "zero": (zero, lambda row: 0.0),
+        "number": (lambda *_: 0.25, lambda row: 0.25),
+        "tensor": (lambda layer, _, examples: other[layer][examples], lambda row: other[row.layer, row.example]),
+    }
+    case.model.set_attn_implementation("eager")
+    with torch.no_grad():
+        attentions = case.model(**case.inputs, output_attentions=True).attentions
+    with prepared(case.layers, case, 3, starts[start][0]) as sweep:
+        chunk = sweep.run(rows)
+    assert chunk.clean.keys() == {0, 1, 2}
+    for part in chunk.layers.values():
+        for i, number in enumerate(part.rows):
+            row = rows[number]
+            end, begin = attentions[row.layer][row.example], starts[start][1](row)
+            leaf = (begin + row.node * (end - begin)).unsqueeze(0).requires_grad_()
+            one = {key: value[row.example : row.example + 1] for key, value in case.inputs.items()}
+            value = attention_by_hand(case.model, one, case.layers[row.layer].name, leaf, monkeypatch)
+            (gradient,) = torch.autograd.grad(value.sum(), leaf)
+            torch.testing.assert_close(part.gradient[i], gradient[0], rtol=0, atol=1e-12)
+            torch.testing.assert_close(part.attention[i], end, rtol=0, atol=1e-12)
+            torch.testing.assert_close(part.difference[i], end - begin, rtol=0, atol=1e-12)
+            assert float(chunk.values[number]) == pytest.approx(value.item(), abs=1e-12)
+            if row.node == 1.0:
+                assert float(chunk.clean[row.example]) == pytest.approx(value.item(), abs=1e-12)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 100])
+@pytest.mark.parametrize("name", ["BERT", "T5", "Llama"])
+def test_order_and_chunks_of_rows_change_nothing(name: str, size: int) -> None:
+    case = Case(name)
+    rows = case.rows(3)
+    with prepared(case.layers, case, 3) as sweep:
+        whole = run(sweep, rows)
+        order = random.Random(size).sample(range(len(rows)), len(rows))
+        again: Gradients = {}
+        for start in range(0, len(rows), size):
+            numbers = order[start : start + size]
+            found = run(sweep, [rows[number] for number in numbers])
+            again |= {number: found[i] for i, number in enumerate(numbers)}
+        assert_same(again, whole)
+
+
+def test_the_same_row_twice() -> None:
+    case = Case("BERT")
+    rows = [Row(1, 2, 0.5), Row(0, 0, 0.5), Row(1, 2, 0.5)]
+    with prepared(case.layers, case, 3) as sweep:
+        found = run(sweep, rows)
+    assert_same({0: found[0]}, {0: found[2]})
+
+
+def test_values_alone() -> None:
+    case = Case("BERT")
+    rows = case.rows()
+    with prepared(case.layers, case, 3) as sweep:
+        chunk = sweep.run(rows, backward=False)
+        torch.testing.assert_close(chunk.values, sweep.run(rows).values)
+        assert not chunk.values.requires_grad
+        assert all(part.gradient.numel() == 0 for part in chunk.layers.values())
+
+
+# Rows (clean ones included) as many as there are tokens, heads, hidden units, ...
+@pytest.mark.parametrize("total", [2, 3, HEADS, 2 * HEADS, LENGTH, LENGTH + 1, 32, 48, 60, 64])
+@pytest.mark.parametrize("name", ["BERT", "T5", "XLNet", "DeBERTa"])
+def test_number_of_rows_that_is_also_another_size(name: str, total: int) -> None:
+    case = Case(name, batch=1, padding=None)
+    draw = random.Random(total)
+    rows = [Row(0, draw.randrange(len(case.layers)), draw.random()) for _ in range(total - 1)]
+    tested = rows if len(rows) < 10 else draw.sample(rows, 10)
+    with prepared(case.layers, case, 1) as sweep:
+        found = run(sweep, rows)
+    assert_same({i: found[rows.index(row)] for i, row in enumerate(tested)}, alone(case, tested))
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+@pytest.mark.parametrize("name", ["BERT", "Llama", "T5"])
+def test_short_inputs(name: str, length: int) -> None:
+    """One token and two, where the sequence's length is that of the batches that learn the dimensions."""
+    case = Case(name, batch=2)
+    words = stack(2, lambda generator: torch.randint(3, 60, (length,), generator=generator))
+    words[:, -1] = 2
+    case.inputs = {"input_ids": words, "attention_mask": torch.ones_like(words)}
+    rows = case.rows(4)
+    expected = alone(case, rows)
+    with prepared(case.layers, case, 2) as sweep:
+        assert_same(run(sweep, rows), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(dtype: torch.dtype) -> None:
+    case = Case("BERT")
+    rows = case.rows()
+    with prepared(case.layers, case, 3) as sweep:
+        expected = run(sweep, rows)
+    case.model.to(dtype)
+    with prepared(case.layers, case, 3) as sweep:
+        assert sweep.branching is not None
+        assert {part.gradient.dtype for part in sweep.run(rows).layers.values()} == {torch.float32}
+        assert_same({n: (v, g.double()) for n, (v, g) in run(sweep, rows).items()}, expected, 2e-2)
+
+
+# ----------------------------------------------------------------------------------------- work that is saved
+
+
+@contextmanager
+def counted(blocks: Sequence[nn.Module], dim: int = 0) -> Iterator[list[int]]:
+    """The number of rows of every block's run, in order."""
+    counts: list[int] = []
+
+    def count(block: nn.Module, args: Any, kwargs: Any) -> None:
+        counts.append((args[0] if args else kwargs["hidden_states"]).shape[dim])
+
+    # Registered before late branching's own hooks, these would see the uncut rows: so they watch what is inside.
+    handles = [block.register_forward_pre_hook(count, with_kwargs=True) for block in blocks]
+    try:
+        yield counts
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+INSIDE = {
+    "BERT": lambda model: [layer.attention for layer in model.bert.encoder.layer],
+    "ALBERT": lambda model: [model.albert.encoder.albert_layer_groups[0].albert_layers[0]],
+    "Llama": lambda model: [layer.input_layernorm for layer in model.model.layers],
+    "T5": lambda model: [
+        block.layer[0] for part in (model.transformer.encoder, model.transformer.decoder) for block in part.block
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "expected"),
+    [
+        # (example, layer) of each row, and the rows of each block: the clean ones and those that have branched
+        ("BERT", [(0, 0), (0, 1), (0, 2)], [2, 3, 4]),
+        ("BERT", [(0, 2), (0, 2), (0, 2)], [1, 1, 4]),
+        ("BERT", [(0, 0), (0, 0), (0, 0)], [4, 4, 4]),
+        ("BERT", [(0, 1), (2, 1), (1, 2), (2, 2)], [3, 5, 7]),
+        ("Llama", [(0, 0), (1, 1), (1, 1), (2, 2)], [4, 6, 7]),
+        ("ALBERT", [(0, 0), (1, 1), (1, 1), (2, 2)], [4, 6, 7]),
+        # After an encoder's last block all rows are needed, for the decoder's cross-attention.
+        ("T5", [(0, 0), (1, 1), (0, 2), (0, 3), (1, 5)], [3, 4, 7, 6, 6, 7]),
+        ("T5", [(0, 4), (0, 5)], [1, 1, 3, 1, 2, 3]),
+    ],
+)
+def test_rows_of_each_block(name: str, rows: list[tuple[int, int]], expected: list[int]) -> None:
+    case = Case(name, ("encoder", "decoder") if name == "T5" else None)
+    with prepared(case.layers, case, 3) as sweep, counted(INSIDE[name](case.model)) as counts:
+        chunk = sweep.run([Row(*row, 0.5) for row in rows])
+        assert counts == expected
+        assert max(expected) == len(chunk.values) + len(chunk.clean)
+
+
+def test_work_of_a_whole_attribution() -> None:
+    """m nodes for each of L layers take m L (L + 1) / 2 runs of a block instead of m L L, and a clean run."""
+    case = Case("BERT")
+    rows = [Row(0, layer, node / 4) for layer in range(3) for node in range(5)]
+    with prepared(case.layers, case, 3) as sweep, counted(INSIDE["BERT"](case.model)) as counts:
+        sweep.run(rows)
+        assert sum(counts) == 5 * 3 * 4 // 2 + 3
+        counts.clear()
+        sweep.branching = None
+        sweep.run(rows)
+        assert sum(counts) == 5 * 3 * 3 + 3
+
+
+@pytest.mark.parametrize("padded", [[0], [1], [2], [1, 2], [0, 1, 2]], ids=str)
+def test_blocks_are_cut_whichever_examples_are_padded(padded: list[int]) -> None:
+    """Only padded examples come with a mask: the tensors that a block gets differ from example to example."""
+    case = Case("BERT", padding=None)
+    for example in padded:
+        case.inputs["attention_mask"][example, -1 - example :] = 0
+    rows = case.rows(2)
+    expected = alone(case, rows)
+    all_examples = torch.arange(3)
+    with torch.no_grad():
+        own = torch.cat([case(example) for example in all_examples[:, None]])
+    with AttentionControl(case.layers) as control:
+        sweep = Sweep(control, case, zero, 3, torch.device("cpu"))
+        sweep.prepare(own)
+        assert sweep.branching is not None
+        assert_same(run(sweep, rows), expected)
+
+
+@pytest.mark.parametrize("dim", [0, 1, 2])
+@pytest.mark.parametrize("each", [1, 2, 4])
+def test_rows_that_are_several_places_are_copied_whole(dim: int, each: int) -> None:
+    """As in tensors whose first dimension is batch times heads."""
+    tensor = torch.arange(5.0 * 12 * 7).reshape(5, 12, 7).movedim(1, dim)
+    parents = torch.tensor([2, 0, 0])
+    by_row = tensor.unflatten(dim, (12 // each, each))
+    expected = torch.cat((by_row, by_row.index_select(dim, parents)), dim).flatten(dim, dim + 1)
+    assert torch.equal(_extend(tensor, parents, dim, each), expected)
+    assert _extend(tensor, parents[:0], dim, each) is tensor
+
+
+def test_blocks_are_left_without_hooks(unchanged: Callable[[nn.Module], AbstractContextManager[None]]) -> None:
+    case = Case("BERT")
+    with unchanged(case.model), prepared(case.layers, case, 3) as sweep:
+        sweep.run(case.rows())
+        assert not any(block._forward_pre_hooks for stack in block_stacks(case.layers) or [] for block in stack)
+
+
+# ------------------------------------------------------------------------------------- forwards of other kinds
+
+
+class HiddenStates(Case):
+    """F that also reads a hidden state between the blocks, which late branching would leave short."""
+
+    def __init__(self, which: Sequence[int], batch: int) -> None:
+        super().__init__("BERT", batch=batch)
+        self.which = which
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        inputs = {key: value[rows] for key, value in self.inputs.items()}
+        result = self.model(**inputs, output_hidden_states=True)
+        return result.logits[:, 0] + sum(result.hidden_states[i][:, 0].square().mean(-1) for i in self.which)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+@pytest.mark.parametrize("which", [[0], [1], [2], [3], [0, 1, 2, 3]], ids=str)
+def test_forward_that_reads_intermediate_hidden_states(which: list[int], batch: int) -> None:
+    case = HiddenStates(which, batch)
+    rows = [Row(batch - 1, layer, node) for layer in range(3) for node in (0.0, 0.5)]
+    first = [row for row in rows if row.layer == 0]
+    expected, of_first = alone(case, rows), alone(case, first)
+    with prepared(case.layers, case, batch) as sweep:
+        assert_same(run(sweep, rows), expected)
+        assert_same(run(sweep, first), of_first)
+
+
+def test_forward_that_reads_only_what_comes_after_the_blocks_is_cut() -> None:
+    for which, late in (([], True), ([3], True), ([1], False), ([2], False)):
+        case = HiddenStates(which, 2)
+        with prepared(case.layers, case, 2) as sweep:
+            assert (sweep.branching is not None) == late
+
+
+def test_output_that_does_not_depend_on_some_layers() -> None:
+    case = HiddenStates([], 2)
+
+    def early(rows: Tensor) -> Tensor:
+        inputs = {key: value[rows] for key, value in case.inputs.items()}
+        return case.model(**inputs, output_hidden_states=True).hidden_states[2][:, 0, 0]
+
+    rows = case.rows()
+    with prepared(case.layers, early, 2) as sweep:
+        found = run(sweep, rows)
+    for number, row in enumerate(rows):
+        assert found[number][1].any() == (row.layer < 2)
+    below = [row for row in rows if row.layer < 2]
+    numbers = [number for number, row in enumerate(rows) if row.layer < 2]
+    assert_same({i: found[number] for i, number in enumerate(numbers)}, alone(case, below, early))
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_gradient_that_is_not_finite_is_no_attribution(late: bool) -> None:
+    """A finite F whose derivative is not, as of a root at zero, or of float16 beyond its range."""
+    case = Case("BERT")
+
+    def forward(rows: Tensor) -> Tensor:
+        values = case(rows)
+        return values + (values * 0).sqrt()
+
+    message = r"gradient .* AttentionLayer\(encoder 1: .* example 2 is not finite"
+    with prepared(case.layers, forward, 3, late=late) as sweep, pytest.raises(ValueError, match=message):
+        sweep.run([Row(2, 1, 0.5)])
+
+
+def test_two_layers_of_one_model_around_a_second_model() -> None:
+    """What another model in the forward function does is its own business."""
+    case, second = Case("BERT"), Case("BERT")
+    second.model.load_state_dict({key: value * 0.9 for key, value in second.model.state_dict().items()})
+
+    def both(rows: Tensor) -> Tensor:
+        return case(rows) * second(rows)
+
+    rows = case.rows()
+    expected = alone(case, rows, both)
+    with prepared(case.layers, both, 3) as sweep:
+        assert_same(run(sweep, rows), expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda values: values + torch.rand(()), "output changes when its attention is computed eagerly"),
+        (lambda values: values - values.mean(0), "must not influence each other"),
+        (lambda values: values.roll(1, 0) if len(values) > 2 else values, "must not influence each other"),
+        (lambda values: values[:-1] if len(values) > 2 else values, "values for . rows"),
+    ],
+    ids=["random", "centred", "rolled", "short"],
+)
+def test_forwards_that_cannot_be_run_in_rows(change: Callable[[Tensor], Tensor], message: str) -> None:
+    case = Case("BERT")
+    with pytest.raises(UnsupportedModelError, match=message), prepared(case.layers, lambda r: change(case(r)), 3):
+        pass
+
+
+def test_sequence_that_grows_with_the_batch() -> None:
+    case = Case("BERT", padding=None)
+
+    def forward(rows: Tensor) -> Tensor:
+        ids = case.inputs["input_ids"][rows]
+        return case.model(torch.cat((ids, ids[:, -1:]), 1) if len(rows) > 2 else ids)[0][:, 0]
+
+    message = r"attention's shape changes with the batch, from \(4, 7, 7\) to \(4, 8, 8\)"
+    with pytest.raises(UnsupportedModelError, match=message), prepared(case.layers, forward, 3):
+        pass
+
+
+# ------------------------------------------------------------------------------------------- from rows to maps
+
+
+def lattr_of(case: Case) -> tuple[LayerAttAttr, Any]:
+    order = list(case.inputs)
+
+    def forward(*args: Tensor) -> Tensor:
+        return case.model(**dict(zip(order, args, strict=True)))[0].softmax(-1)
+
+    return LayerAttAttr(forward, case.layers), tuple(case.inputs.values())
+
+
+@pytest.fixture
+def chunks(monkeypatch: pytest.MonkeyPatch) -> list[list[Row]]:
+    """The chunks that any sweep runs during a test, verification not counted."""
+    seen: list[list[Row]] = []
+    original = Sweep.run
+
+    def spy(self: Sweep, rows: Sequence[Row], **options: Any) -> Any:
+        seen.append(list(rows))
+        return original(self, rows, **options)
+
+    monkeypatch.setattr(Sweep, "run", spy)
+    return seen
+
+
+def assert_same_maps(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
+    for ours, theirs in zip(actual, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 50])
+@pytest.mark.parametrize("n_steps", [None, 3])
+def test_batch_size_bounds_the_rows_and_changes_nothing(limit: int, n_steps: int | None, chunks: Any) -> None:
+    case = Case("BERT")
+    lattr, inputs = lattr_of(case)
+    expected = lattr.integrate(inputs, target=0, n_steps=n_steps)
+    chunks.clear()
+    result = lattr.integrate(inputs, target=0, n_steps=n_steps, internal_batch_size=limit)
+    assert_same_maps(result.attributions, expected.attributions)
+    assert torch.equal(result.nodes, expected.nodes)
+    sizes = [len(rows) + len({row.example for row in rows}) for rows in chunks]
+    assert max(sizes) <= max(2, limit)
+    assert result.rows == expected.rows == sum(map(len, chunks)) == int(result.nodes.sum())
+    # Chunks are full, whichever layers and examples their rows belong to: a new example takes two places.
+    assert all(size >= limit - 1 for size in sizes[:-1])
+
+
+def test_chunks_mix_layers_and_examples(chunks: Any) -> None:
+    lattr, inputs = lattr_of(Case("BERT"))
+    lattr.integrate(inputs, target=0, internal_batch_size=10)
+    assert max(len({row.layer for row in rows}) for rows in chunks) > 1
+    assert max(len({row.example for row in rows}) for rows in chunks) > 1
+
+
+def test_rows_are_taken_in_order_and_fit() -> None:
+    draw = random.Random(0)
+    for limit in range(1, 12):
+        rows = [Row(draw.randrange(4), 0, draw.random()) for _ in range(40)]
+        queue, taken = deque(rows), []
+        while queue:
+            some = integration_module._take_rows(queue, limit)
+            assert some
+            assert len(some) == 1 or len(some) + len({row.example for row in some}) <= limit
+            taken += some
+        assert taken == rows
+
+
+class OutOfMemory:
+    """A device that holds only so many rows."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+        self.sizes: list[int] = []
+        original = Sweep.run
+
+        def run(sweep: Sweep, rows: Sequence[Row], **options: Any) -> Any:
+            self.sizes.append(len(rows))
+            if len(rows) > most:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return original(sweep, rows, **options)
+
+        monkeypatch.setattr(Sweep, "run", run)
+
+
+@pytest.mark.parametrize("most", [1, 2, 5, 11])
+def test_chunks_are_halved_when_memory_runs_out(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    lattr, inputs = lattr_of(Case("BERT"))
+    expected = lattr.integrate(inputs, target=0)
+    memory = OutOfMemory(monkeypatch, most)
+    result = lattr.integrate(inputs, target=0)
+    assert_same_maps(result.attributions, expected.attributions)
+    assert torch.equal(result.nodes, expected.nodes)
+    assert result.rows == expected.rows == sum(size for size in memory.sizes if size <= most)
+    failed = [size for size in memory.sizes if size > most]
+    assert 1 <= len(failed) < 12  # the smaller size is kept
+    assert memory.sizes[: len(failed)] == failed
+
+
+def test_a_given_batch_size_is_not_changed(
+    monkeypatch: pytest.MonkeyPatch, unchanged: Callable[[nn.Module], AbstractContextManager[None]]
+) -> None:
+    case = Case("BERT")
+    lattr, inputs = lattr_of(case)
+    OutOfMemory(monkeypatch, 3)
+    with unchanged(case.model), pytest.raises(torch.OutOfMemoryError):
+        lattr.integrate(inputs, target=0, internal_batch_size=10)
+    lattr.integrate(inputs, target=0, internal_batch_size=4)
+
+
+def test_memory_too_small_for_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    lattr, inputs = lattr_of(Case("BERT"))
+    memory = OutOfMemory(monkeypatch, 0)
+    with pytest.raises(torch.OutOfMemoryError):
+        lattr.integrate(inputs, target=0)
+    assert memory.sizes[-1] == 1
+
+
+@pytest.mark.parametrize("adaptive", [True, False])
+def test_finished_integrals_are_not_kept(adaptive: bool) -> None:
+    """What is held follows the rows of a chunk, not the examples, the layers or the nodes."""
+    limit, batch = 12, 8
+    case = Case("BERT", batch=batch, padding=None)
+    alive: weakref.WeakSet[Any] = weakref.WeakSet()
+    held, made = [], 0
+
+    def make_integral() -> Any:
+        nonlocal made
+        made += 1
+        integral = AdaptiveIntegral(1e-3, 100) if adaptive else FixedIntegral([0.0, 0.5, 1.0], [0.2, 0.6, 0.2])
+        alive.add(integral)
+        return integral
+
+    finished = Counter[str]()
+
+    def progress(count: int) -> None:
+        finished["integrals"] += count
+        held.append(len(alive))
+
+    with prepared(case.layers, case, batch) as sweep:
+        integrator = Integrator(
+            sweep, make_integral, limit=limit, multiply=True, keep_attention=False, store=torch.device("cpu")
+        )
+        result = integrator.run(progress)
+    assert made == finished["integrals"] == batch * 3
+    assert len(held) > 6
+    assert max(held) <= limit // 3 + 1  # each of them has at least a row to run
+    assert held[-1] == 0
+    assert result.converged.all()
