@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from captum_attattr import LayerAttAttr, attention_layers
 from captum_attattr.attribution.inputs import make_batch
-from captum_attattr.attribution.sweep import Row
+from captum_attattr.attribution.rows import Row
 
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 

@@ -6,16 +6,10 @@ JSON in a page it is escaped again.
 
 from __future__ import annotations
 
-import html
 import math
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-LABEL = 14  # characters of a token on an axis; the hover shows the rest
-NAME = 40  # characters of the name of a method, a curve or a metric
-HOVER, HOVER_LINE = 600, 60  # characters of a token in a hover, and in one line of it
-CHARACTER = 6.2  # pixels of a character of an axis label
 
 
 def visible(token: str, length: int) -> str:
@@ -31,50 +25,15 @@ def visible(token: str, length: int) -> str:
     return shown if len(shown) <= length else shown[: length - 1].rstrip("\u200d\ufe0f ") + "…"
 
 
-def escape(text: str) -> str:
-    """`text` so that plotly shows it as it is: no tags, no entities, no TeX, no template.
-
-    The isolates keep a right-to-left token from turning round the words beside it.
-    """
-    escaped = html.escape(text, quote=False).replace("$", "&#36;").replace("%", "&#37;")
-    return f"\u2068{escaped}\u2069"
-
-
-def label(token: str) -> str:
-    """A token for an axis."""
-    return escape(visible(token, LABEL))
-
-
-def wrapped(token: str) -> str:
-    """A token for a hover: all of it, on several lines if it is long."""
-    shown = visible(token, HOVER)
-    return "<br>".join(escape(shown[i : i + HOVER_LINE]) for i in range(0, len(shown), HOVER_LINE))
-
-
 def cells(text: str) -> int:
     """Columns of a text in a terminal: wide characters take two, those that join the one before none."""
     wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
     return len(text) + wide - sum(unicodedata.category(c) in ("Mn", "Me", "Cf") for c in text)
 
 
-def length(token: str) -> int:
-    """Pixels of a token's label."""
-    return math.ceil(pixels(visible(token, LABEL)))
-
-
-def pixels(text: str) -> float:
-    """Of a text as it is."""
-    return CHARACTER * cells(text)
-
-
 def signed(value: float) -> str:
     """A number with its sign, in three digits."""
     return f"{value:+.3g}".replace("-", "−")
-
-
-def named(name: str) -> str:
-    """The name of a method, a curve or a metric, for menus, legends and titles."""
-    return escape(visible(name, NAME))
 
 
 def number(value: float) -> str:
@@ -92,11 +51,6 @@ def score(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return ""
     return f"{'probability' if 0 <= value <= 1 else 'score'} {number(value)}"
-
-
-def predicted(what: str, of: str, target: int, value: float | None) -> str:
-    """The title of a figure: what it is, and which prediction it explains."""
-    return ", ".join(filter(None, [f"{what}: <b>{named(of.strip() or of)}</b> (target {target})", score(value)]))
 
 
 def whole_text(text: str | Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from captum_attattr.archives.shards import read_example, read_layer
 from captum_attattr.exceptions import ResultFileError
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.files import replacing
-from captum_attattr.runs.batches import data_digest
+from captum_attattr.runs.digests import data_digest
 
 INDEX = "index.json"
 """The file that says what is where."""

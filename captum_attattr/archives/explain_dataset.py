@@ -13,8 +13,9 @@ from captum_attattr.archives.archive import Archive
 from captum_attattr.archives.plan import Form
 from captum_attattr.archives.run import DatasetRun, Rows
 from captum_attattr.attribution.inputs import check_rule
-from captum_attattr.explanations.encoding import Text, evaluation_mode
-from captum_attattr.explanations.explanation import Explainer
+from captum_attattr.explanations.encoding import Text
+from captum_attattr.explanations.explain import Explainer
+from captum_attattr.model.modes import evaluation_mode
 from captum_attattr.runs.processes import Processes
 
 

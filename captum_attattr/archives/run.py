@@ -24,9 +24,10 @@ from captum_attattr.archives.plan import Batch, Form, Layout, plan_batches, plan
 from captum_attattr.archives.shards import ShardWriter, bytes_done, is_whole, opened
 from captum_attattr.exceptions import ConvergenceWarning, ResultFileError
 from captum_attattr.explanations.encoding import Encoded, Text, TextModel
-from captum_attattr.explanations.explanation import Explainer, Explanation
+from captum_attattr.explanations.explain import Explainer
+from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.model.head_masks import active_gates
-from captum_attattr.runs.batches import model_digest
+from captum_attattr.runs.digests import model_digest
 from captum_attattr.runs.processes import Processes
 
 VISIBLE_AFTER = 60.0

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from captum_attattr.attribution.quadrature import AdaptiveIntegral, FixedIntegral
-from captum_attattr.attribution.sweep import Chunk, Row, Sweep
+from captum_attattr.attribution.rows import Chunk, Row
+from captum_attattr.attribution.sweep import Sweep
 
 TOKENS_PER_CHUNK = {"cpu": 3_000, "cuda": 8_192}
 """Rows times tokens of a forward when nothing else is asked for; a CPU slows down above its caches' size."""

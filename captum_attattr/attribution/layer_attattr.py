@@ -20,9 +20,11 @@ from captum_attattr.attribution.baselines import baseline, check_attention_basel
 from captum_attattr.attribution.inputs import Batch, Target, baseline_inputs, check_rule, fixed_rule, make_batch
 from captum_attattr.attribution.integration import Integral, Integrator, PathIntegral
 from captum_attattr.attribution.quadrature import ROUNDINGS, AdaptiveIntegral, FixedIntegral
-from captum_attattr.attribution.sweep import Row, Sweep
+from captum_attattr.attribution.rows import Row
+from captum_attattr.attribution.sweep import Sweep
 from captum_attattr.exceptions import ConvergenceWarning
-from captum_attattr.model.attention_control import AttentionControl, AttentionLayer, Replacement, attention_layers
+from captum_attattr.model.attention_control import AttentionControl, Replacement
+from captum_attattr.model.attention_layers import AttentionLayer, attention_layers
 
 Maps = Tensor | tuple[Tensor, ...]
 

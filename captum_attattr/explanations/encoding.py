@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,11 +14,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from captum_attattr.checks import at_least, integer, scalar
 from captum_attattr.explanations.attributed_output import Outputs
 from captum_attattr.explanations.truncation import tokenize
-from captum_attattr.model.attention_control import AttentionLayer, attention_layers, every_layer
+from captum_attattr.model.attention_layers import AttentionLayer, attention_layers, every_layer
 from captum_attattr.model.head_masks import active_gates
-from captum_attattr.model.modes import plain, uncompiled
+from captum_attattr.model.modes import plain
 from captum_attattr.model.projections import Heads
-from captum_attattr.runs.batches import data_digest, model_digest
+from captum_attattr.runs.digests import data_digest, model_digest
 
 Text = str | tuple[str, str]
 """A text, or a pair such as (premise, hypothesis)."""
@@ -227,20 +226,6 @@ def encode_text(tokenizer: Any, number: int, text: Text, longest: int | None = N
     if len(parts) == 2 and "token_type_ids" in encoding:
         segments = encoding["token_type_ids"][0].tolist()
     return Encoded(number, text, dict(encoding), special, segments, None)
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode, and not compiled; each of its modules is put back into its own mode."""
-    training = [module for module in model.modules() if module.training]
-    try:
-        for module in training:
-            module.training = False
-        with uncompiled():
-            yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _is_language_model(model: nn.Module) -> bool:

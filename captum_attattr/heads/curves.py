@@ -16,14 +16,17 @@ from torch import Tensor, nn
 
 from captum_attattr.checks import at_least
 from captum_attattr.exceptions import ResultFileError, UnsupportedModelError
-from captum_attattr.explanations.encoding import Text, TextModel, evaluation_mode
+from captum_attattr.explanations.encoding import Text, TextModel
 from captum_attattr.files import existing_file, replacing
-from captum_attattr.heads.evaluation import EvaluationRows, Metric, evaluation_rows, structure, without_heads
+from captum_attattr.heads.evaluation import EvaluationRows, Metric, evaluation_rows, without_heads
 from captum_attattr.heads.importance import HeadImportance, Pair, random_importance
-from captum_attattr.model.attention_control import every_layer
+from captum_attattr.heads.latency import structure
+from captum_attattr.model.attention_layers import every_layer
 from captum_attattr.model.head_pruning import planned_cuts
+from captum_attattr.model.modes import evaluation_mode
 from captum_attattr.model.projections import Heads
-from captum_attattr.runs.batches import data_digest, is_main_process, run_batches
+from captum_attattr.runs.batches import is_main_process, run_batches
+from captum_attattr.runs.digests import data_digest
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_attattr.exceptions import ResultFileError
-from captum_attattr.explanations.encoding import Encoded, Text, TextModel, evaluation_mode
+from captum_attattr.explanations.encoding import Encoded, Text, TextModel
 from captum_attattr.files import existing_file, replacing
 from captum_attattr.heads.evaluation import Metric, checked_metric
 from captum_attattr.heads.scoring import (
@@ -26,8 +26,9 @@ from captum_attattr.heads.scoring import (
     method_options,
     warn_unconverged,
 )
-from captum_attattr.model.attention_control import AttentionLayer
+from captum_attattr.model.attention_layers import AttentionLayer
 from captum_attattr.model.head_masks import head_gates
+from captum_attattr.model.modes import evaluation_mode
 from captum_attattr.runs.batches import is_main_process, run_batches
 
 _SCORES = ("attribution", "attention")

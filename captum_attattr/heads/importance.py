@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from scipy.stats import pearsonr, spearmanr
 from torch import Tensor, nn
 
 from captum_attattr.exceptions import ResultFileError
-from captum_attattr.explanations.encoding import Text, TextModel, evaluation_mode
+from captum_attattr.explanations.encoding import Text, TextModel
 from captum_attattr.files import existing_file, replacing
 from captum_attattr.heads.scoring import (
     METHODS,
@@ -29,7 +26,9 @@ from captum_attattr.heads.scoring import (
     method_options,
     warn_unconverged,
 )
-from captum_attattr.runs.batches import is_main_process, model_digest, run_batches, text_digests
+from captum_attattr.model.modes import evaluation_mode
+from captum_attattr.runs.batches import is_main_process, run_batches
+from captum_attattr.runs.digests import model_digest, text_digests
 
 _HEADER = "captum_attattr head importance"
 _VERSION = 1
@@ -122,50 +121,6 @@ class HeadImportance:
             return cls(**tensors, **header)
         except (SafetensorError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ResultFileError(f"{str(path)!r} holds no head importance: {error}") from error
-
-
-@dataclass(frozen=True)
-class Correlation:
-    """How far two importances agree on the same heads.
-
-    Attributes:
-        pearson: Pearson's correlation of the scores.
-        spearman: Spearman's correlation of their ranks.
-        heads: how many heads both have scores for.
-    """
-
-    pearson: float
-    spearman: float
-    heads: int
-
-
-def importance_correlation(first: HeadImportance, second: HeadImportance) -> Correlation:
-    """Correlation of two importances: of two methods on one task, or of two tasks for one method.
-
-    Args:
-        first, second: importances with the same numbers of layers and heads.
-
-    Returns:
-        The correlations over the heads that both have scores for; NaN where one of them is constant.
-
-    Raises:
-        TypeError: something else than importances.
-        ValueError: importances of different shapes, or fewer than two heads in common.
-    """
-    for given in (first, second):
-        if not isinstance(getattr(given, "scores", None), Tensor):
-            raise TypeError(f"importances must be results of head_importance, got {type(given).__name__}")
-    if first.scores.shape != second.scores.shape:
-        shapes = tuple(first.scores.shape), tuple(second.scores.shape)
-        raise ValueError(f"importances of different models: {shapes[0]} and {shapes[1]} (layers, heads)")
-    x, y = first.scores.flatten().numpy(), second.scores.flatten().numpy()
-    both = np.isfinite(x) & np.isfinite(y)
-    x, y = x[both], y[both]
-    if len(x) < 2:
-        raise ValueError(f"heads with scores in both importances: {len(x)}; at least two are needed")
-    if np.ptp(x) == 0 or np.ptp(y) == 0:
-        return Correlation(math.nan, math.nan, len(x))
-    return Correlation(float(pearsonr(x, y).statistic), float(spearmanr(x, y).statistic), len(x))
 
 
 def head_importance(

@@ -15,7 +15,7 @@ from captum_attattr.attribution.layer_attattr import LayerAttAttr
 from captum_attattr.checks import at_least, scalar
 from captum_attattr.exceptions import ConvergenceWarning
 from captum_attattr.explanations.encoding import Encoded, TextModel
-from captum_attattr.model.attention_control import AttentionLayer
+from captum_attattr.model.attention_layers import AttentionLayer
 from captum_attattr.model.head_masks import head_gates, mask_heads
 from captum_attattr.model.projections import Heads
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from captum_attattr.checks import integer, scalar
-from captum_attattr.model.attention_control import AttentionLayer, every_layer
+from captum_attattr.model.attention_layers import AttentionLayer, every_layer
 from captum_attattr.model.modes import uncompiled
 from captum_attattr.model.projections import Heads
 

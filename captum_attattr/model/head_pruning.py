@@ -21,7 +21,7 @@ from transformers import AutoConfig, Cache, PreTrainedConfig, PreTrainedModel
 
 from captum_attattr.exceptions import ResultFileError, UnsupportedModelError
 from captum_attattr.files import checked_path
-from captum_attattr.model.attention_control import AttentionLayer, KeptHeads, every_layer
+from captum_attattr.model.attention_layers import AttentionLayer, KeptHeads, every_layer
 from captum_attattr.model.head_masks import HeadSpec, active_gates, selected_heads
 from captum_attattr.model.modes import plain
 from captum_attattr.model.projections import Cut, Heads, apply_cut

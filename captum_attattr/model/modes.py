@@ -61,3 +61,17 @@ def uncompiled() -> Iterator[None]:
 def plain(model: Any) -> Any:
     """The model that `torch.compile` has wrapped; everything else as it is."""
     return model._orig_mod if isinstance(model, nn.Module) and hasattr(model, "_orig_mod") else model
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode, and not compiled; each of its modules is put back into its own mode."""
+    training = [module for module in model.modules() if module.training]
+    try:
+        for module in training:
+            module.training = False
+        with uncompiled():
+            yield
+    finally:
+        for module in training:
+            module.training = True

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from captum_attattr.exceptions import UnsupportedModelError
-from captum_attattr.model.attention_control import AttentionLayer
+from captum_attattr.model.attention_layers import AttentionLayer
 
 _SIZES = ("head_dim", "attention_head_size", "head_size", "d_head", "key_value_proj_dim")
 _OUTPUTS = ("o_proj", "out_proj", "out_lin", "c_proj", "Wo", "dense", "o", "projection")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from captum_attattr.formatting import named
 from captum_attattr.plots.attack_checks import check_report
 from captum_attattr.plots.attack_hovers import clean_hover, draw_hover, fixed, mean_hover, trigger_hover, trigger_origin
 from captum_attattr.plots.attack_layout import (
@@ -19,6 +18,7 @@ from captum_attattr.plots.attack_layout import (
     of_victim,
     row_of,
 )
+from captum_attattr.plots.canvas.labels import named
 from captum_attattr.plots.canvas.panels import Line, colours, painted
 from captum_attattr.plots.canvas.theme import Theme, relayout
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from captum_attattr.formatting import counted, named, number, wrapped
+from captum_attattr.formatting import counted, number
+from captum_attattr.plots.canvas.labels import named, wrapped
 
 if TYPE_CHECKING:
     from captum_attattr.triggers.extraction import Trigger

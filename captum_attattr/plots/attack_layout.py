@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from captum_attattr.formatting import counted, named, pixels, visible
+from captum_attattr.formatting import counted, visible
+from captum_attattr.plots.canvas.labels import named, pixels
 from captum_attattr.plots.canvas.theme import FONT, WIDTH, heading, shortened
 
 if TYPE_CHECKING:

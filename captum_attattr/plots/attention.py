@@ -10,7 +10,7 @@ import numpy.typing as npt
 import plotly.graph_objects as go
 
 from captum_attattr.explanations.parts import Floats
-from captum_attattr.formatting import label, signed
+from captum_attattr.formatting import signed
 from captum_attattr.plots.attention_layout import (
     COLOURS,
     LINE,
@@ -24,6 +24,7 @@ from captum_attattr.plots.attention_layout import (
     themes,
 )
 from captum_attattr.plots.attention_maps import VIEWS, Maps, checked, chosen
+from captum_attattr.plots.canvas.labels import label
 from captum_attattr.plots.canvas.theme import finish, relayout, scale
 
 if TYPE_CHECKING:

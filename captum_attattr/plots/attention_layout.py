@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from captum_attattr.formatting import label, length, number, predicted, signed, whole_text, wrapped
+from captum_attattr.formatting import number, signed, whole_text
 from captum_attattr.plots.attention_maps import VIEWS, Maps
+from captum_attattr.plots.canvas.labels import label, length, predicted, wrapped
 from captum_attattr.plots.canvas.theme import DIVERGING, FONT, PAGES, WIDTH, Theme, heading, scale, shortened
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ _HINT = "Click a layer to hide or show it, double-click to show it alone. The li
 
 
 def _correlation(first: HeadImportance, second: HeadImportance) -> str:
-    from captum_attattr.heads.importance import importance_correlation  # with it come the models
+    from captum_attattr.heads.correlation import importance_correlation  # with it come the models
 
     found = importance_correlation(first, second)
     if math.isnan(found.pearson):

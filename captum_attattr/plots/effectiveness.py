@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import plotly.graph_objects as go
 
-from captum_attattr.formatting import counted, named, number
+from captum_attattr.formatting import counted, number
+from captum_attattr.plots.canvas.labels import named
 from captum_attattr.plots.canvas.panels import Floats, Line, Panel, colours, layout, numbers, painted
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ import numpy as np
 import plotly.graph_objects as go
 
 from captum_attattr.explanations.parts import fraction_of
-from captum_attattr.formatting import HOVER, counted, escape, predicted, signed, visible, whole_text, wrapped
+from captum_attattr.formatting import counted, signed, visible, whole_text
+from captum_attattr.plots.canvas.labels import HOVER, escape, predicted, wrapped
 from captum_attattr.plots.canvas.theme import PAGES, WIDTH, Changes, Theme, finish, shortened
 from captum_attattr.plots.canvas.token_columns import LEFT, NEGATIVE, NODE, POSITIVE, RIGHT, Columns, frame
 from captum_attattr.plots.flow_edges import (

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from captum_attattr.formatting import named, number
+from captum_attattr.formatting import number
+from captum_attattr.plots.canvas.labels import named
 
 if TYPE_CHECKING:
     from captum_attattr.heads.importance import HeadImportance

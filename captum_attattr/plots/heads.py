@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 
-from captum_attattr.formatting import CHARACTER, counted, number
+from captum_attattr.formatting import counted, number
+from captum_attattr.plots.canvas.labels import CHARACTER
 from captum_attattr.plots.canvas.theme import (
     DIVERGING,
     FONT,

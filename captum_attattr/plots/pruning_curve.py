@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 
-from captum_attattr.formatting import NAME, counted, named, number, visible
+from captum_attattr.formatting import counted, number, visible
+from captum_attattr.plots.canvas.labels import NAME, named
 from captum_attattr.plots.canvas.panels import MENU, PLOT, Floats, Line, Panel, colours, layout, numbers, painted
 from captum_attattr.plots.canvas.theme import Theme
 

@@ -12,18 +12,8 @@ import plotly.graph_objects as go
 
 from captum_attattr.explanations.parts import maps_of, tokens_of, values_of
 from captum_attattr.explanations.words import Floats, attention_of, joined, readable, words
-from captum_attattr.formatting import (
-    counted,
-    counting,
-    escape,
-    label,
-    length,
-    number,
-    predicted,
-    signed,
-    visible,
-    wrapped,
-)
+from captum_attattr.formatting import counted, counting, number, signed, visible
+from captum_attattr.plots.canvas.labels import escape, label, length, predicted, wrapped
 from captum_attattr.plots.canvas.theme import PAGES, Changes, Theme, finish
 from captum_attattr.plots.canvas.token_columns import NEGATIVE, NODE, POSITIVE, RIGHT, Columns, frame
 

@@ -6,24 +6,19 @@ does the same batches and ends with the same numbers.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import torch
 import torch.distributed
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from captum_attattr.exceptions import ResultFileError
 from captum_attattr.runs.journal import Done, Journal
 from captum_attattr.runs.memory import give_back
-
-_ELSEWHERE = {"_name_or_path", "transformers_version", "architectures", "dtype"}
-"""What a configuration says about where a model is from and how it was stored; tensors say their own dtype."""
 
 Work = Callable[[list[int]], Tensor]
 """The values of some examples, given by their places in the data set: (examples, ...)."""
@@ -118,43 +113,6 @@ def _share(todo: list[int], costs: Sequence[float], rank: int, world: int) -> li
 def is_main_process() -> bool:
     """Whether this process is the one that prints and writes; true where there is but one."""
     return _rank_and_world()[0] == 0
-
-
-def model_digest(model: nn.Module) -> str:
-    """What tells a model from others: every number of every weight, and the configuration."""
-    digest = hashlib.sha256()
-    config: Any = getattr(model, "config", None)
-    if hasattr(config, "to_dict"):
-        said = {name: value for name, value in config.to_dict().items() if name not in _ELSEWHERE}
-        digest.update(json.dumps(said, sort_keys=True, default=str).encode())
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        _feed(digest, value)
-    return digest.hexdigest()[:16]
-
-
-def _feed(digest: Any, value: Any) -> None:
-    """Digest an entry of a state dict: a tensor or, of a quantized model, whatever it is packed in."""
-    if isinstance(value, (tuple, list, dict)):
-        for part in value.items() if isinstance(value, dict) else value:
-            _feed(digest, part)
-    elif isinstance(value, Tensor):
-        digest.update(f" {tuple(value.shape)} {value.dtype}".encode())
-        value = value.dequantize() if value.is_quantized else value
-        if value.numel():
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    else:
-        digest.update(repr(value).encode())
-
-
-def data_digest(*parts: Any) -> str:
-    """What tells a data set from others: token ids, labels, whatever JSON can hold."""
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-
-
-def text_digests(texts: Iterable[Any]) -> list[str]:
-    """One short digest for each text or pair, by which data sets are compared without keeping them."""
-    return [hashlib.sha256(json.dumps(text).encode()).hexdigest()[:16] for text in texts]
 
 
 def _rank_and_world() -> tuple[int, int]:

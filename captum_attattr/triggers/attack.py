@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from captum_attattr.checks import at_least
-from captum_attattr.explanations.encoding import Text, TextModel, encode_text, evaluation_mode
-from captum_attattr.runs.batches import data_digest, run_batches, text_digests
+from captum_attattr.explanations.encoding import Text, TextModel, encode_text
+from captum_attattr.model.modes import evaluation_mode
+from captum_attattr.runs.batches import run_batches
+from captum_attattr.runs.digests import data_digest, text_digests
 from captum_attattr.triggers.extraction import Trigger, check_trigger
 from captum_attattr.triggers.insertion import Piece, check_room, inserted, pieces_of
 from captum_attattr.triggers.report import AttackReport, Choice, Outcome, VictimResult

@@ -16,9 +16,12 @@ from transformers.models.bert import modeling_bert
 from captum_attattr import LayerAttAttr, UnsupportedModelError, attention_layers
 from captum_attattr.attribution import integration as integration_module
 from captum_attattr.attribution.integration import Integrator
+from captum_attattr.attribution.late_branching import extend_rows
 from captum_attattr.attribution.quadrature import AdaptiveIntegral, FixedIntegral
-from captum_attattr.attribution.sweep import Row, Sweep, _extend
-from captum_attattr.model.attention_control import AttentionControl, AttentionLayer, Replacement, block_stacks
+from captum_attattr.attribution.rows import Row
+from captum_attattr.attribution.sweep import Sweep
+from captum_attattr.model.attention_control import AttentionControl, Replacement
+from captum_attattr.model.attention_layers import AttentionLayer, block_stacks
 
 FAMILY = {family.name: family for family in FAMILIES}
 Gradients = dict[int, tuple[float, Tensor]]
@@ -404,8 +407,8 @@ def test_rows_that_are_several_places_are_copied_whole(dim: int, each: int) -> N
     parents = torch.tensor([2, 0, 0])
     by_row = tensor.unflatten(dim, (12 // each, each))
     expected = torch.cat((by_row, by_row.index_select(dim, parents)), dim).flatten(dim, dim + 1)
-    assert torch.equal(_extend(tensor, parents, dim, each), expected)
-    assert _extend(tensor, parents[:0], dim, each) is tensor
+    assert torch.equal(extend_rows(tensor, parents, dim, each), expected)
+    assert extend_rows(tensor, parents[:0], dim, each) is tensor
 
 
 def test_blocks_are_left_without_hooks(unchanged: Callable[[nn.Module], AbstractContextManager[None]]) -> None:

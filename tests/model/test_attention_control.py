@@ -21,7 +21,8 @@ from transformers import (
 )
 
 from captum_attattr import LayerAttAttr, UnsupportedModelError, attention_layers
-from captum_attattr.model.attention_control import AttentionControl, AttentionLayer, Replacement, block_stacks
+from captum_attattr.model.attention_control import AttentionControl, Replacement
+from captum_attattr.model.attention_layers import AttentionLayer, block_stacks
 
 Unchanged = Callable[[nn.Module], AbstractContextManager[None]]
 FAMILY = {family.name: family for family in FAMILIES}

@@ -18,7 +18,8 @@ from toy import HEADS, HIDDEN, LABELS, LAYERS, VOCAB, sentences, tiny_bart, tiny
 from transformers import AlbertConfig, AlbertForSequenceClassification
 
 from captum_attattr import LayerAttAttr, UnsupportedModelError, attention_layers, mask_heads, prune_heads
-from captum_attattr.model.attention_control import AttentionControl, AttentionLayer, Replacement
+from captum_attattr.model.attention_control import AttentionControl, Replacement
+from captum_attattr.model.attention_layers import AttentionLayer
 from captum_attattr.model.head_masks import head_gates
 
 Unchanged = Callable[[nn.Module], AbstractContextManager[None]]

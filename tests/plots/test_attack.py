@@ -17,7 +17,7 @@ import pytest
 from plots.test_attention import HOSTILE, every_text
 
 from captum_attattr import plot_attack
-from captum_attattr.formatting import CHARACTER, label, pixels
+from captum_attattr.plots.canvas.labels import CHARACTER, label, pixels
 from captum_attattr.plots.canvas.pages import write_html
 from captum_attattr.plots.canvas.theme import shortened
 from captum_attattr.triggers.extraction import Trigger

@@ -14,9 +14,10 @@ import plotly.graph_objects as go
 import pytest
 import torch
 
+from captum_attattr.heads.correlation import importance_correlation
 from captum_attattr.heads.curves import PruningComparison, PruningCurve
 from captum_attattr.heads.effectiveness import Effectiveness
-from captum_attattr.heads.importance import METHODS, HeadImportance, importance_correlation
+from captum_attattr.heads.importance import METHODS, HeadImportance
 from captum_attattr.plots import plot_correlation, plot_effectiveness, plot_heads, plot_pruning_curve
 from captum_attattr.plots.canvas.pages import write_html
 

@@ -32,7 +32,8 @@ from captum_attattr import (
 )
 from captum_attattr.runs import batches as runs
 from captum_attattr.runs import journal
-from captum_attattr.runs.batches import _share, model_digest, run_batches, text_digests
+from captum_attattr.runs.batches import _share, run_batches
+from captum_attattr.runs.digests import model_digest, text_digests
 from captum_attattr.runs.journal import Done
 
 BATCHES = [[4, 0], [2], [1, 3]]

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
 
-from captum_attattr.formatting import CHARACTER
+from captum_attattr.plots.canvas.labels import CHARACTER
 from captum_attattr.plots.canvas.theme import FONT, PAGES, WIDTH, Changes, Theme, axes, finish, heading
 
 Floats = npt.NDArray[np.float64]

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import plotly.graph_objects as go
 
-from captum_attattr.formatting import CHARACTER, escape, pixels, visible
+from captum_attattr.formatting import visible
+from captum_attattr.plots.canvas.labels import CHARACTER, escape, pixels
 
 Theme = Literal["light", "dark"]
 Changes = Mapping[str, Any]

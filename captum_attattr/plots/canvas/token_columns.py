@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from captum_attattr.formatting import label, length
+from captum_attattr.plots.canvas.labels import label, length
 from captum_attattr.plots.canvas.panels import colours
 from captum_attattr.plots.canvas.theme import FONT, WIDTH, Theme, heading
 

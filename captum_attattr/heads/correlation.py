@@ -1,0 +1,56 @@
+"""Correlation of two importances."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import pearsonr, spearmanr
+from torch import Tensor
+
+from captum_attattr.heads.importance import HeadImportance
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """How far two importances agree on the same heads.
+
+    Attributes:
+        pearson: Pearson's correlation of the scores.
+        spearman: Spearman's correlation of their ranks.
+        heads: how many heads both have scores for.
+    """
+
+    pearson: float
+    spearman: float
+    heads: int
+
+
+def importance_correlation(first: HeadImportance, second: HeadImportance) -> Correlation:
+    """Correlation of two importances: of two methods on one task, or of two tasks for one method.
+
+    Args:
+        first, second: importances with the same numbers of layers and heads.
+
+    Returns:
+        The correlations over the heads that both have scores for; NaN where one of them is constant.
+
+    Raises:
+        TypeError: something else than importances.
+        ValueError: importances of different shapes, or fewer than two heads in common.
+    """
+    for given in (first, second):
+        if not isinstance(getattr(given, "scores", None), Tensor):
+            raise TypeError(f"importances must be results of head_importance, got {type(given).__name__}")
+    if first.scores.shape != second.scores.shape:
+        shapes = tuple(first.scores.shape), tuple(second.scores.shape)
+        raise ValueError(f"importances of different models: {shapes[0]} and {shapes[1]} (layers, heads)")
+    x, y = first.scores.flatten().numpy(), second.scores.flatten().numpy()
+    both = np.isfinite(x) & np.isfinite(y)
+    x, y = x[both], y[both]
+    if len(x) < 2:
+        raise ValueError(f"heads with scores in both importances: {len(x)}; at least two are needed")
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return Correlation(math.nan, math.nan, len(x))
+    return Correlation(float(pearsonr(x, y).statistic), float(spearmanr(x, y).statistic), len(x))

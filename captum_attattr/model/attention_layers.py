@@ -1,0 +1,212 @@
+"""The attention layers of a model: found, counted and told apart, by the route that reaches their attention."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from captum_attattr.exceptions import UnsupportedModelError
+from captum_attattr.model.families import CAUSAL_OUTSIDE_INTERFACE, CROSS_ATTENTION_NAMES, REFUSED
+
+
+class KeptHeads(NamedTuple):
+    """What `prune_heads` left of a layer; an attribute `kept_heads` of its module."""
+
+    numbers: tuple[int, ...]
+    """The heads that are left, by their numbers in the original model."""
+    of: int
+    """How many heads the layer had in the original model."""
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionLayer:
+    """One attention layer of a model, as `attention_layers` finds it.
+
+    Attributes:
+        model: the module that was searched; switching the attention touches its configs only.
+        module: the attention module itself (shared by several layers where weights are shared, as in ALBERT).
+        name: the module's dotted name inside `model`.
+        kind: "encoder", "decoder" (self-attention of an encoder or decoder) or "cross".
+        index: number of the layer among those of its kind, input side first.
+        call: which call of `module` in one forward is meant; 0 unless weights are shared.
+        route: "interface" or "softmax", the two ways in.
+    """
+
+    model: nn.Module
+    module: nn.Module
+    name: str
+    kind: str
+    index: int
+    call: int
+    route: str
+
+    def __repr__(self) -> str:
+        call = f", call={self.call}" if self.call else ""
+        return f"AttentionLayer({self.kind} {self.index}: {self.name}{call})"
+
+    @property
+    def kept(self) -> KeptHeads | None:
+        """What `prune_heads` left of the layer; None if nothing was removed."""
+        kept: KeptHeads | None = getattr(self.module, "kept_heads", None)
+        return kept
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """What tells this layer from the model's others while a forward runs."""
+        return id(self.module), self.call
+
+
+def attention_layers(model: nn.Module, kind: str | None = None) -> list[AttentionLayer]:
+    """Every self-attention layer of a transformer, input side first.
+
+    Args:
+        model: a transformers model, or any module that holds one.
+        kind: None for all self-attention layers (an encoder's before a decoder's); "encoder", "decoder" or
+            "cross" for the layers of that kind only.
+
+    Returns:
+        One handle per layer, to be given to `LayerAttAttr`; layers that `prune_heads` left no head are not
+        among them.
+
+    Raises:
+        UnsupportedModelError: no attention that can be read, or a windowed, hashed or fused one.
+        ValueError: `kind` is unknown, or the model has no layer of that kind.
+
+    Example:
+        >>> from transformers import BertConfig, BertModel
+        >>> model = BertModel(BertConfig(hidden_size=24, num_hidden_layers=2, num_attention_heads=4,
+        ...                              intermediate_size=24, vocab_size=10))
+        >>> attention_layers(model)
+        [AttentionLayer(encoder 0: encoder.layer.0.attention.self), \
+AttentionLayer(encoder 1: encoder.layer.1.attention.self)]
+    """
+    layers = [layer for layer in every_layer(model, kind) if layer.kept is None or layer.kept.numbers]
+    if not layers:
+        raise UnsupportedModelError(f"{family_name(model)} has no attention head left: all have been pruned")
+    return layers
+
+
+def every_layer(model: nn.Module, kind: str | None = None) -> list[AttentionLayer]:
+    """What `attention_layers` finds, and the layers that have no head left."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if kind not in (None, "encoder", "decoder", "cross"):
+        raise ValueError(f"kind={kind!r} is unknown; use None, 'encoder', 'decoder' or 'cross'")
+    _refuse_unsupported(model)
+    layers: list[AttentionLayer] = []
+    counts = {"encoder": 0, "decoder": 0, "cross": 0}
+    for name, module, call in attention_calls(model):
+        found = _kind(name, module, model)
+        layers.append(AttentionLayer(model, module, name, found, counts[found], call, attention_route(module) or ""))
+        counts[found] += 1
+    if not layers:
+        raise UnsupportedModelError(
+            f"{family_name(model)} has no attention layer that goes through transformers' attention interface or "
+            "that calls softmax itself; the README's table lists the supported families"
+        )
+    wanted = ("encoder", "decoder") if kind is None else (kind,)
+    chosen = [layer for want in wanted for layer in layers if layer.kind == want]
+    if not chosen:
+        has = ", ".join(f"{n} {k}" for k, n in counts.items() if n)
+        raise ValueError(f"{family_name(model)} has no {kind} attention; it has {has}")
+    return chosen
+
+
+def attention_calls(model: nn.Module) -> Iterator[tuple[str, nn.Module, int]]:
+    """(name, module, call) of every attention layer in the order of execution."""
+    found = [(name, module) for name, module in model.named_modules() if attention_route(module)]
+    shared = next((m for m in model.modules() if type(m).__name__ == "AlbertTransformer"), None)
+    if shared is None:
+        yield from ((name, module, 0) for name, module in found)
+        return
+    # ALBERT shares weights: layer i runs every inner layer of group i // (layers / groups).
+    config: Any = shared.config
+    inner = config.inner_group_num
+    calls: dict[int, int] = {}
+    for i in range(config.num_hidden_layers):
+        group = int(i / (config.num_hidden_layers / config.num_hidden_groups))
+        for name, module in found[group * inner : (group + 1) * inner]:
+            call = calls.get(id(module), 0)
+            calls[id(module)] = call + 1
+            yield name, module, call
+
+
+def attention_route(module: nn.Module) -> str | None:
+    """By which route a module computes attention; None if it does not."""
+    kind: Any = type(module)  # mypy takes a module class for unhashable
+    return _class_route(kind)
+
+
+@cache
+def _class_route(kind: Any) -> str | None:
+    if issubclass(kind, PreTrainedModel) or kind.__module__.startswith("torch."):
+        return None
+    names: set[str] = set()
+    for base in kind.__mro__[: kind.__mro__.index(nn.Module)]:
+        for function in vars(base).values():
+            code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
+            names.update(code.co_names if code else ())
+    if "ALL_ATTENTION_FUNCTIONS" in names:
+        return "interface"
+    softmax = any(name.lower() == "softmax" for name in names)
+    return "softmax" if softmax and "Attention" in kind.__name__ else None
+
+
+def _kind(name: str, module: nn.Module, model: nn.Module) -> str:
+    parts = name.lower().split(".")
+    if CROSS_ATTENTION_NAMES.intersection(parts) or "CrossAttention" in type(module).__name__:
+        return "cross"
+    if any(getattr(config, "is_encoder_decoder", False) for config in attention_configs(model)):
+        return "decoder" if any(part.startswith("decoder") for part in parts) else "encoder"
+    causal = getattr(module, "is_causal", None)
+    if causal is None:  # the softmax route's modules do not say
+        config = getattr(module, "config", None) or next(iter(attention_configs(model)), None)
+        causal = getattr(config, "model_type", "") in CAUSAL_OUTSIDE_INTERFACE
+    return "decoder" if causal else "encoder"
+
+
+def attention_configs(model: nn.Module) -> list[Any]:
+    """Every distinct config that some part of the model reads its attention implementation from."""
+    configs = (getattr(module, "config", None) for module in model.modules())
+    return list({id(c): c for c in configs if hasattr(c, "_attn_implementation_internal")}.values())
+
+
+def family_name(model: nn.Module) -> str:
+    """Name a model in messages: its class and its model type."""
+    types = [config.model_type for config in attention_configs(model) if getattr(config, "model_type", "")]
+    return f"{type(model).__name__} (model type {types[0]!r})" if types else type(model).__name__
+
+
+def _refuse_unsupported(model: nn.Module) -> None:
+    for config in attention_configs(model):
+        reason = REFUSED.get(getattr(config, "model_type", ""))
+        if getattr(config, "attention_type", "") == "block_sparse":
+            reason = (
+                "its attention is block-sparse: there is no full query-by-key matrix; "
+                "load it with attention_type='original_full'"
+            )
+        if reason:
+            raise UnsupportedModelError(f"{family_name(model)} is not supported: {reason}")
+
+
+def block_stacks(layers: Iterable[AttentionLayer]) -> list[list[nn.Module]] | None:
+    """The stacks of blocks that the layers stand in, or None where a layer stands outside any stack.
+
+    A stack is the outermost `nn.ModuleList` above a layer: `encoder.layer` of BERT, `encoder.block` and
+    `decoder.block` of T5. Between two blocks of a stack the only thing that changes is the hidden state.
+    """
+    stacks: dict[str, list[nn.Module]] = {}
+    for layer in layers:
+        parts = layer.name.split(".")
+        prefixes = (".".join(parts[:i]) for i in range(1, len(parts)))
+        name = next((p for p in prefixes if isinstance(layer.model.get_submodule(p), nn.ModuleList)), None)
+        if name is None:
+            return None
+        stacks.setdefault(name, list(layer.model.get_submodule(name).children()))
+    return list(stacks.values())
