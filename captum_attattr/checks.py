@@ -1,24 +1,32 @@
-"""Single numbers of any library (numpy's, tensors of one number) as Python's own."""
+"""Values checked where they come in: numbers of any library, names, lists, arrays.
+
+Every function takes what a caller gave, returns it in the form that the package works with, and raises a TypeError or
+ValueError that has the value and what would be right.
+"""
 
 from __future__ import annotations
 
 import operator
-from typing import Any
+from collections.abc import Iterable, Sequence
+from numbers import Real
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+Kind = TypeVar("Kind")
+
 
 def scalar(value: Any) -> Any:
-    """A number or truth value of numpy, or a tensor that holds one, as Python's own; everything else as it is."""
+    """Return a number or truth value of numpy, or a tensor that holds one, as Python's own; else the value itself."""
     if isinstance(value, np.generic) or (isinstance(value, Tensor | np.ndarray) and value.ndim == 0):
         return value.item()
     return value
 
 
 def integer(value: Any) -> int | None:
-    """An integer as Python's own; None for everything else, bools included."""
+    """Return an integer of any library as Python's own; None for everything else, bools included."""
     if isinstance(value, bool) or getattr(value, "dtype", None) in (torch.bool, bool):
         return None
     try:
@@ -27,13 +35,193 @@ def integer(value: Any) -> int | None:
         return None
 
 
+def real(value: Any) -> float | None:
+    """Return a real number of any library as Python's own, NaN and infinity too; None for everything else."""
+    value = scalar(value)
+    return None if isinstance(value, bool) or not isinstance(value, Real) else float(value)
+
+
 def at_least(smallest: int, value: Any, name: str, meaning: str = "") -> int:
-    """An integer that is large enough, as Python's own; `name` and `meaning` are what errors tell.
+    """Return an integer that is large enough as Python's own.
+
+    Args:
+        smallest: what is large enough.
+        value: what was given.
+        name: of the argument, for the message.
+        meaning: what the smallest value stands for, for the message.
 
     Raises:
-        ValueError: it is none, or too small.
+        ValueError: it is no integer, or too small.
     """
-    number = integer(value)
-    if number is None or number < smallest:
+    count = integer(value)
+    if count is None or count < smallest:
         raise ValueError(f"{name}={value!r} must be an int of {smallest} or more{meaning and f': {meaning}'}")
-    return number
+    return count
+
+
+def index(name: str, value: Any, count: int) -> int:
+    """Return an index among `count` as Python's own; `name` says of what.
+
+    Raises:
+        TypeError: it is no integer.
+        ValueError: it is not from 0 to `count` - 1.
+    """
+    position = integer(value)
+    if position is None:
+        raise TypeError(f"{name} must be an integer, not {type(value).__name__}: {value!r}")
+    if not 0 <= position < count:
+        raise ValueError(f"{name} must be from 0 to {count - 1}, not {value}")
+    return position
+
+
+def fraction(name: str, value: Any) -> float:
+    """Return a number from 0 to 1 as Python's own.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    share = real(value)
+    if share is None or not 0 <= share <= 1:
+        raise ValueError(f"{name}={value!r} must be a number from 0 to 1")
+    return share
+
+
+def finite(name: str, value: Any) -> float:
+    """Return a finite number as Python's own.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is NaN or infinite.
+    """
+    found = real(value)
+    if found is None:
+        raise TypeError(f"{name} must be a number, not {type(value).__name__}: {value!r}")
+    if not np.isfinite(found):
+        raise ValueError(f"{name} must be finite, not {found}")
+    return found
+
+
+def instance(name: str, value: Any, kind: type[Kind] | tuple[type[Kind], ...], wanted: str) -> Kind:
+    """Return a value of a kind; `wanted` names the kind in words, "an Explanation".
+
+    Raises:
+        TypeError: it is of another kind.
+    """
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise TypeError(f"{name} must be {wanted}, not {type(value).__name__}: {value!r:.60}")
+    return value
+
+
+def sequence(name: str, value: Any) -> list[Any]:
+    """Return a list of what a list, a tuple or another sequence holds; a text is none.
+
+    Raises:
+        TypeError: it is no sequence.
+    """
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        raise TypeError(f"{name} must be a list, not {type(value).__name__}: {value!r:.60}")
+    return list(value)
+
+
+def strings(name: str, value: Any, count: int | None = None) -> list[str]:
+    """Return a list of texts, of `count` texts if that is given.
+
+    Raises:
+        TypeError: it is no list, or something in it is no text.
+        ValueError: it holds more or fewer.
+    """
+    texts = sequence(name, value)
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(f"{name} must be strings, not {type(text).__name__}: {text!r:.60}")
+    _check_count(name, texts, count)
+    return texts
+
+
+def integers(name: str, value: Any, count: int | None = None, smallest: int | None = None) -> list[int]:
+    """Return a list of integers as Python's own, of `count` if that is given, each `smallest` or more.
+
+    Raises:
+        TypeError: it is no list, or something in it is no integer.
+        ValueError: it holds more or fewer, or one that is too small.
+    """
+    entries = sequence(name, value)
+    for position, entry in enumerate(entries):
+        whole = integer(entry)
+        if whole is None:
+            raise TypeError(f"{name} must be integers, but [{position}] is {entry!r:.60}")
+        if smallest is not None and whole < smallest:
+            raise ValueError(f"{name} must be {smallest} or more, but [{position}] is {whole}")
+        entries[position] = whole
+    _check_count(name, entries, count)
+    return entries
+
+
+def reals(name: str, value: Any, count: int | None = None, *, unknown: bool = False) -> list[float]:
+    """Return a list of finite numbers as Python's own, of `count` if that is given; `unknown` allows NaN.
+
+    Raises:
+        TypeError: it is no list, or something in it is no number.
+        ValueError: it holds more or fewer, or one that is not finite.
+    """
+    entries = sequence(name, value)
+    for position, entry in enumerate(entries):
+        number = real(entry)
+        if number is None:
+            raise TypeError(f"{name} must be numbers, but [{position}] is {entry!r:.60}")
+        if not np.isfinite(number) and not (unknown and np.isnan(number)):
+            raise ValueError(f"{name} must be finite, but [{position}] is {number}")
+        entries[position] = number
+    _check_count(name, entries, count)
+    return entries
+
+
+def _check_count(name: str, entries: Sequence[Any], count: int | None) -> None:
+    if count is not None and len(entries) != count:
+        raise ValueError(f"{name} must hold {count}, not {len(entries)}")
+
+
+def tensor(name: str, value: Any, shape: Sequence[int | str], *, unknown: bool = False) -> Tensor:
+    """Return an array of numbers of a given shape as a tensor.
+
+    Args:
+        name: what it is called, for the message.
+        value: a tensor, or what `torch.as_tensor` takes.
+        shape: a size for each dimension; a letter where any size of one or more will do.
+        unknown: whether NaN is allowed.
+
+    Raises:
+        TypeError: it holds no real numbers.
+        ValueError: it has another shape, or is not finite; the message has the first position.
+    """
+    try:
+        array = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise TypeError(f"{name} must be an array of numbers, not {type(value).__name__}: {value!r:.60}") from None
+    if array.dtype == torch.bool or array.is_complex():
+        raise TypeError(f"{name} must be an array of real numbers, not of {array.dtype}")
+    fits = array.dim() == len(shape) and all(
+        size > 0 if isinstance(wanted, str) else size == wanted for size, wanted in zip(array.shape, shape, strict=True)
+    )
+    if not fits:
+        letters = ", all above 0" if any(isinstance(wanted, str) for wanted in shape) else ""
+        wanted_shape = f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+        raise ValueError(f"{name} must have the shape {wanted_shape}{letters}, not {tuple(array.shape)}")
+    broken = ~(array.isfinite() | array.isnan() if unknown else array.isfinite())
+    if broken.any():
+        first = broken.nonzero()[0].tolist()
+        raise ValueError(f"{name} must be finite, but {name}{first} is {array[tuple(first)].item()}")
+    return array
+
+
+def names_match(given: Iterable[str], wanted: Iterable[str]) -> None:
+    """Check that the entries of a file are those that are wanted.
+
+    Raises:
+        ValueError: some are missing, or there are others.
+    """
+    given, wanted = set(given), set(wanted)
+    missing, unknown = sorted(wanted - given), sorted(map(str, given - wanted))
+    problems = [f"it lacks {', '.join(missing)}"] * bool(missing) + [f"it adds {', '.join(unknown)}"] * bool(unknown)
+    if problems:
+        raise ValueError(" and ".join(problems))

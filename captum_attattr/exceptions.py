@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
+
 
 class UnsupportedModelError(ValueError):
     """The model's attention cannot be read or replaced; the message names the family and says why.
@@ -29,3 +32,14 @@ class EmptyTreeError(ValueError):
     The message names the root and says below which threshold it has one. What to do: take a lower threshold,
     or another root.
     """
+
+
+_PASSED_OVER = frozenset({"captum_attattr", "captum", "torch", "contextlib", "tqdm"})
+
+
+def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the line of the user's code that led here: the innermost frame outside of this package and of captum."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in _PASSED_OVER:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)

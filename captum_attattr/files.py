@@ -1,12 +1,47 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all: results written and read, and files that one process holds."""
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
+
+from captum_attattr.checks import integer
+from captum_attattr.exceptions import ResultFileError
+
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # Windows has no such lock: two runs that write to one file are not noticed there
+    fcntl = None
+
+
+def checked_path(path: str | os.PathLike[str]) -> Path:
+    """Return what was given as a path.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path must be a string or a path, not {type(path).__name__}: {path!r}")
+    return Path(path)
+
+
+def existing_file(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a file that exists.
+
+    Raises:
+        TypeError: `path` is no path.
+        FileNotFoundError: there is no such file.
+    """
+    if not checked_path(path).is_file():
+        raise FileNotFoundError(f"no file {str(path)!r}")
+    return Path(path)
 
 
 @contextmanager
@@ -37,7 +72,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.touch()
         except OSError as error:
             raise ValueError(f"{str(path)!r} cannot be written: {error.strerror}") from error
-        mode = temporary.stat().st_mode  # some writers make their files private; everybody's umask decides here
+        mode = temporary.stat().st_mode  # some writers make their files private; the user's umask decides here
         try:
             yield temporary
             temporary.chmod(mode)
@@ -50,24 +85,154 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def existing_file(path: str | os.PathLike[str]) -> Path:
-    """The path of a file that is there.
+def write_json(path: str | os.PathLike[str], content: Any) -> Path:
+    """Write JSON, whole or not at all.
+
+    Returns:
+        The path.
 
     Raises:
-        TypeError: `path` is no path.
-        FileNotFoundError: there is no such file.
+        TypeError, ValueError: as `replacing`.
     """
-    if not checked_path(path).is_file():
-        raise FileNotFoundError(f"no file {str(path)!r}")
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    with replacing(path) as temporary:
+        # UTF-8 has no half of a surrogate pair: it becomes the escape that JSON reads.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     return Path(path)
 
 
-def checked_path(path: str | os.PathLike[str]) -> Path:
-    """What was given as a path.
+def write_tensors(path: str | os.PathLike[str], name: str, version: int, tensors: Any, content: Any) -> Path:
+    """Write a safetensors file, whole or not at all, with everything that is no tensor as JSON in its header.
+
+    Args:
+        path: the file.
+        name: of the header's entry, which says what kind of file this is.
+        version: of the format.
+        tensors: by name.
+        content: what else there is, by name.
+
+    Returns:
+        The path.
 
     Raises:
-        TypeError: it is none.
+        TypeError, ValueError: as `replacing`.
     """
-    if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"path must be a string or a path, not {type(path).__name__}: {path!r}")
+    from safetensors.torch import save_file
+
+    header = {name: json.dumps({"version": version, **content})}  # ASCII, since UTF-8 has no half of a surrogate pair
+    with replacing(path) as temporary:
+        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary, metadata=header)
     return Path(path)
+
+
+@contextmanager
+def reading(path: str | os.PathLike[str], what: str, writer: str) -> Iterator[Path]:
+    """Read a result file: whatever its content makes wrong becomes one error, which has the path and what to do.
+
+    Args:
+        path: the file.
+        what: it should hold: "head importance".
+        writer: what writes such files: "HeadImportance.save".
+
+    Yields:
+        The path.
+
+    Raises:
+        TypeError, FileNotFoundError: as `existing_file`.
+        ResultFileError: the block raised an error about a value; the message has its reason.
+    """
+    from safetensors import SafetensorError
+
+    file = existing_file(path)
+    try:
+        yield file
+    except ResultFileError:
+        raise
+    except RecursionError:
+        raise ResultFileError(_no_result(path, what, writer, "it is nested too deeply")) from None
+    except (SafetensorError, ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise ResultFileError(_no_result(path, what, writer, reason)) from error
+
+
+def _no_result(path: object, what: str, writer: str, reason: str) -> str:
+    return (
+        f"{str(path)!r} holds no {what}: {reason}; give a file that {writer} wrote, and make it again if it was damaged"
+    )
+
+
+def read_json(file: Path) -> Any:
+    """Return what a JSON file holds; for use inside `reading`."""
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def read_tensors(file: Path, name: str, newest: int) -> tuple[int, dict[str, Any], dict[str, Any]]:
+    """Return the version, the content and the tensors that `write_tensors` wrote; for use inside `reading`.
+
+    Args:
+        file: the path.
+        name: of the header's entry.
+        newest: the newest version of the format that is known.
+
+    Raises:
+        KeyError, ValueError: it is no such file.
+        ResultFileError: a newer version wrote it.
+    """
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as opened:
+        content = json.loads((opened.metadata() or {})[name])
+        tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 (no mapping)
+    if not isinstance(content, dict):
+        raise ValueError(f"its header is {type(content).__name__}, not an object")
+    version = integer(content.pop("version", None))
+    check_version(file, version, newest)
+    return version or 0, content, tensors
+
+
+def check_version(file: Path, version: Any, newest: int) -> None:
+    """Check that the version of a file's format is a known one.
+
+    Raises:
+        ResultFileError: it is another.
+    """
+    if type(version) is not int or not 1 <= version <= newest:
+        raise ResultFileError(
+            f"{str(file)!r} was written by another version of captum_attattr (format {version!r}; this one reads 1 to "
+            f"{newest}): read it with that version, or make it again"
+        )
+
+
+def read_format(file: Path, name: str) -> Mapping[str, Any]:
+    """Return what a JSON file with "format": `name` and "version": 1 holds; for use inside `reading`.
+
+    Raises:
+        KeyError, ValueError: it is no such file.
+        ResultFileError: a newer version wrote it.
+    """
+    content = read_json(file)
+    if not isinstance(content, dict) or content.get("format") != name:
+        raise ValueError(f"its format is not {name!r}")
+    check_version(file, content.get("version"), 1)
+    return content
+
+
+def hold(file: IO[bytes]) -> bool:
+    """Hold an open file for this process, until it is closed or the process ends, however it ends.
+
+    Returns:
+        Whether it is held; False where another process holds it. On a file system without locks everybody holds it.
+
+    Raises:
+        OSError: the lock failed for another reason.
+    """
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            raise
+    return True

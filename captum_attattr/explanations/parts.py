@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -84,34 +82,6 @@ def probability_of(explanation: Any) -> float:
     if not math.isfinite(value):
         raise ValueError(f"probability must be finite, not {value}")
     return value
-
-
-def index_of(name: str, value: Any, count: int) -> int:
-    """A place among `count`, from 0; `name` says what it is the place of.
-
-    Raises:
-        TypeError, ValueError: it is no integer, or there is no such place.
-    """
-    try:
-        place = None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        place = None
-    if place is None:
-        raise TypeError(f"{name} must be an integer, not {type(value).__name__}: {value!r}")
-    if not 0 <= place < count:
-        raise ValueError(f"{name} must be from 0 to {count - 1}, not {value}")
-    return place
-
-
-def fraction_of(name: str, value: Any) -> float:
-    """A number from 0 to 1.
-
-    Raises:
-        ValueError: it is something else.
-    """
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1:
-        raise ValueError(f"{name}={value!r} must be a number from 0 to 1")
-    return float(value)
 
 
 def _finite(name: str, array: Floats) -> Floats:

@@ -25,8 +25,9 @@ from captum_attattr.model.attention_layers import every_layer
 from captum_attattr.model.head_pruning import planned_cuts
 from captum_attattr.model.modes import evaluation_mode
 from captum_attattr.model.projections import Heads
-from captum_attattr.runs.batches import is_main_process, run_batches
+from captum_attattr.runs.batches import run_batches
 from captum_attattr.runs.digests import data_digest
+from captum_attattr.runs.processes import is_main_process
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ from captum_attattr.heads.scoring import (
 from captum_attattr.model.attention_layers import AttentionLayer
 from captum_attattr.model.head_masks import head_gates
 from captum_attattr.model.modes import evaluation_mode
-from captum_attattr.runs.batches import is_main_process, run_batches
+from captum_attattr.runs.batches import run_batches
+from captum_attattr.runs.processes import is_main_process
 
 _SCORES = ("attribution", "attention")
 _MODES = ("prune", "keep")

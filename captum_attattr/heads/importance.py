@@ -27,8 +27,9 @@ from captum_attattr.heads.scoring import (
     warn_unconverged,
 )
 from captum_attattr.model.modes import evaluation_mode
-from captum_attattr.runs.batches import is_main_process, run_batches
+from captum_attattr.runs.batches import run_batches
 from captum_attattr.runs.digests import model_digest, text_digests
+from captum_attattr.runs.processes import is_main_process
 
 _HEADER = "captum_attattr head importance"
 _VERSION = 1

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from captum_attattr.explanations.parts import Floats, both_maps_of, index_of, probability_of, tokens_of, values_of
+from captum_attattr.checks import index
+from captum_attattr.explanations.parts import Floats, both_maps_of, probability_of, tokens_of, values_of
 from captum_attattr.explanations.words import readable
 
 if TYPE_CHECKING:
@@ -65,5 +66,5 @@ def chosen(name: str, value: int | None, count: int) -> range:
     """The indices which are meant: all if there is no value."""
     if value is None:
         return range(count)
-    place = index_of(name, value, count)
+    place = index(name, value, count)
     return range(place, place + 1)

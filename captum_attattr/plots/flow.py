@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
-from captum_attattr.explanations.parts import fraction_of
+from captum_attattr.checks import fraction
 from captum_attattr.formatting import counted, signed, visible, whole_text
 from captum_attattr.plots.canvas.labels import HOVER, escape, predicted, wrapped
 from captum_attattr.plots.canvas.theme import PAGES, WIDTH, Changes, Theme, finish, shortened
@@ -212,7 +212,7 @@ def plot_flow(
     """
     flow = checked(explanation)
     view = viewed(flow, layer, head, sign, special_tokens, segment)
-    share = fraction_of("share", share)
+    share = fraction("share", share)
     if not share:
         raise ValueError("share=0 shows nothing: it must be above 0")
     if isinstance(most, bool) or not hasattr(most, "__index__"):

@@ -7,7 +7,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from captum_attattr.explanations.parts import Floats, index_of, maps_of, probability_of, tokens_of, values_of
+from captum_attattr.checks import index
+from captum_attattr.explanations.parts import Floats, maps_of, probability_of, tokens_of, values_of
 from captum_attattr.explanations.words import readable
 
 Numbers = npt.NDArray[np.uint32]
@@ -92,7 +93,7 @@ def viewed(flow: Flow, layer: Any, head: Any, sign: Any, special: Any, segment: 
     if segment in ("second", "across") and not flow.segments.any():
         raise ValueError(f"segment={segment!r} needs a pair of texts; this explanation has one: use 'all'")
     layer, head = (
-        None if value is None else index_of(name, value, count)
+        None if value is None else index(name, value, count)
         for name, value, count in (("layer", layer, layers), ("head", head, heads))
     )
     return View(layer, head, sign, special, segment)

@@ -1,25 +1,25 @@
-"""The file that a run over a data set can be resumed from: a line for every batch that is done."""
+"""The file that a run over a data set is resumed from: a line for every batch that is done."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-try:
-    import fcntl
-except ImportError:  # Windows: two runs at once are not noticed there
-    fcntl = None  # type: ignore[assignment]
+from captum_attattr.checks import integer
+from captum_attattr.exceptions import ResultFileError, warn_caller
+from captum_attattr.files import hold
+from captum_attattr.runs.digests import differences
 
 _HEADER = "captum_attattr run"
 _VERSION = 1
 
 
 class Done(NamedTuple):
-    """What is done of a run: the values of a batch, and what was noted about it."""
+    """A batch that is done: the values of its examples, and the remarks on it."""
 
     values: list[Any]
     notes: list[str]
@@ -28,12 +28,12 @@ class Done(NamedTuple):
 class Journal:
     """The file of a run: a line that says which run it is, then a line for every batch that is done.
 
-    As a context it belongs to one process: the operating system's lock goes with the process, however that ends.
+    As a context it belongs to one process: the operating system's lock ends with the process, however that ends.
 
     Args:
-        path: the file of the whole run. Other processes than the first write to `path`.rank1 ...
+        path: the file of the whole run. Processes other than the first write to `path`.rank1 ...
         about: what tells this run from others, as JSON.
-        rank: the number of this process.
+        rank: of this process.
 
     Raises:
         TypeError, ValueError: no path of a file that can be written; when the context begins, a file that another
@@ -46,25 +46,25 @@ class Journal:
         self.path = Path(path)
         if self.path.is_dir() or not self.path.parent.is_dir():
             raise ValueError(f"resume must be a file in a directory that exists, not {str(path)!r}")
-        self.own = self.path if rank == 0 else self.path.with_name(f"{self.path.name}.rank{rank}")
+        self.written = self.path if rank == 0 else self.path.with_name(f"{self.path.name}.rank{rank}")
         self.header = {_HEADER: _VERSION, **json.loads(json.dumps(about))}
 
     def __enter__(self) -> Journal:
-        self._fresh = not self.own.exists()
-        self._held = _locked(self.own)
+        self._fresh = not self.written.exists()
+        self._held = _held(self.written)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        made = os.fstat(self._held.fileno())
-        if self._fresh and not made.st_size and _is_at(self.own, made):
-            self.own.unlink()  # nothing was done: no trace
+        status = os.fstat(self._held.fileno())
+        if self._fresh and not status.st_size and _is_at(self.written, status):
+            self.written.unlink()  # no batch was done: leave no trace
         self._held.close()
 
-    def read(self, batches: int) -> dict[int, Done]:
-        """The batches that are done, by whatever process.
+    def read(self, batches: Sequence[Sequence[int]]) -> dict[int, Done]:
+        """Return the batches that are done, by whatever process.
 
         Args:
-            batches: how many the run has.
+            batches: those of the run, the indices of their examples.
 
         Raises:
             ValueError: a file of another run, or damaged.
@@ -80,7 +80,7 @@ class Journal:
                 done.update(self._read(path, batches))
         return done
 
-    def _read(self, path: Path, batches: int) -> dict[int, Done]:
+    def _read(self, path: Path, batches: Sequence[Sequence[int]]) -> dict[int, Done]:
         content = path.read_bytes()
         lines = content.split(b"\n")
         ends_clean = lines[-1] == b""
@@ -98,71 +98,60 @@ class Journal:
                 self._drop_last(path, content, number, line, ends_clean)
                 break
             if number == 1:
-                self._check(path, entry)
-            elif not _is_batch(entry, batches):
+                self._check_header(path, entry)
+            elif not _is_batch(entry, len(batches)):
                 raise ValueError(f"{str(path)!r}: line {number} is no batch of this run: {line[:60]!r}")
             else:
-                done[entry["batch"]] = Done(entry["values"], entry.get("notes", []))
+                done[entry["batch"]] = _done(path, entry, len(batches[entry["batch"]]))
         return done
 
     def _may_be_header(self, line: bytes) -> bool:
-        """Whether a first line is the header of a run, or the beginning of this run's own."""
+        """Return whether a first line is the header of a run, or the beginning of this run's header."""
         entry = _parsed(line)
-        own = json.dumps(self.header).encode()
-        return own.startswith(line) if entry is None else _HEADER in entry
+        return json.dumps(self.header).encode().startswith(line) if entry is None else _HEADER in entry
 
     def _drop_last(self, path: Path, content: bytes, number: int, line: bytes, ends_clean: bool) -> None:
-        warnings.warn(
-            f"the last line ({number}) of {str(path)!r} is torn: {line[:60]!r}; that batch is done again",
-            UserWarning,
-            stacklevel=6,
-        )
-        if path == self.own:  # other processes mend their own
+        """Warn of a torn line, and cut it off if the file is this process's."""
+        warn_caller(f"the last line ({number}) of {str(path)!r} is torn: {line[:60]!r}; that batch is done again")
+        if path == self.written:  # other processes mend their files
             os.truncate(path, len(content) - len(line) - ends_clean)
 
-    def _check(self, path: Path, entry: dict[str, Any]) -> None:
-        if entry == self.header:
-            return
-        differing = [name for name in self.header.keys() | entry.keys() if self.header.get(name) != entry.get(name)]
-        shown = {n: (f"{entry.get(n)!r:.40}", f"{self.header.get(n)!r:.40}") for n in sorted(differing)}
-        changes = ", ".join(f"{n} {there} there, {now} now" for n, (there, now) in shown.items())
-        raise ValueError(
-            f"{str(path)!r} belongs to another run and is not continued ({changes}); choose another file, or delete it"
-        )
+    def _check_header(self, path: Path, entry: dict[str, Any]) -> None:
+        if entry != self.header:
+            raise ValueError(
+                f"{str(path)!r} belongs to another run and is not continued ({differences(entry, self.header)}); "
+                "choose another file, or delete it"
+            )
 
     def append(self, batch: int, done: Done) -> None:
-        """Add a batch; the line is there whole once this returns."""
-        lines = [] if self.own.is_file() and self.own.stat().st_size else [self.header]
+        """Add a batch; its line is there whole once this returns."""
+        lines = [] if self.written.is_file() and self.written.stat().st_size else [self.header]
         notes = {"notes": done.notes} if done.notes else {}
         lines.append({"batch": batch, "values": done.values, **notes})
-        with open(self.own, "ab") as file:
+        with open(self.written, "ab") as file:
             file.write("".join(json.dumps(line) + "\n" for line in lines).encode())
 
 
-def _locked(path: Path) -> IO[bytes]:
-    """A file, made if it is missing, that no other run holds."""
+def _held(path: Path) -> IO[bytes]:
+    """Open a file, made if it is missing, that no other run holds."""
     while True:
         try:
             file = open(path, "ab")  # noqa: SIM115 (open as long as the run lasts)
         except OSError as error:
             raise ValueError(f"resume file {str(path)!r} cannot be written: {error.strerror}") from error
-        try:
-            if fcntl:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not hold(file):
             file.close()
             raise ValueError(
                 f"{str(path)!r} is in use: another run that has not ended writes to it; wait for that one, or choose "
                 "another file for resume"
-            ) from None
-        except OSError:
-            return file  # a file system without locks
+            )
         if _is_at(path, os.fstat(file.fileno())):
             return file
         file.close()  # a run that ended without a batch has removed it since it was opened
 
 
 def _is_at(path: Path, status: os.stat_result) -> bool:
+    """Return whether a path is still the file of this status."""
     try:
         return os.path.samestat(os.stat(path), status)
     except FileNotFoundError:
@@ -170,20 +159,32 @@ def _is_at(path: Path, status: os.stat_result) -> bool:
 
 
 def _is_batch(entry: dict[str, Any], batches: int) -> bool:
-    number, values, notes = entry.get("batch"), entry.get("values"), entry.get("notes", [])
-    known = isinstance(number, int) and not isinstance(number, bool) and 0 <= number < batches
-    noted = isinstance(notes, list) and all(isinstance(note, str) for note in notes)
+    """Return whether a line has the form of a batch of this run."""
+    batch, notes = integer(entry.get("batch")), entry.get("notes", [])
     return (
         {"batch", "values"} <= entry.keys() <= {"batch", "values", "notes"}
-        and known
-        and isinstance(values, list)
-        and noted
+        and batch is not None
+        and 0 <= batch < batches
+        and isinstance(entry["values"], list)
+        and isinstance(notes, list)
+        and all(isinstance(note, str) for note in notes)
     )
 
 
+def _done(path: Path, entry: dict[str, Any], examples: int) -> Done:
+    values = entry["values"]
+    if len(values) != examples:
+        raise ResultFileError(
+            f"{str(path)!r} is damaged: batch {entry['batch']} holds the values of {len(values)} examples, not of "
+            f"{examples}; delete it to start afresh"
+        )
+    return Done(values, entry.get("notes", []))
+
+
 def _parsed(line: bytes) -> dict[str, Any] | None:
+    """Return the JSON object in a line; None where there is none."""
     try:
         entry = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return entry if isinstance(entry, dict) else None

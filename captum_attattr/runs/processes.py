@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -11,15 +12,15 @@ import torch.distributed as distributed
 
 Result = TypeVar("Result")
 
-_PATIENCE = datetime.timedelta(days=365)
-"""How long one process waits for another; the usual half an hour is less than one may be ahead."""
+_TIMEOUT = datetime.timedelta(days=365)
+"""How long one process waits for another; the default of half an hour is less than one may be ahead."""
 
 
 class Processes:
     """The processes of the default process group; one, if there is no group.
 
     Attributes:
-        rank: this process's number, 0 for the first.
+        rank: this process's rank, 0 for the first.
         world: how many there are.
     """
 
@@ -37,42 +38,67 @@ class Processes:
         if processes.world == 1:
             yield processes
             return
-        processes._group = distributed.new_group(backend="gloo", timeout=_PATIENCE)
+        processes._group = distributed.new_group(backend="gloo", timeout=_TIMEOUT)
         try:
             yield processes
         finally:
             distributed.destroy_process_group(processes._group)
 
     def first_alone(self, action: Callable[[], Result]) -> Result:
-        """Let the first process do something; all get what it returns, or raise what it raises."""
-        said: list[Any] = [None, None]
+        """Let the first process act; all return what it returns, or raise what it raises."""
+        outcome: list[Any] = [None, None]
         if self.rank == 0:
             try:
-                said[0] = action()
-            except (OSError, ValueError) as error:
-                said[1] = error
+                outcome[0] = action()
+            except Exception as error:
+                if self.world == 1:
+                    raise
+                outcome[1] = _sendable(error)
         if self.world > 1:
-            distributed.broadcast_object_list(said, group=self._group)
-        if said[1] is not None:
-            raise said[1]
-        result: Result = said[0]
+            distributed.broadcast_object_list(outcome, group=self._group)
+        if outcome[1] is not None:
+            raise outcome[1]
+        result: Result = outcome[0]
         return result
 
     def gathered(self, mine: Any) -> list[Any]:
-        """What each process brings, in their order; all have arrived when this returns."""
+        """Return what each process brings, by rank; all have arrived when this returns."""
         if self.world == 1:
             return [mine]
         parts: list[Any] = [None] * self.world
         distributed.all_gather_object(parts, mine, group=self._group)
         return parts
 
-    def share(self, things: Sequence[Result], weight: Callable[[Result], float]) -> list[Result]:
-        """This process's share of things that weigh something: dealt out heaviest first, to whoever has least."""
+    def raise_together(self, problem: Exception | None) -> None:
+        """Raise in every process if one of them brings a problem: its own in that one, its message in the others."""
+        messages = self.gathered(None if problem is None else str(problem))
+        if problem is not None:
+            raise problem
+        for rank, message in enumerate(messages):
+            if message is not None:
+                raise ValueError(f"process {rank}: {message}")
+
+    def share(self, tasks: Sequence[Result], cost: Callable[[Result], float]) -> list[Result]:
+        """Return this process's share of tasks: the costliest first, each to the process that has least to do."""
         shares: list[list[int]] = [[] for _ in range(self.world)]
         loads = [0.0] * self.world
-        weights = [weight(thing) for thing in things]
-        for place in sorted(range(len(things)), key=lambda place: -weights[place]):
+        costs = [cost(task) for task in tasks]
+        for index in sorted(range(len(tasks)), key=lambda index: -costs[index]):
             least = loads.index(min(loads))
-            shares[least].append(place)
-            loads[least] += weights[place]
-        return [things[place] for place in sorted(shares[self.rank])]
+            shares[least].append(index)
+            loads[least] += costs[index]
+        return [tasks[index] for index in sorted(shares[self.rank])]
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that prints and writes; true where there is but one."""
+    return Processes().rank == 0
+
+
+def _sendable(error: Exception) -> Exception:
+    """Return an error that other processes can be sent."""
+    try:
+        copy: Exception = pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever an error holds that cannot be pickled, or does not come back
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error if type(copy) is type(error) else RuntimeError(f"{type(error).__name__}: {error}")

@@ -10,9 +10,10 @@ from typing import Any
 import networkx as nx
 import numpy as np
 
+from captum_attattr.checks import fraction, index
 from captum_attattr.exceptions import EmptyTreeError
 from captum_attattr.explanations.explanation import Explanation
-from captum_attattr.explanations.parts import both_maps_of, fraction_of, index_of, tokens_of, values_of
+from captum_attattr.explanations.parts import both_maps_of, tokens_of, values_of
 from captum_attattr.explanations.words import Floats, attention_of, joined, summed, words
 
 Edge = tuple[int, int, int]
@@ -83,7 +84,7 @@ def attribution_tree(
         >>> [tree.nodes[node]["token"] for node in tree]
         ['[CLS]', 'a', 'gorgeous', ',', 'witty', 'film']
     """
-    threshold = fraction_of("threshold", threshold)
+    threshold = fraction("threshold", threshold)
     if algorithm not in _ALGORITHMS:
         raise ValueError(f"algorithm={algorithm!r} is unknown; use 'paper' or 'reference'")
     maps = _Maps.of(explanation, special_tokens, merge_subwords, layers, heads)
@@ -160,7 +161,7 @@ class _Maps:
         """The place of a root that was asked for."""
         if root is None:
             return None
-        position = index_of("root", root, sum(map(len, self.positions)))
+        position = index("root", root, sum(map(len, self.positions)))
         return next(i for i, group in enumerate(self.positions) if position in group)
 
 
@@ -169,7 +170,7 @@ def _chosen(what: str, numbers: Iterable[int] | None, count: int) -> list[int]:
         return list(range(count))
     if not isinstance(numbers, Iterable):
         raise TypeError(f"{what}s must be a list of numbers, or None for all, not {numbers!r}")
-    chosen = sorted({index_of(f"each of {what}s", number, count) for number in numbers})
+    chosen = sorted({index(f"each of {what}s", number, count) for number in numbers})
     if not chosen:
         raise ValueError(f"{what}s is empty: give at least one, or None for all")
     return chosen

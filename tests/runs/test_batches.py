@@ -26,15 +26,17 @@ from captum_attattr import (
     HeadImportance,
     ResultFileError,
     effectiveness_analysis,
+    files,
     head_importance,
     mask_heads,
     pruning_curve,
 )
 from captum_attattr.runs import batches as runs
 from captum_attattr.runs import journal
-from captum_attattr.runs.batches import _share, run_batches
+from captum_attattr.runs.batches import run_batches
 from captum_attattr.runs.digests import model_digest, text_digests
 from captum_attattr.runs.journal import Done
+from captum_attattr.runs.processes import Processes
 
 BATCHES = [[4, 0], [2], [1, 3]]
 ABOUT = {"method": "square", "size": 2}
@@ -273,9 +275,9 @@ def test_file_system_without_locks_is_written_to_all_the_same(tmp_path, monkeypa
     def without(*_: Any) -> None:
         raise OSError(errno.ENOLCK, "no locks available")
 
-    monkeypatch.setattr(journal.fcntl, "flock", without)
+    monkeypatch.setattr(files.fcntl, "flock", without)
     assert torch.equal(run(tmp_path / "run.jsonl"), run())
-    monkeypatch.setattr(journal, "fcntl", None)
+    monkeypatch.setattr(files, "fcntl", None)
     assert torch.equal(run(tmp_path / "other.jsonl"), run())
 
 
@@ -438,7 +440,7 @@ if {wait}:
         return slow(batch, options)
     head_methods.METHODS["attattr"] = head_methods.Method(waiting, method.options)
 found = test_runs.importance(resume=path or None, **{options})
-from captum_attattr.runs.batches import is_main_process
+from captum_attattr.runs.processes import is_main_process
 if is_main_process():
     found.save(out)
 """
@@ -516,34 +518,46 @@ def test_two_processes_warn_once_of_all_maps_and_refuse_a_file_in_use_together(t
     assert "scores.jsonl' is in use" in done.stderr
 
 
-def test_processes_that_do_not_share_a_disk_do_each_batch_once(monkeypatch):
+def processes_of(rank: int, world: int, gathered: Any = None) -> Processes:
+    """Processes as this one would see them in a group of `world`."""
+    processes = Processes()
+    processes.rank, processes.world = rank, world
+    if gathered is not None:
+        processes.gathered = gathered
+    return processes
+
+
+def test_processes_that_do_not_share_a_disk_do_each_batch_once():
     done = {0: Done([1], []), 2: Done([3], ["note"])}
 
-    def gathered(mine: Any, world: int) -> list[Any]:
+    def gathered(mine: Any) -> list[Any]:
         theirs: Any = None if mine is None else [1] if isinstance(mine, list) else {1: Done([2], [])}
         return [mine, theirs]
 
-    monkeypatch.setattr(runs, "_gathered", gathered)
-    assert sorted(runs._agreed(done, None, 2)) == [0, 1, 2]
+    assert sorted(runs._agreed(done, None, processes_of(0, 2, gathered))) == [0, 1, 2]
 
 
-def test_process_raises_what_another_one_has_met(monkeypatch):
-    monkeypatch.setattr(runs, "_gathered", lambda mine, world: ["'run.jsonl' is damaged", mine])
+def test_process_raises_what_another_one_has_met():
+    processes = processes_of(1, 2, lambda mine: ["'run.jsonl' is damaged", mine])
     with pytest.raises(ValueError, match=r"process 0: 'run\.jsonl' is damaged"):
-        runs._agreed({}, None, 2)
+        runs._agreed({}, None, processes)
     with pytest.raises(KeyError):
-        runs._agreed({}, KeyError("its own"), 2)
+        runs._agreed({}, KeyError("its own"), processes)
 
 
 def test_processes_get_shares_of_equal_cost():
     costs = [9.0, 7.0, 6.0, 5.0, 4.0, 1.0]
-    todo = [5, 0, 1, 2, 3, 4]
-    shares = [_share(todo, costs, rank, 2) for rank in range(2)]
-    assert sorted(shares[0] + shares[1]) == sorted(todo)
-    assert [sum(costs[number] for number in share) for share in shares] == [15, 17]  # of 32
-    assert all(share == sorted(share) for share in shares)
-    assert _share(todo, costs, 0, 1) == sorted(todo)
-    assert [_share([3], costs, rank, 3) for rank in range(3)] == [[3], [], []]
+
+    def share(todo: list[int], rank: int, world: int) -> list[int]:
+        return processes_of(rank, world).share(todo, lambda number: costs[number])
+
+    todo = list(range(6))
+    shares = [share(todo, rank, 2) for rank in range(2)]
+    assert sorted(shares[0] + shares[1]) == todo
+    assert [sum(costs[number] for number in each) for each in shares] == [15, 17]  # of 32
+    assert all(each == sorted(each) for each in shares)
+    assert share(todo, 0, 1) == todo
+    assert [share([3], rank, 3) for rank in range(3)] == [[3], [], []]
 
 
 def test_batch_with_too_few_values_is_named(tmp_path):
