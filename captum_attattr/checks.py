@@ -86,17 +86,17 @@ def fraction(name: str, value: Any) -> float:
     return share
 
 
-def finite(name: str, value: Any) -> float:
-    """Return a finite number as Python's own.
+def finite(name: str, value: Any, *, unknown: bool = False) -> float:
+    """Return a finite number as Python's own; `unknown` allows NaN.
 
     Raises:
         TypeError: it is no number.
-        ValueError: it is NaN or infinite.
+        ValueError: it is not finite.
     """
     found = real(value)
     if found is None:
         raise TypeError(f"{name} must be a number, not {type(value).__name__}: {value!r}")
-    if not np.isfinite(found):
+    if not np.isfinite(found) and not (unknown and np.isnan(found)):
         raise ValueError(f"{name} must be finite, not {found}")
     return found
 
@@ -176,9 +176,24 @@ def reals(name: str, value: Any, count: int | None = None, *, unknown: bool = Fa
     return entries
 
 
+def flags(name: str, value: Any, count: int | None = None) -> list[bool]:
+    """Return a list of truth values (or 0 and 1) as Python's own, of `count` if that is given.
+
+    Raises:
+        TypeError: it is no list, or something in it is no truth value.
+        ValueError: it holds more or fewer.
+    """
+    entries = [scalar(entry) for entry in sequence(name, value)]
+    for position, entry in enumerate(entries):
+        if not isinstance(entry, int) or entry not in (0, 1):
+            raise TypeError(f"{name} must be True or False, but [{position}] is {entry!r:.60}")
+    _check_count(name, entries, count)
+    return [bool(entry) for entry in entries]
+
+
 def _check_count(name: str, entries: Sequence[Any], count: int | None) -> None:
     if count is not None and len(entries) != count:
-        raise ValueError(f"{name} must hold {count}, not {len(entries)}")
+        raise ValueError(f"{name} must have the shape ({count},), not ({len(entries)},)")
 
 
 def tensor(name: str, value: Any, shape: Sequence[int | str], *, unknown: bool = False) -> Tensor:
@@ -220,8 +235,5 @@ def names_match(given: Iterable[str], wanted: Iterable[str]) -> None:
     Raises:
         ValueError: some are missing, or there are others.
     """
-    given, wanted = set(given), set(wanted)
-    missing, unknown = sorted(wanted - given), sorted(map(str, given - wanted))
-    problems = [f"it lacks {', '.join(missing)}"] * bool(missing) + [f"it adds {', '.join(unknown)}"] * bool(unknown)
-    if problems:
-        raise ValueError(" and ".join(problems))
+    if differing := set(given) ^ set(wanted):
+        raise ValueError(f"it lacks or adds {sorted(differing)}")

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from captum_attattr.checks import integer
 from captum_attattr.exceptions import ResultFileError
 
 fcntl: Any
@@ -183,11 +182,9 @@ def read_tensors(file: Path, name: str, newest: int) -> tuple[int, dict[str, Any
     with safe_open(file, framework="pt") as opened:
         content = json.loads((opened.metadata() or {})[name])
         tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 (no mapping)
-    if not isinstance(content, dict):
-        raise ValueError(f"its header is {type(content).__name__}, not an object")
-    version = integer(content.pop("version", None))
+    version: Any = content.pop("version", None) if isinstance(content, dict) else None
     check_version(file, version, newest)
-    return version or 0, content, tensors
+    return version, content, tensors
 
 
 def check_version(file: Path, version: Any, newest: int) -> None:

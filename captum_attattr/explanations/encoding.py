@@ -13,15 +13,13 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from captum_attattr.checks import at_least, integer, scalar
 from captum_attattr.explanations.attributed_output import Outputs
+from captum_attattr.explanations.explanation import Text as Text
 from captum_attattr.explanations.truncation import tokenize
 from captum_attattr.model.attention_layers import AttentionLayer, attention_layers, every_layer
 from captum_attattr.model.head_masks import active_gates
 from captum_attattr.model.modes import plain
 from captum_attattr.model.projections import Heads
 from captum_attattr.runs.digests import data_digest, model_digest
-
-Text = str | tuple[str, str]
-"""A text, or a pair such as (premise, hypothesis)."""
 
 
 @dataclass

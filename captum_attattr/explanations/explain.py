@@ -189,5 +189,7 @@ class Explainer:
                     text=item.text,
                     segments=item.segments,
                     special=item.special,
+                    value=float(result.output[i]),
+                    inputs=item.encoding,
                 ),
             )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -64,7 +63,7 @@ def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     shown = []
     for name in differing:
         texts = repr(before.get(name)), repr(after.get(name))
-        first = len(os.path.commonprefix(texts))
+        first = next((i for i, (a, b) in enumerate(zip(*texts, strict=False)) if a != b), min(map(len, texts)))
         shown.append(f"{name} {_cut(texts[0], first)} there, {_cut(texts[1], first)} now")
     return ", ".join(shown)
 

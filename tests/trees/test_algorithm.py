@@ -440,16 +440,31 @@ MISTAKES: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
     "layers": (None, {"layers": []}, ValueError, "layers is empty"),
     "layers type": (None, {"layers": 1}, TypeError, "layers must be a list of numbers, or None for all, not 1"),
     "explanation": ([1], {}, TypeError, "explanation must be an Explanation, not list: it has no tokens"),
-    "special": (explanation(DRAWN, special=[True]), {}, ValueError, r"special must have the shape \(5,\), not \(1,\)"),
-    "delta": (explanation(DRAWN, delta=torch.zeros(2)), {}, ValueError, r"delta must have the shape \(3,\)"),
+    "special": (
+        lambda: explanation(DRAWN, special=[True]),
+        {},
+        ValueError,
+        r"special must have the shape \(5,\), not \(1,\)",
+    ),
+    "delta": (lambda: explanation(DRAWN, delta=torch.zeros(2)), {}, ValueError, r"delta must have the shape \(3,\)"),
     "head": (None, {"heads": [1]}, ValueError, "each of heads must be from 0 to 0, not 1"),
     "head type": (None, {"heads": [0.5]}, TypeError, "each of heads must be an integer, not float: 0.5"),
-    "nan": (broken((1, 2, 3)), {}, ValueError, r"attributions must be finite, but attributions\[1, 0, 2, 3\] is nan"),
-    "no layers": (explanation(np.zeros((0, 1, 3, 3)), ["a", "b", "c"]), {}, ValueError, r"not \(0, 1, 3, 3\)"),
-    "tokens": (explanation(DRAWN, ["a", "b"]), {}, ValueError, "attributions must be 2 x 2 for 2 tokens, not 5 x 5"),
-    "empty": (explanation(DRAWN), {"threshold": 0.95}, ValueError, "one below 0.888 would give the first edge"),
+    "nan": (
+        lambda: broken((1, 2, 3)),
+        {},
+        ValueError,
+        r"attributions must be finite, but attributions\[1, 0, 2, 3\] is nan",
+    ),
+    "no layers": (lambda: explanation(np.zeros((0, 1, 3, 3)), ["a", "b", "c"]), {}, ValueError, r"not \(0, 1, 3, 3\)"),
+    "tokens": (
+        lambda: explanation(DRAWN, ["a", "b"]),
+        {},
+        ValueError,
+        "attributions must be 2 x 2 for 2 tokens, not 5 x 5",
+    ),
+    "empty": (lambda: explanation(DRAWN), {"threshold": 0.95}, ValueError, "one below 0.888 would give the first edge"),
     "hopeless": (
-        explanation(-DRAWN.clip(0)),
+        lambda: explanation(-DRAWN.clip(0)),
         {},
         ValueError,
         "none would: no token gathers anything positive from another",
@@ -461,7 +476,7 @@ MISTAKES: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
 def test_mistake_is_named(name):
     given_, options, error, message = MISTAKES[name]
     with pytest.raises(error, match=message):
-        attribution_tree(given_ or explanation(DRAWN), **options)
+        attribution_tree(given_() if callable(given_) else given_ or explanation(DRAWN), **options)
 
 
 @given(
