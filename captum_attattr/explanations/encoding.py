@@ -146,7 +146,7 @@ class TextModel(Outputs):
         """(L, heads) whether a head is there, or `prune_heads` has taken it."""
         present = torch.zeros(self.depth, heads, dtype=torch.bool, device="cpu")
         for layer in self.layers:
-            present[layer.index, list(layer.kept.numbers) if layer.kept else slice(None)] = True
+            present[layer.index, list(layer.kept.indices) if layer.kept else slice(None)] = True
         return present
 
     @property
@@ -160,7 +160,7 @@ class TextModel(Outputs):
         heads = max(k.of if k else len(value) for k, value in zip(kept, values, strict=True))
         whole = values[0].new_zeros(self.depth, heads, *values[0].shape[1:])
         for layer, k, value in zip(self.layers, kept, values, strict=True):
-            whole[layer.index, list(k.numbers) if k else slice(None)] = value
+            whole[layer.index, list(k.indices) if k else slice(None)] = value
         return whole
 
     def batches(self, items: Sequence[Encoded], size: int) -> list[list[int]]:

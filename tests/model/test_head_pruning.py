@@ -301,7 +301,7 @@ def test_pruned_model_is_attributed_as_the_masked_one(name: str) -> None:
         pruned, layers = maps(model, kind), attention_layers(model, kind)
         assert pruned.keys() == {layer.index for layer in layers}
         for layer in layers:
-            numbers = list(layer.kept.numbers) if layer.kept else ALL
+            numbers = list(layer.kept.indices) if layer.kept else ALL
             assert_close(pruned[layer.index], masked[layer.index][:, numbers], atol=1e-6)
             assert pruned[layer.index].abs().max() > 1e-6
         for index in masked.keys() - pruned.keys():
