@@ -187,6 +187,11 @@ def family_name(model: nn.Module) -> str:
 
 
 def _refuse_unsupported(model: nn.Module) -> None:
+    """Refuse the families whose attention is not one full matrix per head.
+
+    Raises:
+        UnsupportedModelError: says why.
+    """
     for config in attention_configs(model):
         reason = REFUSED.get(getattr(config, "model_type", ""))
         if getattr(config, "attention_type", "") == "block_sparse":
