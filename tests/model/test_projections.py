@@ -1,4 +1,4 @@
-"""Heads of a layer: counted at the layer, whatever the config says."""
+"""Heads are counted at the layer, and a text's sizes read from the text part of a config: composite ones have none."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,8 @@ from families import FAMILIES, Family
 from torch import nn
 from toy import HEADS, LAYERS, SIZES, VOCAB, tiny_bert, tiny_llama, tiny_tokenizer
 
-from captum_attattr import attention_layers, prune_heads
+from captum_attattr import UnsupportedModelError, attention_layers, explain, prune_heads
+from captum_attattr.explanations.encoding import most_tokens
 from captum_attattr.explanations.explain import Explainer
 from captum_attattr.model.projections import head_count
 
@@ -53,6 +54,22 @@ def test_composite_configs_do_not_say_how_many_heads_there_are(build: Callable[[
     model = build()
     assert not hasattr(model.config, "num_attention_heads")
     assert [head_count(layer) for layer in attention_layers(model)] == counts
+
+
+@pytest.mark.parametrize("build", [tiny_bert, tiny_llama, tiny_t5gemma, tiny_gemma3, tiny_clip])
+def test_most_tokens_are_those_of_the_text_part(build: Callable[[], Any]) -> None:
+    assert most_tokens(build().config, tiny_tokenizer()) == SIZES["max_position_embeddings"]
+
+
+def test_padding_token_of_a_composite_config_is_that_of_its_text_part() -> None:
+    """What is refused is the part of the model that a text does not run."""
+    model = tiny_gemma3()
+    assert not hasattr(model.config, "pad_token_id")
+    with pytest.raises(UnsupportedModelError, match=r"did not pass through .*vision_tower"):
+        explain(model, tiny_tokenizer(), ["good film"], progress=False)
+    model.config.text_config.pad_token_id = None
+    with pytest.raises(ValueError, match="its config has no pad_token_id"):
+        explain(model, tiny_tokenizer(), ["good film"], progress=False)
 
 
 @pytest.mark.parametrize("build", [tiny_bert, tiny_llama])
