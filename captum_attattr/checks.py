@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,12 @@ def integer(value: Any) -> int | None:
         return operator.index(value)
     except TypeError:
         return None
+
+
+def real(value: Any) -> float | None:
+    """Return a real number of any library as Python's own, NaN and infinity too; None for everything else."""
+    value = scalar(value)
+    return None if isinstance(value, bool) or not isinstance(value, Real) else float(value)
 
 
 def at_least(smallest: int, value: Any, name: str, meaning: str = "") -> int:

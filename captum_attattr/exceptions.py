@@ -1,6 +1,12 @@
-"""The errors and warnings that users can catch by name."""
+"""The errors and warnings that users can catch by name, and how a warning is given."""
 
 from __future__ import annotations
+
+import sys
+import warnings
+
+_PASSED_THROUGH = frozenset({"captum_attattr", "captum", "torch", "contextlib", "tqdm"})
+"""Packages whose lines stand between a user's call and a warning about it."""
 
 
 class UnsupportedModelError(ValueError):
@@ -29,3 +35,16 @@ class EmptyTreeError(ValueError):
     The message names the root and says below which threshold it has one. What to do: take a lower threshold,
     or another root.
     """
+
+
+def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the line of the user's code that called this package, through however many of its functions.
+
+    Args:
+        message: what the user should know, and what to do about it.
+        category: the class of the warning.
+    """
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in _PASSED_THROUGH:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import warnings
 from pathlib import Path
 from typing import IO, Any, NamedTuple
+
+from captum_attattr.exceptions import warn_caller
 
 try:
     import fcntl
@@ -112,11 +113,7 @@ class Journal:
         return own.startswith(line) if entry is None else _HEADER in entry
 
     def _drop_last(self, path: Path, content: bytes, number: int, line: bytes, ends_clean: bool) -> None:
-        warnings.warn(
-            f"the last line ({number}) of {str(path)!r} is torn: {line[:60]!r}; that batch is done again",
-            UserWarning,
-            stacklevel=6,
-        )
+        warn_caller(f"the last line ({number}) of {str(path)!r} is torn: {line[:60]!r}; that batch is done again")
         if path == self.own:  # other processes mend their own
             os.truncate(path, len(content) - len(line) - ends_clean)
 
