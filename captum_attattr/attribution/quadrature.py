@@ -127,9 +127,11 @@ class _Panel:
 
     def judge(self) -> None:
         """Integrate by the present rule, and compare with the two coarser rules in it and with the ends."""
+        self.total = self.integral(self.rule)
+        if not math.isfinite(norm(self.total)):
+            return
         half = (self.rule + 1) // 2
-        rules = self.rule, half, (half + 1) // 2
-        self.total, coarse, coarser = (self.integral(n) for n in rules)
+        coarse, coarser = self.integral(half), self.integral((half + 1) // 2)
         step, previous = norm(self.total - coarse), norm(coarse - coarser)
         self.ratio = step / previous if previous > 0 else 0.0
         self.step_error = step * min(1.0, self.ratio) ** 0.5
