@@ -198,14 +198,14 @@ class Sweep:
         Raises:
             ValueError: the forward function loses the gradient, or it is not finite at an output that is.
         """
-        found: Sequence[Tensor | None] = [None] * len(paths)
+        computed: Sequence[Tensor | None] = [None] * len(paths)
         if values.requires_grad:
             # Weights, not values[clean:].sum(): the caller may be under torch.no_grad.
             weights = torch.ones_like(values)
             weights[: layout.clean] = 0
-            found = torch.autograd.grad(values, list(paths.values()), weights, allow_unused=True)
+            computed = torch.autograd.grad(values, list(paths.values()), weights, allow_unused=True)
         gradients = {}
-        for (layer, path), gradient in zip(paths.items(), found, strict=True):
+        for (layer, path), gradient in zip(paths.items(), computed, strict=True):
             rows = slice(*layout.slices[layer])
             # A layer that F does not depend on has no gradient, and nothing to lose.
             if gradient is None and not _close(values[rows], values[layout.parents[rows]], self.dtype):
