@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from captum_attattr.archives.archive import INDEX, file_digest, read_index, run_digest, write_index
 from captum_attattr.archives.plan import Batch, Form, Layout, plan_batches, plan_shards, work
 from captum_attattr.archives.shards import ShardWriter, bytes_done, is_whole, opened
-from captum_attattr.exceptions import ConvergenceWarning, ResultFileError
+from captum_attattr.exceptions import ConvergenceWarning, ResultFileError, warn_caller
 from captum_attattr.explanations.encoding import Encoded, Text, TextModel
 from captum_attattr.explanations.explain import Explainer
 from captum_attattr.explanations.explanation import Explanation
@@ -242,11 +242,10 @@ class DatasetRun:
         if count and processes.rank == 0:
             worst = nlargest(10, [one for fact in facts for one in fact["worst"]])
             named = "; ".join(f"example {number}, layer {layer}: {error:.1e}" for error, number, layer in worst)
-            warnings.warn(
+            warn_caller(
                 f"{count} of {len(self.rows) * self.form.layers} attribution maps have an estimated relative error "
                 f"above the tolerance {self.explainer.options['tolerance']:g}: {named}{'; ...' if count > 10 else ''}",
                 ConvergenceWarning,
-                stacklevel=4,
             )
 
     def _finish(self, facts: list[dict[str, Any]]) -> None:

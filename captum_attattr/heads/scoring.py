@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from captum_attattr.attribution.inputs import check_rule
 from captum_attattr.attribution.layer_attattr import LayerAttAttr
 from captum_attattr.checks import at_least, scalar
-from captum_attattr.exceptions import ConvergenceWarning
+from captum_attattr.exceptions import ConvergenceWarning, warn_caller
 from captum_attattr.explanations.encoding import Encoded, TextModel
 from captum_attattr.model.attention_layers import AttentionLayer
 from captum_attattr.model.head_masks import head_gates, mask_heads
@@ -77,12 +77,11 @@ def chosen_reduction(values: Tensor, options: dict[str, Any]) -> Tensor:
 def warn_unconverged(found: list[str]) -> None:
     """One `ConvergenceWarning` for all maps of a run that did not converge."""
     if found:
-        warnings.warn(
+        warn_caller(
             f"{len(found)} attribution maps have an estimated relative error above the tolerance: "
             + "; ".join(found[:10])
             + ("; ..." if len(found) > 10 else ""),
             ConvergenceWarning,
-            stacklevel=3,
         )
 
 
