@@ -271,7 +271,7 @@ def _units(texts: TextModel, importance: HeadImportance, order: str, together: b
     by_key: dict[tuple[int, int], list[Pair]] = {}
     for layer in texts.layers:
         heads = Heads(layer)
-        for number in heads.numbers:
+        for number in heads.indices:
             by_key.setdefault((id(layer.module), heads.group_of(number)[0]), []).append((layer.index, number))
     scores = importance.scores
     units = [sorted(unit, key=ranking.index) for unit in by_key.values()]

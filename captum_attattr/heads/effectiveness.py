@@ -193,5 +193,5 @@ def _gates(layers: Sequence[AttentionLayer], on: Tensor) -> dict[AttentionLayer,
     gates = {}
     for layer in layers:
         own = on[:, layer.index]
-        gates[layer] = (own[:, list(layer.kept.numbers)] if layer.kept else own).float()[:, None]
+        gates[layer] = (own[:, list(layer.kept.indices)] if layer.kept else own).float()[:, None]
     return gates

@@ -201,7 +201,7 @@ def _without_each(batch: Batch, change: Callable[[Tensor, Tensor], Tensor]) -> T
         columns = []
         for layer in texts.layers:
             column = []
-            for number in Heads(layer).numbers:
+            for number in Heads(layer).indices:
                 with mask_heads(texts.model, {layer: [number]}):
                     column.append(change(whole, texts.logits(inputs)))
             columns.append(torch.stack(column))  # (H, B)
