@@ -103,8 +103,8 @@ class Explanation:
             "inputs": None if self.inputs is None else _inputs(self.inputs, len(tokens)),
             "output": _output(self.output, probability),
         }
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
+        for name, part in checked.items():
+            object.__setattr__(self, name, part)
 
     def token_scores(self, layer: int | None = None) -> Tensor:
         r"""Sum up what each token contributed, by the columns of the maps.
