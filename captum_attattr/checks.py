@@ -196,7 +196,9 @@ def _check_count(name: str, entries: Sequence[Any], count: int | None) -> None:
         raise ValueError(f"{name} must have the shape ({count},), not ({len(entries)},)")
 
 
-def tensor(name: str, value: Any, shape: Sequence[int | str], *, unknown: bool = False) -> Tensor:
+def tensor(
+    name: str, value: Any, shape: Sequence[int | str], *, unknown: bool = False, infinite: bool = False
+) -> Tensor:
     """Return an array of numbers of a given shape as a tensor.
 
     Args:
@@ -204,6 +206,7 @@ def tensor(name: str, value: Any, shape: Sequence[int | str], *, unknown: bool =
         value: a tensor, or what `torch.as_tensor` takes.
         shape: a size for each dimension; a letter where any size of one or more will do.
         unknown: whether NaN is allowed.
+        infinite: whether infinity is.
 
     Raises:
         TypeError: it holds no real numbers.
@@ -222,7 +225,7 @@ def tensor(name: str, value: Any, shape: Sequence[int | str], *, unknown: bool =
         letters = ", all above 0" if any(isinstance(wanted, str) for wanted in shape) else ""
         wanted_shape = f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
         raise ValueError(f"{name} must have the shape {wanted_shape}{letters}, not {tuple(array.shape)}")
-    broken = ~(array.isfinite() | array.isnan() if unknown else array.isfinite())
+    broken = (array.isnan() & (not unknown)) | (array.isinf() & (not infinite))
     if broken.any():
         first = broken.nonzero()[0].tolist()
         raise ValueError(f"{name} must be finite, but {name}{first} is {array[tuple(first)].item()}")

@@ -23,9 +23,10 @@ from captum_attattr.archives.archive import INDEX, file_digest, read_index, run_
 from captum_attattr.archives.plan import Batch, Form, Layout, plan_batches, plan_shards, work
 from captum_attattr.archives.shards import ShardWriter, bytes_done, is_whole, opened
 from captum_attattr.exceptions import ConvergenceWarning, ResultFileError, warn_caller
-from captum_attattr.explanations.encoding import Encoded, Text, TextModel
+from captum_attattr.explanations.encoding import Encoded, Text
 from captum_attattr.explanations.explain import Explainer
 from captum_attattr.explanations.explanation import Explanation
+from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.model.head_masks import active_gates
 from captum_attattr.runs.digests import model_digest
 from captum_attattr.runs.processes import Processes
@@ -213,8 +214,8 @@ class DatasetRun:
             except ValueError as error:
                 if type(error) is not ValueError:
                     raise
-                raise ValueError(f"{error} (among the examples {', '.join(str(i.number) for i in items)})") from error
-        return [found[item.number] for item in items]
+                raise ValueError(f"{error} (among the examples {', '.join(str(i.index) for i in items)})") from error
+        return [found[item.index] for item in items]
 
     def _facts(self, number: int) -> dict[str, Any]:
         """What the index says of a shard that is whole, and which of its maps did not converge."""

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from captum_attattr.checks import at_least
 from captum_attattr.exceptions import ResultFileError, UnsupportedModelError
-from captum_attattr.explanations.encoding import Text, TextModel
+from captum_attattr.explanations.encoding import Text
+from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.files import existing_file, replacing
 from captum_attattr.heads.evaluation import EvaluationRows, Metric, evaluation_rows, without_heads
 from captum_attattr.heads.importance import HeadImportance, Pair, random_importance

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_attattr.exceptions import ResultFileError
-from captum_attattr.explanations.encoding import Encoded, Text, TextModel
+from captum_attattr.explanations.encoding import Encoded, Text
+from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.files import existing_file, replacing
 from captum_attattr.heads.evaluation import Metric, checked_metric
 from captum_attattr.heads.scoring import (

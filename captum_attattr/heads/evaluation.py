@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from captum_attattr.checks import scalar
 from captum_attattr.explanations.attributed_output import Outputs
-from captum_attattr.explanations.encoding import Encoded, Text, TextModel
+from captum_attattr.explanations.encoding import Encoded, Text
+from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.heads.importance import Pair
 from captum_attattr.heads.metrics import METRICS, score
 from captum_attattr.model.attention_layers import every_layer

@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from captum_attattr.exceptions import ResultFileError
-from captum_attattr.explanations.encoding import Text, TextModel
+from captum_attattr.explanations.encoding import Text
+from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.files import existing_file, replacing
 from captum_attattr.heads.scoring import (
     METHODS,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from captum_attattr.explanations.encoding import TextModel
+from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.heads.evaluation import EvaluationRows
 from captum_attattr.heads.importance import Pair
 from captum_attattr.model.attention_layers import every_layer

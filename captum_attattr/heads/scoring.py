@@ -14,7 +14,8 @@ from captum_attattr.attribution.inputs import check_rule
 from captum_attattr.attribution.layer_attattr import LayerAttAttr
 from captum_attattr.checks import at_least, scalar
 from captum_attattr.exceptions import ConvergenceWarning, warn_caller
-from captum_attattr.explanations.encoding import Encoded, TextModel
+from captum_attattr.explanations.encoding import Encoded
+from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.model.attention_layers import AttentionLayer
 from captum_attattr.model.head_masks import head_gates, mask_heads
 from captum_attattr.model.projections import Heads
@@ -115,7 +116,7 @@ def _attattr_scores(batch: Batch, options: dict[str, Any]) -> Tensor:
         )
     above = (result.error > options["tolerance"]).nonzero().tolist()
     batch.unconverged.extend(
-        f"example {batch.items[example].number}, {texts.layers[layer].kind} layer {texts.layers[layer].index}: "
+        f"example {batch.items[example].index}, {texts.layers[layer].kind} layer {texts.layers[layer].index}: "
         f"{float(result.error[layer, example]):.1e}"
         for layer, example in above
     )
