@@ -38,12 +38,20 @@ class PathIntegral:
         attributions: per layer (B, H, Tq, Tk), float32 (float64 for models in float64).
         attention: per layer (B, H, Tq, Tk), A itself; empty unless it was asked for.
         output: (B,) F(A), the model's own output at the target.
-        start: (L, B) F(B), the output with the layer's attention at its baseline.
-        delta: (L, B) sum of the attributions minus (F(A) - F(B)).
+        start: (L, B) F(B), the output with the layer's attention at its baseline; on the joint path with all given
+            layers at theirs, for every layer the same.
+        delta: (L, B) sum of the attributions minus (F(A) - F(B)); NaN on the joint path, where the layers share one
+            budget.
         error: (L, B) estimated error of the map relative to its Euclidean norm; NaN under a fixed rule.
         nodes: (L, B) how many nodes were used.
         converged: (L, B) whether the error estimate met the tolerance (True under a fixed rule).
         rows: how many rows were run in all, clean rows not counted.
+        path: "layer" or "joint".
+        total_delta: (B,) on the joint path the sum of all layers' attributions minus (F(A) - F(B)); NaN on the layer
+            path, where each layer is a whole budget.
+        total_error: (B,) on the joint path the estimated error of all layers' maps together, relative to their
+            Euclidean norm; NaN under a fixed rule and on the layer path.
+        total_nodes: (B,) how many nodes were used in all.
     """
 
     attributions: list[Tensor]
@@ -55,48 +63,71 @@ class PathIntegral:
     nodes: Tensor
     converged: Tensor
     rows: int
+    path: str
+    total_delta: Tensor
+    total_error: Tensor
+    total_nodes: Tensor
 
 
-def make_integral(rule: Rule, dtype: torch.dtype) -> Integral:
-    """Return a new integral of values that were computed in `dtype`; its nodes include 0, which gives F(B)."""
+def make_integral(
+    rule: Rule, dtype: torch.dtype, ends: Sequence[float] = (0.0,), sections: Sequence[slice] = ()
+) -> Integral:
+    """Return a new integral of values that were computed in `dtype`; its nodes include `ends`, 0 of which gives F(B).
+
+    Args:
+        rule: fixed or adaptive.
+        dtype: the model's.
+        ends: nodes whose F is wanted besides.
+        sections: parts of the values whose errors are wanted one by one.
+    """
     if rule.n_steps is None:
-        return AdaptiveIntegral(rule.tolerance, rule.max_nodes, ROUNDINGS * torch.finfo(dtype).eps)
+        return AdaptiveIntegral(rule.tolerance, rule.max_nodes, ROUNDINGS * torch.finfo(dtype).eps, sections)
     nodes, weights = fixed_rule(rule.method, rule.n_steps)
-    return FixedIntegral(nodes, weights) if 0.0 in nodes else FixedIntegral([*nodes, 0.0], [*weights, 0.0])
+    missing = [end for end in ends if end not in nodes]
+    return FixedIntegral([*nodes, *missing], [*weights, *[0.0] * len(missing)])
 
 
 def warn_unconverged(
     result: PathIntegral, layers: Sequence[AttentionLayer], tolerance: float, dtype: torch.dtype
 ) -> None:
-    """Name the examples and layers whose estimated error is above the tolerance."""
+    """Name the examples (and, on the layer path, the layers) whose estimated error is above the tolerance."""
+    joint = result.path == "joint"
+    names = ["all layers"] if joint else [f"{layer.kind} layer {layer.index}" for layer in layers]
+    errors = result.total_error[None] if joint else result.error
+    converged = result.converged[:1] if joint else result.converged
     above = [
-        (error, example, layers[layer])
-        for layer, errors in enumerate(result.error.tolist())
-        for example, error in enumerate(errors)
+        (error, f"example {example}, {name}: {error:.1e}")
+        for name, row in zip(names, errors.tolist(), strict=True)
+        for example, error in enumerate(row)
         if error > tolerance  # NaN, of a fixed rule, is not
     ]
     if not above:
         return
     above.sort(key=lambda entry: -entry[0])
-    named = "; ".join(f"example {i}, {layer.kind} layer {layer.index}: {error:.1e}" for error, i, layer in above[:10])
-    stuck = int((~result.converged).sum())
+    named = "; ".join(words for _, words in above[:10])
+    stuck = int((~converged).sum())
     why = f"{stuck} stopped at max_nodes" if stuck else f"as far as {dtype} rounding allows"
+    maps = "sets of maps" if joint else "attribution maps"
     warn_caller(
-        f"{len(above)} of {result.error.numel()} attribution maps have an estimated relative error above the "
+        f"{len(above)} of {errors.numel()} {maps} have an estimated relative error above the "
         f"tolerance {tolerance:g} ({why}): {named}" + ("; ..." if len(above) > 10 else ""),
         ConvergenceWarning,
     )
 
 
 @dataclass
-class _Task:
-    """One example at one layer."""
+class Task:
+    """One example at one layer or, on the joint path, at all of them."""
 
     integral: Integral
     start: float | None = None
     """F(B)"""
     difference: Tensor | None = None
     """(H, Tq, Tk), A - B"""
+
+
+Tasks = dict[tuple[int, int], Task]
+"""By example and layer."""
 
 
 class Integrator:
@@ -132,19 +163,20 @@ class Integrator:
     def run(self, progress: Callable[[int], object]) -> PathIntegral:
         """Run everything; `progress` is called with how many integrals have just finished."""
         result = self._empty()
-        unbegun: Iterator[tuple[int, int]] = product(range(self.sweep.batch), range(len(self.sweep.shapes)))
-        tasks: dict[tuple[int, int], _Task] = {}
+        unbegun = self._keys()
+        tasks: Tasks = {}
         queue: deque[Row] = deque()
         limit = self.limit or self._default_limit()
         while True:
             while len(queue) < limit and (pair := next(unbegun, None)):
-                tasks[pair] = _Task(self.make_integral())
+                tasks[pair] = Task(self.make_integral())
                 queue.extend(Row(*pair, node) for node in tasks[pair].integral.todo())
             if not queue:
+                result.total_nodes[:] = result.nodes.sum(0) if result.path == "layer" else result.nodes[0]
                 return result
             rows = _take_rows(queue, limit)
             try:
-                chunk = self.sweep.run(rows)
+                finished = self._run_rows(rows, tasks, queue, result)
             except torch.OutOfMemoryError:
                 if self.limit is not None or len(rows) == 1:
                     raise
@@ -153,16 +185,17 @@ class Integrator:
                 torch.cuda.empty_cache()
                 continue
             result.rows += len(rows)
-            progress(self._hand_out(rows, chunk, tasks, queue, result))
+            progress(finished)
 
-    def _hand_out(
-        self,
-        rows: list[Row],
-        chunk: Chunk,
-        tasks: dict[tuple[int, int], _Task],
-        queue: deque[Row],
-        result: PathIntegral,
-    ) -> int:
+    def _keys(self) -> Iterator[tuple[int, int]]:
+        """Return the (example, layer) of every integral."""
+        return product(range(self.sweep.batch), range(len(self.sweep.shapes)))
+
+    def _run_rows(self, rows: list[Row], tasks: Tasks, queue: deque[Row], result: PathIntegral) -> int:
+        """Run rows, give every integral its values, and return how many are done."""
+        return self._hand_out(rows, self.sweep.run(rows), tasks, queue, result)
+
+    def _hand_out(self, rows: list[Row], chunk: Chunk, tasks: Tasks, queue: deque[Row], result: PathIntegral) -> int:
         """Give every integral its values, queue the rows for its next nodes, and store those that are done."""
         for example, output in chunk.clean.items():
             result.output[example] = output
@@ -188,16 +221,21 @@ class Integrator:
                 # Without the factor (A - B) the map's sum is not what F gains: no antiderivative is known.
                 known = outputs if self.multiply else [math.nan] * len(outputs)
                 task.integral.receive(nodes, list(part.gradient[indices].to(self.store)), known)
-                if task.integral.waiting:
-                    continue
-                more = [Row(example, layer, node) for node in task.integral.todo()]
-                queue.extendleft(reversed(more))
-                if not more:
-                    self._store(result, example, layer, tasks.pop((example, layer)))
-                    finished += 1
+                finished += self._go_on(example, layer, tasks, queue, result)
         return finished
 
-    def _store(self, result: PathIntegral, example: int, layer: int, task: _Task) -> None:
+    def _go_on(self, example: int, layer: int, tasks: Tasks, queue: deque[Row], result: PathIntegral) -> bool:
+        """Queue the rows for an integral's next nodes, or store it; return whether it is done."""
+        task = tasks[example, layer]
+        if task.integral.waiting:
+            return False
+        more = [Row(example, layer, node) for node in task.integral.todo()]
+        queue.extendleft(reversed(more))
+        if not more:
+            self._store(result, example, layer, tasks.pop((example, layer)))
+        return not more
+
+    def _store(self, result: PathIntegral, example: int, layer: int, task: Task) -> None:
         """Put a finished integral among the results."""
         integral = task.integral
         assert task.start is not None, "the nodes include 0"
@@ -229,6 +267,10 @@ class Integrator:
             nodes=zeros(layers, batch, dtype=torch.long),
             converged=zeros(layers, batch, dtype=torch.bool),
             rows=0,
+            path="layer",
+            total_delta=torch.full_like(zeros(batch, dtype=dtype), torch.nan),
+            total_error=torch.full_like(zeros(batch, dtype=torch.float64), torch.nan),
+            total_nodes=zeros(batch, dtype=torch.long),
         )
 
     def _default_limit(self) -> int:

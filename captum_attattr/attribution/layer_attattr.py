@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from captum_attattr.attribution.baselines import check_attention_baselines
 from captum_attattr.attribution.inputs import Batch, Target, baseline_inputs, check_rule, check_store, make_batch
 from captum_attattr.attribution.integration import Integrator, PathIntegral, make_integral, warn_unconverged
+from captum_attattr.attribution.joint_path import JointIntegrator, check_path
 from captum_attattr.attribution.layers import resolve_layers
 from captum_attattr.attribution.rows import Row
 from captum_attattr.attribution.sweep import prepared_sweep
@@ -37,7 +38,8 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
     (Hao, Dong, Wei, Xu: "Self-Attention Attribution: Interpreting Information Interactions Inside
     Transformer", AAAI 2021, equation 4), where F is the output at the target and B the baseline, zero by
     default. All heads of a layer are scaled together, one layer at a time; the layers above recompute their
-    own attention. The sum over heads, rows and columns is F(A) - F(B).
+    own attention. The sum over heads, rows and columns is F(A) - F(B). With ``path="joint"`` all layers given are
+    scaled together instead, each recomputing its own attention, and the sum over layers, too, is F(A) - F(B).
 
     All layers are done in one sweep: one forward and one backward serve rows of many layers, nodes and
     examples, and a row costs nothing below the layer where it branches off.
@@ -110,6 +112,7 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
         return_convergence_delta: Literal[False] = ...,
         *,
         attention_baselines: Any = ...,
+        path: str = ...,
         tolerance: float = ...,
         max_nodes: int = ...,
         show_progress: bool = ...,
@@ -128,6 +131,7 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
         *,
         return_convergence_delta: Literal[True],
         attention_baselines: Any = ...,
+        path: str = ...,
         tolerance: float = ...,
         max_nodes: int = ...,
         show_progress: bool = ...,
@@ -146,6 +150,7 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
         return_convergence_delta: bool = False,
         *,
         attention_baselines: Any = None,
+        path: str = "layer",
         tolerance: float = 1e-3,
         max_nodes: int = 1_000,
         show_progress: bool = False,
@@ -166,14 +171,19 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
                 attention included (two at least: one clean, one scaled). None for a default by device.
             return_convergence_delta: also return, per layer, sum(attributions) - (F(A) - F(B)), (B,).
             attention_baselines: the path's start B itself: None (zeros), a number, "uniform" (the same for
-                every key that is attended to), or one tensor per layer that broadcasts to (B, H, Tq, Tk).
+                every key that is attended to), "sink" (each query's whole mass on the first key that its mask lets it
+                see), or one tensor per layer that broadcasts to (B, H, Tq, Tk).
+            path: "layer" opens one layer at a time, all others as they are (the paper); "joint" opens all layers
+                given together, each from the attention that it recomputes on the way, so that the maps of all layers
+                add up to F(A) - F(B), with B in all of them.
             tolerance: see `n_steps`.
-            max_nodes: most nodes for one example and layer under `n_steps=None`.
+            max_nodes: most nodes for one example and layer (on the joint path, for one example) under `n_steps=None`.
             show_progress: show a progress bar.
 
         Returns:
             (B, H, Tq, Tk) for one layer, a tuple of them for a list of layers; with the delta beside it if
-            asked for. float32, or float64 for a model in float64.
+            asked for: like the maps, one (B,) per layer; on the joint path one (B,) for all. float32, or float64 for a
+            model in float64.
 
         Raises:
             ValueError, TypeError: bad arguments, before the model runs where possible; an output that is no
@@ -192,12 +202,14 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
             method,
             internal_batch_size,
             attention_baselines=attention_baselines,
+            path=path,
             tolerance=tolerance,
             max_nodes=max_nodes,
             show_progress=show_progress,
         )
         maps = self._returned(result.attributions)
-        return (maps, self._returned(list(result.delta))) if return_convergence_delta else maps
+        delta = result.total_delta if result.path == "joint" else self._returned(list(result.delta))
+        return (maps, delta) if return_convergence_delta else maps
 
     def integrate(
         self,
@@ -210,6 +222,7 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
         internal_batch_size: int | None = None,
         *,
         attention_baselines: Any = None,
+        path: str = "layer",
         tolerance: float = 1e-3,
         max_nodes: int = 1_000,
         show_progress: bool = False,
@@ -220,7 +233,7 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
 
         Args:
             inputs, baselines, target, additional_forward_args, n_steps, method: as in `attribute`.
-            internal_batch_size, attention_baselines, tolerance, max_nodes, show_progress: as in `attribute`.
+            internal_batch_size, attention_baselines, path, tolerance, max_nodes, show_progress: as in `attribute`.
             keep_attention: also return A.
             store: where results are kept; the inputs' device by default.
 
@@ -231,6 +244,7 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
             As `attribute`.
         """
         rule = check_rule(method, n_steps, tolerance, max_nodes, internal_batch_size)
+        joint = check_path(path, self._multiply_by_inputs)
         batch = make_batch(self.forward_func, inputs, additional_forward_args, target)
         device = check_store(store, batch.device)
         if baselines is not None:
@@ -239,16 +253,19 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
             attention_baselines = self._read(replace(batch, inputs=baseline_inputs(baselines, batch.inputs)))
         start = check_attention_baselines(attention_baselines, len(self.layers))
         with prepared_sweep(self.layers, batch, start) as sweep:
-            integrator = Integrator(
-                sweep,
-                lambda: make_integral(rule, sweep.dtype),
-                limit=rule.internal_batch_size,
-                multiply=self._multiply_by_inputs,
-                keep_attention=keep_attention,
-                store=device,
-            )
-            total = batch.size * len(self.layers)
-            with tqdm(total=total, disable=not show_progress, desc="AttAttr", unit="map") as bar:
+            options: dict[str, Any] = {"limit": rule.internal_batch_size, "keep_attention": keep_attention}
+            if joint:
+                integrator: Integrator = JointIntegrator(sweep, rule, store=device, **options)
+            else:
+                integrator = Integrator(
+                    sweep,
+                    lambda: make_integral(rule, sweep.dtype),
+                    multiply=self._multiply_by_inputs,
+                    store=device,
+                    **options,
+                )
+            total, unit = (batch.size, "example") if joint else (batch.size * len(self.layers), "map")
+            with tqdm(total=total, disable=not show_progress, desc="AttAttr", unit=unit) as bar:
                 result = integrator.run(bar.update)
         warn_unconverged(result, self.layers, rule.tolerance, sweep.dtype)
         return result
@@ -299,6 +316,8 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
         end_point: Maps,
         target: Target = None,
         additional_forward_args: Any = None,
+        *,
+        path: str = "layer",
     ) -> Maps:
         """Return the sum of the attributions minus F(A) - F(B), per layer and example.
 
@@ -308,11 +327,12 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
             attributions: as `attribute` returned them.
             start_point: the path's start, in the forms of `attention_baselines`; None for zeros.
             end_point: the model's inputs, which give A.
-            target, additional_forward_args: as in `attribute`.
+            target, additional_forward_args, path: as in `attribute`.
 
         Returns:
-            (B,) for one layer, a tuple of them for a list of layers.
+            (B,) for one layer, a tuple of them for a list of layers; on the joint path one (B,) for all of them.
         """
+        joint = check_path(path, self._multiply_by_inputs)
         maps = attributions if isinstance(attributions, tuple) else (attributions,)
         if len(maps) != len(self.layers):
             raise ValueError(f"{len(maps)} attribution maps for {len(self.layers)} layers")
@@ -320,6 +340,10 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
         start = check_attention_baselines(start_point, len(self.layers))
         deltas = []
         with prepared_sweep(self.layers, batch, start) as sweep:
+            if joint:
+                ends = [Row(example, 0, node) for node in (1.0, 0.0) for example in range(batch.size)]
+                whole, empty = sweep.run_joint(ends, backward=False).values.chunk(2)
+                return sum(map_.flatten(1).sum(1) for map_ in maps) - (whole - empty).to(maps[0])
             for layer, map_ in enumerate(maps):
                 chunk = sweep.run([Row(example, layer, 0.0) for example in range(batch.size)], backward=False)
                 end = torch.stack([chunk.clean[example] for example in range(batch.size)])

@@ -79,6 +79,8 @@ class FixedIntegral:
     converged = True
     """It never asks for more."""
 
+    section_errors = math.nan
+
     def __init__(self, nodes: Sequence[float], weights: Sequence[float]) -> None:
         self.weights = dict(zip(nodes, weights, strict=True))
         self.evaluations = 0
@@ -111,6 +113,7 @@ class _Panel:
         self.total: Any = None
         self.error = self.step_error = self.ratio = math.inf
         self.magnitude = self.gap = 0.0
+        self.section_errors: NDArray[np.float64] = np.zeros(0)
 
     def node(self, index: int) -> float:
         return float(self.low + (self.high - self.low) * clenshaw_curtis(LAST)[0][index])
@@ -125,7 +128,7 @@ class _Panel:
         weights = (self.high - self.low) * clenshaw_curtis(n)[1]
         return list(zip(_nodes(n), weights.tolist(), strict=True))
 
-    def judge(self) -> None:
+    def judge(self, sections: Sequence[slice]) -> None:
         """Integrate by the present rule, and compare with the two coarser rules in it and with the ends."""
         self.total = self.integral(self.rule)
         if not math.isfinite(norm(self.total)):
@@ -134,7 +137,9 @@ class _Panel:
         coarse, coarser = self.integral(half), self.integral((half + 1) // 2)
         step, previous = norm(self.total - coarse), norm(coarse - coarser)
         self.ratio = step / previous if previous > 0 else 0.0
-        self.step_error = step * min(1.0, self.ratio) ** 0.5
+        lowered = min(1.0, self.ratio) ** 0.5
+        self.step_error = step * lowered
+        self.section_errors = lowered * np.array([norm((self.total - coarse)[section]) for section in sections])
         self.magnitude = sum(weight * norm(self.known[index][0]) for index, weight in self._weights(FIRST))
         if self.rule == LAST:  # a panel of the last rule can only be halved, which needs these three
             self.known = {index: self.known[index] for index in (0, FINEST // 2, FINEST)}
@@ -183,10 +188,14 @@ class AdaptiveIntegral:
         precision: relative rounding error of the values, `ROUNDINGS` times their floating-point type's
             epsilon. This share of the integral of their norms, and one rounding of the largest F, are part of
             the estimate, and no improvement is looked for below it.
+        sections: parts of one-dimensional values whose errors are wanted one by one, in `section_errors`: the first
+            of the two estimates, relative to the part's Euclidean norm.
     """
 
-    def __init__(self, tolerance: float, max_nodes: int, precision: float = 0.0) -> None:
-        self.tolerance, self.max_nodes, self.precision = tolerance, max_nodes, precision
+    def __init__(
+        self, tolerance: float, max_nodes: int, precision: float = 0.0, sections: Sequence[slice] = ()
+    ) -> None:
+        self.tolerance, self.max_nodes, self.precision, self.sections = tolerance, max_nodes, precision, sections
         self.panels = [_Panel(0.0, 1.0, {})]
         self.evaluations = 0
         self.total: Any = None
@@ -232,7 +241,7 @@ class AdaptiveIntegral:
     def _judge(self) -> None:
         """Add up the panels and their errors."""
         for panel in self._fresh:
-            panel.judge()
+            panel.judge(self.sections)
         self.total = sum(panel.total for panel in self.panels)
         size, spread = norm(self.total), float(abs(self.total).sum())
         self._finite = math.isfinite(size) and math.isfinite(spread)
@@ -253,6 +262,15 @@ class AdaptiveIntegral:
             self.error = (error + rounding) / size
         else:
             self.error = math.inf if error + rounding > 0 else 0.0
+
+    @property
+    def section_errors(self) -> list[float]:
+        """The estimated error of each section relative to its Euclidean norm."""
+        errors = sum((panel.section_errors for panel in self.panels), np.zeros(len(self.sections)))
+        sizes = [norm(self.total[section]) for section in self.sections]
+        return [
+            float(e) / size if size > 0 else math.inf if e > 0 else 0.0 for e, size in zip(errors, sizes, strict=True)
+        ]
 
     def _refine(self) -> list[_Panel]:
         """Refine the panels that carry the error; none when it is small enough or the nodes are used up."""

@@ -48,6 +48,18 @@ class Chunk:
 
 
 @dataclass
+class JointChunk:
+    """What one forward and backward give on the joint path, where a row opens all layers at its node."""
+
+    values: Tensor
+    """(n,) F of every row."""
+    maps: Tensor
+    """(n, M) (A - B) dF/dM of all layers in their order, flattened: M entries of L x H x Tq x Tk."""
+    attention: dict[int, list[Tensor]]
+    """By row, for rows at node 1: A of every layer, (H, Tq, Tk) each."""
+
+
+@dataclass
 class RowLayout:
     """The order of R rows in a batch: the clean rows of their examples first, then by layer as the layers run."""
 

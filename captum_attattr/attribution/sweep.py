@@ -6,6 +6,8 @@ it does by itself. All of them share one batch: at layer l only layer l's own ro
 
 Below its layer a row is the clean row, so it need not be computed there: see `late_branching`. Where the blocks
 cannot be cut, all rows run from the start.
+
+On the joint path (`run_joint`) a row opens all layers at its node, each layer from the attention that it recomputes.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from captum_attattr.attribution.baselines import AttentionBaselines, Baseline, b
 from captum_attattr.attribution.inputs import Batch
 from captum_attattr.attribution.late_branching import BlockRecorder, LateBranching
 from captum_attattr.attribution.layers import check_model
-from captum_attattr.attribution.rows import Chunk, LayerRows, Row, RowLayout
+from captum_attattr.attribution.rows import Chunk, JointChunk, LayerRows, Row, RowLayout
 from captum_attattr.exceptions import UnsupportedModelError
 from captum_attattr.model.attention_control import AttentionControl, Replacement
 from captum_attattr.model.attention_layers import AttentionLayer
@@ -77,6 +79,8 @@ class Sweep:
         self.order: list[int] = []
         """The layers as they run."""
         self.branching: LateBranching | None = None
+        self.outputs = torch.zeros(0)
+        """F of the first examples, one or all, by the model's own attention implementation."""
 
     @torch.no_grad()
     def prepare(self, uncontrolled: Tensor) -> None:
@@ -100,6 +104,7 @@ class Sweep:
                     f"{tuple(attention.shape)}; (1, heads, queries, keys) is needed"
                 )
 
+        self.outputs = uncontrolled
         recorder = BlockRecorder(self.control, self.evaluate)
         examples = torch.arange(len(uncontrolled), device=self.device)
         first = recorder.run(examples[:1], read)
@@ -158,17 +163,16 @@ class Sweep:
         paths: dict[int, Tensor] = {}
 
         def visit(layer: int, attention: Tensor) -> Replacement | None:
-            if attention.shape[1:] != self.shapes[layer]:
-                raise UnsupportedModelError(
-                    f"{self.control.layers[layer]!r}: its attention's shape changes with the batch, from "
-                    f"{tuple(self.shapes[layer])} to {tuple(attention.shape[1:])}"
-                )
+            self._check_shape(layer, attention)
             begin, end = layout.slices[layer]
             if begin == end:
                 return None
             full = attention.detach()[layout.parents[begin:end]]
             full = full.to(torch.promote_types(full.dtype, torch.float32))
-            start = baseline(layer, full, layout.examples[begin:end])
+            visible = self.control.visible_keys()
+            if visible is not None and visible.dim() == 4 and len(visible) == len(attention):
+                visible = visible[layout.parents[begin:end]]
+            start = baseline(layer, full, layout.examples[begin:end], visible)
             difference = full - start
             nodes = layout.nodes[begin:end, None, None, None].to(full.dtype)
             paths[layer] = (start + nodes * difference).to(attention.dtype).requires_grad_(backward)
@@ -179,10 +183,6 @@ class Sweep:
         cut = self.branching.applied(layout) if self.branching else nullcontext()
         with torch.set_grad_enabled(backward), cut, self.control.watch(visit):
             values = self.evaluate(layout.examples)
-        if values.shape[0] != len(layout.examples):
-            raise UnsupportedModelError(
-                f"forward_func returned {values.shape[0]} values for {len(layout.examples)} rows"
-            )
         if backward:
             for layer, gradient in self._gradients(values, layout, paths).items():
                 parts[layer].gradient = gradient.to(parts[layer].attention.dtype)
@@ -208,21 +208,91 @@ class Sweep:
         for (layer, path), gradient in zip(paths.items(), computed, strict=True):
             rows = slice(*layout.slices[layer])
             # A layer that F does not depend on has no gradient, and nothing to lose.
-            if gradient is None and not _close(values[rows], values[layout.parents[rows]], self.dtype):
-                raise ValueError(
-                    f"forward_func's output changes with the attention of {self.control.layers[layer]!r} but carries "
-                    "no gradient to it; leave .detach() and torch.no_grad() out of forward_func"
-                )
+            if gradient is None:
+                self._check_constant(layer, values[rows], values[layout.parents[rows]])
             gradients[layer] = torch.zeros_like(path) if gradient is None else gradient
-            broken = (~torch.isfinite(gradients[layer])).flatten(1).any(1).nonzero()
-            if len(broken):
-                example = int(layout.examples[rows][broken[0]])
-                raise ValueError(
-                    f"the gradient of forward_func's output to {self.control.layers[layer]!r} of example {example} is "
-                    "not finite: forward_func has no derivative there, or it overflows and needs a wider "
-                    "floating-point type"
-                )
+            self._check_finite(layer, gradients[layer], layout.examples[rows])
         return gradients
+
+    def run_joint(self, rows: Sequence[Row], *, backward: bool = True) -> JointChunk:
+        """Run one forward for these rows, all layers open at their nodes, and, unless only F is wanted, one backward.
+
+        A row's attention is B + a (A - B) at every layer, A being what the layer computes from the row's own hidden
+        states, so that the chain of layers is part of the path. `Row.layer` is not used.
+        """
+        examples = torch.tensor([row.example for row in rows], device=self.device)
+        wide = torch.promote_types(self.dtype, torch.float32)
+        nodes = torch.tensor([row.node for row in rows], device=self.device, dtype=torch.double)[:, None, None, None]
+        ends = [i for i, row in enumerate(rows) if row.node == 1.0]
+        paths: dict[int, Tensor] = {}
+        differences: dict[int, Tensor] = {}
+        attentions: dict[int, list[Tensor]] = {i: [] for i in ends}
+
+        def visit(layer: int, attention: Tensor) -> Replacement:
+            self._check_shape(layer, attention)
+            full = attention.to(wide)
+            start = self.baseline(layer, full, examples, self.control.visible_keys())
+            difference = full - start
+            path = (start + nodes.to(wide) * difference).to(attention.dtype)
+            paths[layer] = path if path.requires_grad or not backward else path.requires_grad_()
+            differences[layer] = difference.detach()
+            for i in ends:
+                attentions[i].append(full[i].detach())
+            return Replacement(0, paths[layer])
+
+        with torch.set_grad_enabled(backward), self.control.watch(visit):
+            values = self.evaluate(examples)
+        maps = torch.zeros(0)
+        if backward:
+            layers = range(len(self.shapes))
+            gradients = self._joint_gradients(values, [paths[layer] for layer in layers], examples)
+            parts = [differences[layer] * gradient.to(wide) for layer, gradient in zip(layers, gradients, strict=True)]
+            maps = torch.cat([part.flatten(1) for part in parts], dim=1)
+        return JointChunk(values.detach(), maps, {i: self._in_order(attentions[i]) for i in ends})
+
+    def _joint_gradients(self, values: Tensor, paths: list[Tensor], examples: Tensor) -> list[Tensor]:
+        """Return dF/dA of every layer for rows of the joint path; raises as `_gradients` does."""
+        computed: Sequence[Tensor | None] = [None] * len(paths)
+        if values.requires_grad:
+            computed = torch.autograd.grad(values, paths, torch.ones_like(values), allow_unused=True)
+        if all(gradient is None for gradient in computed) and len(self.outputs) == self.batch:
+            self._check_constant(0, values, self.outputs[examples])
+        gradients = []
+        for layer, (path, gradient) in enumerate(zip(paths, computed, strict=True)):
+            gradients.append(torch.zeros_like(path) if gradient is None else gradient)
+            self._check_finite(layer, gradients[-1], examples)
+        return gradients
+
+    def _in_order(self, visited: list[Tensor]) -> list[Tensor]:
+        """Return what was met at the layers as they run in the order of the list of layers."""
+        by_layer = dict(zip(self.order, visited, strict=True))
+        return [by_layer[layer] for layer in range(len(self.shapes))]
+
+    def _check_shape(self, layer: int, attention: Tensor) -> None:
+        """Refuse attention whose shape changes with the batch."""
+        if attention.shape[1:] != self.shapes[layer]:
+            raise UnsupportedModelError(
+                f"{self.control.layers[layer]!r}: its attention's shape changes with the batch, from "
+                f"{tuple(self.shapes[layer])} to {tuple(attention.shape[1:])}"
+            )
+
+    def _check_constant(self, layer: int, values: Tensor, expected: Tensor) -> None:
+        """Refuse a forward function that loses the gradient: without one, F must not change with the attention."""
+        if not _close(values, expected, self.dtype):
+            raise ValueError(
+                f"forward_func's output changes with the attention of {self.control.layers[layer]!r} but carries "
+                "no gradient to it; leave .detach() and torch.no_grad() out of forward_func"
+            )
+
+    def _check_finite(self, layer: int, gradient: Tensor, examples: Tensor) -> None:
+        """Refuse gradients that are not finite at an output that is."""
+        broken = (~torch.isfinite(gradient)).flatten(1).any(1).nonzero()
+        if len(broken):
+            raise ValueError(
+                f"the gradient of forward_func's output to {self.control.layers[layer]!r} of example "
+                f"{int(examples[broken[0]])} is not finite: forward_func has no derivative there, or it overflows and "
+                "needs a wider floating-point type"
+            )
 
 
 def _working_dtype(attention: Tensor) -> torch.dtype:
