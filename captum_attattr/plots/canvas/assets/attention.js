@@ -31,10 +31,10 @@ const follow = () => {
     const fits = Math.max(1, Math.ceil(Math.abs(to - from) / room));
     if (fits === steps[axis]) continue;
     steps[axis] = fits;
-    const all = Array.from({ length: tiles[axis] * labels.length }, (_, place) => place);
-    const marked = all.filter((place) => (place % labels.length) % fits === 0);
-    change[`${axis}axis3.tickvals`] = marked.map((place) => (axis === "x" ? place : -place));
-    change[`${axis}axis3.ticktext`] = marked.map((place) => labels[place % labels.length]);
+    const all = Array.from({ length: tiles[axis] * labels.length }, (_, position) => position);
+    const marked = all.filter((position) => (position % labels.length) % fits === 0);
+    change[`${axis}axis3.tickvals`] = marked.map((position) => (axis === "x" ? position : -position));
+    change[`${axis}axis3.ticktext`] = marked.map((position) => labels[position % labels.length]);
   }
   const next = shownMap(plot.layout, meta.attention);
   if (next !== shown) {
