@@ -231,7 +231,7 @@ STEPS = """
   seen.paper = [tree, flow, maps, heads].map((plot) => plot._fullLayout.paper_bgcolor);
   const marks = "path.js-line, .flow-edges path, .heatmaplayer image";
   seen.pictures = [tree, flow, maps, heads].map((plot) => plot.querySelectorAll(marks).length);
-  seen.edges = [Array.from(flow.layout.meta.flow.place), Array.from(flow.layout.meta.flow.score)];
+  seen.edges = [Array.from(flow.layout.meta.flow.indices), Array.from(flow.layout.meta.flow.score)];
   const { high, low } = flow.layout.meta.flow.heads;
   seen.codes = Array.from(high, (upper, i) => (upper << 4) | ((low[i >> 1] >> (4 * (i & 1))) & 15));
   seen.states = [state()];
