@@ -102,7 +102,7 @@ def by_strength(scores: Floats) -> Edges:
 
 
 def selected(flow: Flow, edges: Edges, view: View) -> Edges:
-    """Return the edges that a view selects, of those of its head or of the sum over heads."""
+    """Return the edges that a view selects; `edges` are all edges of its head, or of the sum over heads."""
     layer, query, key = edges.parts(flow.shape[2])
     kept = np.ones(len(edges.indices), dtype=bool)
     if view.layer is not None:
@@ -121,7 +121,7 @@ def selected(flow: Flow, edges: Edges, view: View) -> Edges:
 
 def cut(edges: Edges, share: float, most: int, sign: str) -> int:
     """Return how many edges carry `share` of their positive (or else negative) attribution, at most `most`."""
-    if share == 1:  # those of the other sign too
+    if share == 1:  # edges of the other sign too
         return min(most, len(edges.score))
     counts = edges.score < 0 if sign == "negative" or not (edges.score > 0).any() else edges.score > 0
     mass = np.cumsum(np.where(counts, np.abs(edges.score), 0), dtype=np.float64)

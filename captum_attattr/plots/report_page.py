@@ -1,4 +1,4 @@
-"""One page about one decision: what was decided, the tree, the flow, the maps and the heads."""
+"""One page for one decision: what was decided, the tree, the flow, the maps and the heads."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def _curve(start: tuple[float, float], end: tuple[float, float]) -> tuple[Floats
 
 
 def _numbers(tree: nx.DiGraph, i: int, j: int, attention: Floats | None) -> list[str]:
-    """Return lines about an edge: its score, the heads that give most, and what they attend."""
+    """Return the lines of an edge: its score, the heads that add most to it, and their attention."""
     data = tree.edges[i, j]
     score, layer = data["score"], data["layer"]
     lines = [f"layer {layer}, attribution {signed(score)}"]

@@ -1,7 +1,7 @@
 """Texts from data sets as plotly can show them: escaped, and of bounded length.
 
-Tokens are not to be trusted: plotly reads a small HTML of its own in labels, so every text is escaped here; as
-JSON in a page it is escaped again.
+Tokens are not to be trusted: plotly reads some HTML tags in labels, so every text is escaped here; as JSON in a page
+it is escaped again.
 """
 
 from __future__ import annotations

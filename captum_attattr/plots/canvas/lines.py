@@ -30,7 +30,7 @@ def line_colours(index: int) -> dict[Theme, str]:
 
 
 def hovers(texts: Sequence[Any]) -> dict[str, Any]:
-    """Return the part of a trace that shows one text, in plotly's HTML, for each of its points."""
+    """Return the part of a trace that shows a text, in plotly's HTML, for each of its points or cells."""
     return {"customdata": texts, "hovertemplate": "%{customdata}<extra></extra>"}
 
 
@@ -43,14 +43,14 @@ def painted(
     changes: Mapping[Theme, Changes] | None = None,
     **meta: Any,
 ) -> go.Figure:
-    """Return the figure of some lines, in the colours of light pages and with those of dark ones.
+    """Return the figure of some lines, in the colours of light pages, with the colours of dark ones stored.
 
     Args:
         lines: the traces, those in front last.
         layout: of `Area.layout`.
         filename: the name under which the picture is saved.
         hint: a text below the figure.
-        changes: more colours for each theme; by default those of all axes.
+        changes: more colours for each theme; by default the colours of all axes.
         meta: as `finish` has it.
     """
     axes = [name for name in layout if name.startswith(("xaxis", "yaxis"))]

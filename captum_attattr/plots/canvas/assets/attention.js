@@ -38,7 +38,7 @@ const follow = () => {
   }
   const next = shownMap(plot.layout, meta.attention);
   if (next !== shown) {
-    // A menu has moved the axes to where nothing was drawn, of which plotly.js makes ranges of its own.
+    // A menu has moved the axes to where nothing was drawn, and plotly.js has chosen other ranges for them.
     for (const axis of ["xaxis2", "xaxis3", "yaxis2", "yaxis3"]) {
       const { minallowed, maxallowed } = plot.layout[axis];
       Object.assign(change, { [`${axis}.range`]: [minallowed, maxallowed], [`${axis}.autorange`]: true });

@@ -30,15 +30,15 @@ const ofHead = (head) => {
     if (level) starts[2048 - level] += 1;
   }
   for (let i = 1; i <= 2048; i++) starts[i] += starts[i - 1];
-  const found = { indices: new Uint32Array(starts[2048]), score: new Float32Array(starts[2048]) };
+  const sorted = { indices: new Uint32Array(starts[2048]), score: new Float32Array(starts[2048]) };
   for (let index = 0; index < layerCount * area; index++) {
     const code = codeAt(cell(Math.floor(index / area), head) + (index % area));
     if (!(code & 2047)) continue;
     const at = starts[2047 - (code & 2047)]++;
-    found.indices[at] = index;
-    found.score[at] = values[code];
+    sorted.indices[at] = index;
+    sorted.score[at] = values[code];
   }
-  return found;
+  return sorted;
 };
 
 let all = sums; // the edges of the chosen head, or of the sum
@@ -211,7 +211,7 @@ const describe = () => {
   const full = count === most && count < edges.indices.length ? "; no more are drawn at once" : "";
   return `${edge}; |score| from ${short(edges.score[count - 1], 2)}${full}`;
 };
-// plotly's own traces get the picture when the slider rests: its buttons save pictures from them.
+// plotly's traces get the picture when the slider rests: its buttons save pictures from them.
 const settle = () => {
   const filled = paths.map(() => ({ x: [], y: [] }));
   for (let i = 0; i < count; i++) {

@@ -1,4 +1,4 @@
-// The scores of heads that the flow has are those of the maps; they are packed here, so that the file has them once.
+// The flow needs the scores of the maps; they are packed here for it, so that the file has them once.
 scripts.prepare = (contents) => {
   const maps = contents.find(({ layout }) => layout.meta?.attention);
   const flow = contents.find(({ layout }) => layout.meta?.flow)?.layout.meta.flow;

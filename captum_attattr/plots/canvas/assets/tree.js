@@ -7,18 +7,18 @@ let picked = null;
 
 // All nodes that are reached from one over edges, upwards (to queries) or downwards (to keys).
 const reached = (from, up) => {
-  const found = new Set();
+  const nodesReached = new Set();
   const visit = (node) => {
     for (const [query, key] of edges) {
       const [here, next] = up ? [key, query] : [query, key];
-      if (here !== node || found.has(next)) continue;
-      found.add(next);
+      if (here !== node || nodesReached.has(next)) continue;
+      nodesReached.add(next);
       visit(next);
     }
   };
   visit(from);
-  found.delete(from);
-  return found;
+  nodesReached.delete(from);
+  return nodesReached;
 };
 const listed = (some) => [...some].sort((a, b) => a - b).map(name).join(", ") || "none";
 
@@ -83,7 +83,7 @@ plot.addEventListener("keydown", (event) => {
   } else if (move) {
     next = nodes[nodes.indexOf(picked) + move];
   } else {
-    // The edge that was found last is the nearest one upwards, the first one the nearest downwards.
+    // The last edge of the tree is the nearest one upwards, the first one the nearest downwards.
     const ends = edges.filter((edge) => edge[up ? 1 : 0] === picked).map((edge) => edge[up ? 0 : 1]);
     next = up ? ends.at(-1) : ends[0];
   }
