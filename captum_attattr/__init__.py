@@ -7,10 +7,12 @@ from captum_attattr.attribution.layer_attattr import LayerAttAttr
 from captum_attattr.exceptions import ConvergenceWarning, EmptyTreeError, ResultFileError, UnsupportedModelError
 from captum_attattr.explanations.explain import explain, explain_iter
 from captum_attattr.explanations.explanation import Explanation
+from captum_attattr.heads.comparison import compare_pruning
 from captum_attattr.heads.correlation import Correlation, importance_correlation
-from captum_attattr.heads.curves import PruningComparison, PruningCurve, compare_pruning, pruning_curve
+from captum_attattr.heads.curves import PruningComparison, PruningCurve
 from captum_attattr.heads.effectiveness import Effectiveness, effectiveness_analysis
 from captum_attattr.heads.importance import HeadImportance, head_importance
+from captum_attattr.heads.pruning import pruning_curve
 from captum_attattr.model.attention_layers import AttentionLayer, attention_layers
 from captum_attattr.model.head_masks import mask_heads
 from captum_attattr.model.head_pruning import load_pruned, prune_heads, save_pruned

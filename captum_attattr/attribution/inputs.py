@@ -206,28 +206,33 @@ def fixed_rule(method: str, n_steps: int) -> tuple[list[float], list[float]]:
 
 
 def check_rule(
-    method: str, n_steps: int | None, tolerance: float, max_nodes: int, internal_batch_size: int | None
+    method: str,
+    n_steps: int | None,
+    tolerance: float,
+    max_nodes: int,
+    internal_batch_size: int | None,
+    name: str = "method",
 ) -> None:
-    """Check the numbers that steer the quadrature.
+    """Check what steers the quadrature; `name` is what the argument `method` is called where it was given.
 
     Raises:
         TypeError, ValueError: with the value and what would be right.
     """
-    if method not in SUPPORTED_METHODS:
-        raise ValueError(f"method={method!r} is unknown; use one of {', '.join(SUPPORTED_METHODS)}")
+    if not isinstance(method, str) or method not in SUPPORTED_METHODS:
+        raise ValueError(f"{name}={method!r} is unknown; use one of {', '.join(SUPPORTED_METHODS)}")
     if n_steps is None and method != "gausslegendre":
-        raise ValueError(f"method={method!r} is a fixed rule: say its number of nodes, as n_steps=50")
-    for name, value, least in (
+        raise ValueError(f"{name}={method!r} is a fixed rule: say its number of nodes, as n_steps=50")
+    for option, value, least in (
         ("n_steps", n_steps, 2 if method == "riemann_trapezoid" else 1),
         ("internal_batch_size", internal_batch_size, 1),
         ("max_nodes", max_nodes, 5),
     ):
-        if value is None and name != "max_nodes":
+        if value is None and option != "max_nodes":
             continue
         if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{name}={value!r} must be an int" + ("" if name == "max_nodes" else " or None"))
+            raise TypeError(f"{option}={value!r} must be an int" + ("" if option == "max_nodes" else " or None"))
         if value < least:
-            raise ValueError(f"{name}={value} is too small: at least {least} is needed")
+            raise ValueError(f"{option}={value} is too small: at least {least} is needed")
     if n_steps is not None and n_steps > MOST_NODES:
         raise ValueError(f"n_steps={n_steps} is too large: at most {MOST_NODES:,}")
     if not isinstance(tolerance, (int, float)) or not 0 < tolerance < 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -198,6 +198,14 @@ class TextModel(Outputs):
         """(B, classes) or, of a language model, (B, vocabulary) for the next token; float32."""
         logits: Tensor = self.model(**inputs, **self.extra).logits
         return (logits[:, -1] if self.language else logits).float()
+
+    def forward_function(self, names: Sequence[str]) -> Callable[..., Tensor]:
+        """Return a function of the model's input tensors, in the order of `names`: F for every class, (B, C)."""
+
+        def forward(*tensors: Tensor) -> Tensor:
+            return self.probabilities(self.logits(dict(zip(names, tensors, strict=True))))
+
+        return forward
 
 
 def encode_text(tokenizer: Any, number: int, text: Text, longest: int | None = None) -> Encoded:

@@ -266,7 +266,7 @@ def test_ranking_goes_by_score_and_then_by_place():
 
 def importance(values: Any, method: str = "taylor", **options: Any) -> HeadImportance:
     table = torch.tensor(values, dtype=torch.double)
-    return HeadImportance(table, table / 10, 5, method, METHODS[method].options | options, ["a"], ["0" * 16], "m")
+    return HeadImportance(table, table.abs() / 10, 5, method, METHODS[method].options | options, ["a"], ["0" * 16], "m")
 
 
 def test_saved_importance_comes_back_whole(model, tmp_path):
