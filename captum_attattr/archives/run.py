@@ -88,7 +88,7 @@ class DatasetRun:
             self.about["masked"] = masked
         self.about = json.loads(json.dumps(self.about))  # as it comes back from a file
         self.digest = run_digest(self.about)
-        self.hidden = int(getattr(self.explainer.texts.config, "hidden_size", 768))
+        self.hidden = int(getattr(self.explainer.texts.config.get_text_config(), "hidden_size", 768))
         batches = plan_batches(lengths, said, self.form, batch_size)
         self.shards = plan_shards(batches, self.form, self.hidden, shard_bytes)
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from captum_attattr.checks import at_least, integer, scalar
 from captum_attattr.explanations.attributed_output import Outputs
 from captum_attattr.explanations.explanation import Text as Text
 from captum_attattr.explanations.truncation import tokenize
 from captum_attattr.model.attention_layers import AttentionLayer, attention_layers, every_layer
+from captum_attattr.model.families import OFFSET_POSITIONS, POSITION_LIMITS, causal_language_models
 from captum_attattr.model.head_masks import active_gates
 from captum_attattr.model.modes import plain
 from captum_attattr.model.projections import Heads
@@ -72,7 +72,7 @@ class TextModel(Outputs):
         self.layers: list[AttentionLayer] = attention_layers(model, self.kind)
         self.depth = len(every_layer(model, self.kind))
         decoder = any(layer.kind == "decoder" for layer in self.layers)
-        if decoder and not self.language and config.pad_token_id is None:
+        if decoder and not self.language and getattr(config.get_text_config(), "pad_token_id", None) is None:
             raise ValueError(
                 f"{type(model).__name__} cannot tell where the texts of a batch end: its config has no pad_token_id; "
                 "set model.config.pad_token_id = tokenizer.pad_token_id, or tokenizer.eos_token_id where that is None"
@@ -144,7 +144,7 @@ class TextModel(Outputs):
         """(L, heads) whether a head is there, or `prune_heads` has taken it."""
         present = torch.zeros(self.depth, heads, dtype=torch.bool, device="cpu")
         for layer in self.layers:
-            present[layer.index, list(layer.kept.numbers) if layer.kept else slice(None)] = True
+            present[layer.index, list(layer.kept.indices) if layer.kept else slice(None)] = True
         return present
 
     @property
@@ -158,7 +158,7 @@ class TextModel(Outputs):
         heads = max(k.of if k else len(value) for k, value in zip(kept, values, strict=True))
         whole = values[0].new_zeros(self.depth, heads, *values[0].shape[1:])
         for layer, k, value in zip(self.layers, kept, values, strict=True):
-            whole[layer.index, list(k.numbers) if k else slice(None)] = value
+            whole[layer.index, list(k.indices) if k else slice(None)] = value
         return whole
 
     def batches(self, items: Sequence[Encoded], size: int) -> list[list[int]]:
@@ -243,7 +243,7 @@ def _is_language_model(model: nn.Module) -> bool:
     names = {kind.__name__ for kind in type(model).__mro__}
     if any(name.endswith("ForSequenceClassification") for name in names):
         return False
-    if names & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()):
+    if names & causal_language_models():
         return True
     raise TypeError(
         "expected a model for sequence classification or a causal language model, got "
@@ -286,7 +286,7 @@ def _sizes(model: Any) -> tuple[int, int]:
         tokens = int(model.get_input_embeddings().weight.shape[0])
     except (AttributeError, NotImplementedError):
         tokens = 0
-    return tokens or 2**62, getattr(model.config, "type_vocab_size", 0) or 2**62
+    return tokens or 2**62, getattr(model.config.get_text_config(), "type_vocab_size", 0) or 2**62
 
 
 def _checked(number: int, text: Any) -> Text:
@@ -308,11 +308,8 @@ def _checked(number: int, text: Any) -> Text:
 
 def most_tokens(config: Any, tokenizer: Any) -> int:
     """Most tokens that model and tokenizer take."""
-    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2**62
-    if getattr(config, "position_embedding_type", "") != "relative" and config.model_type in _OFFSET_POSITIONS:
+    config = config.get_text_config()
+    positions = next(filter(None, (getattr(config, name, None) for name in POSITION_LIMITS)), 2**62)
+    if getattr(config, "position_embedding_type", "") != "relative" and config.model_type in OFFSET_POSITIONS:
         positions -= config.pad_token_id + 1
     return int(min(positions if positions > 0 else 2**62, tokenizer.model_max_length))  # XLNet says -1: any number
-
-
-# Families whose positions start after the padding token's.
-_OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "xlm-roberta-xl", "esm"})

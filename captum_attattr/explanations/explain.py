@@ -14,6 +14,7 @@ from captum_attattr.attribution.layer_attattr import LayerAttAttr
 from captum_attattr.explanations.encoding import Encoded, Text, TextModel
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.model.modes import uncompiled
+from captum_attattr.model.projections import head_count
 from captum_attattr.runs.memory import give_back
 
 
@@ -136,9 +137,9 @@ class Explainer:
         by_length: dict[tuple[Any, ...], list[Encoded]] = {}
         for item in items:
             by_length.setdefault((item.length, tuple(item.encoding)), []).append(item)
-        heads = getattr(self.texts.config, "num_attention_heads", 1)
+        heads = sum(head_count(layer) for layer in self.texts.layers)
         for (length, *_), group in sorted(by_length.items(), key=lambda pair: -pair[0][0]):
-            size = max(1, self.MAPS_AT_ONCE // (len(self.texts.layers) * heads * length**2))
+            size = max(1, self.MAPS_AT_ONCE // (heads * length**2))
             for start in range(0, len(group), size):
                 yield from self._explain(group[start : start + size])
                 progress(len(group[start : start + size]))

@@ -6,10 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from transformers import BatchEncoding
 
-
-def tokenize(tokenizer: Any, parts: Sequence[str], limit: int | None) -> BatchEncoding:
+def tokenize(tokenizer: Any, parts: Sequence[str], limit: int | None) -> Any:
     """Tokenize one text or pair; of a pair that is too long, cut the longer text first.
 
     Where both texts of a pair are cut and an odd number of tokens is to be had, the first text keeps one more, as in
@@ -25,7 +23,7 @@ def tokenize(tokenizer: Any, parts: Sequence[str], limit: int | None) -> BatchEn
     """
     options = {"return_tensors": "pt", "return_special_tokens_mask": True, "verbose": False}
     cut = {} if limit is None else {"truncation": True, "max_length": limit}
-    encoding: BatchEncoding = tokenizer(*parts, **options, **cut)
+    encoding = tokenizer(*parts, **options, **cut)
     if limit is None or len(parts) == 1 or not encoding.is_fast or tokenizer.truncation_side != "right":
         return encoding
     kept = Counter(encoding.sequence_ids(0))
@@ -41,6 +39,6 @@ def tokenize(tokenizer: Any, parts: Sequence[str], limit: int | None) -> BatchEn
     whole = core.post_process(first, second)
     values = {"input_ids": whole.ids, "token_type_ids": whole.type_ids, "attention_mask": whole.attention_mask}
     values["special_tokens_mask"] = whole.special_tokens_mask
-    return BatchEncoding(
+    return type(encoding)(
         {name: values[name] for name in encoding}, encoding=whole, tensor_type="pt", prepend_batch_axis=True
     )

@@ -226,5 +226,5 @@ def _gates(texts: TextModel, on: Tensor) -> dict[AttentionLayer, Tensor]:
     gates = {}
     for layer in texts.layers:
         heads = on[:, layer.index]
-        gates[layer] = (heads[:, list(layer.kept.numbers)] if layer.kept else heads).float()[:, None]
+        gates[layer] = (heads[:, list(layer.kept.indices)] if layer.kept else heads).float()[:, None]
     return gates

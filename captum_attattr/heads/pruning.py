@@ -121,7 +121,7 @@ def units_in_order(texts: TextModel, importance: HeadImportance, order: str, tog
     by_weights: dict[tuple[int, int], list[Pair]] = {}  # by the module and the first head of a group
     for layer in texts.layers:
         heads = Heads(layer)
-        for head in heads.numbers:
+        for head in heads.indices:
             by_weights.setdefault((id(layer.module), heads.group_of(head)[0]), []).append((layer.index, head))
     units = [sorted(unit, key=rank.__getitem__) for unit in by_weights.values()]
     sign = 1 if order == "least" else -1

@@ -175,7 +175,7 @@ def _without_each(batch: LabelledBatch, cost: Callable[[Tensor], Tensor]) -> Ten
         by_layer = []
         for layer in texts.layers:
             rises = []
-            for head in Heads(layer).numbers:
+            for head in Heads(layer).indices:
                 with mask_heads(texts.model, {layer: [head]}):
                     rises.append(cost(texts.logits(inputs)) - whole)
             by_layer.append(torch.stack(rises))  # (H, B)
