@@ -212,7 +212,9 @@ def numbers(name: str, value: Any) -> Tensor:
     return array
 
 
-def tensor(name: str, value: Any, shape: Sequence[int | str], *, unknown: bool = False) -> Tensor:
+def tensor(
+    name: str, value: Any, shape: Sequence[int | str], *, unknown: bool = False, infinite: bool = False
+) -> Tensor:
     """Return an array of numbers of a given shape as a tensor.
 
     Args:
@@ -220,6 +222,7 @@ def tensor(name: str, value: Any, shape: Sequence[int | str], *, unknown: bool =
         value: a tensor, or what `torch.as_tensor` takes.
         shape: a size for each dimension; a letter where any size of one or more will do.
         unknown: whether NaN is allowed.
+        infinite: whether infinity is.
 
     Raises:
         TypeError: it holds no real numbers.
@@ -233,7 +236,7 @@ def tensor(name: str, value: Any, shape: Sequence[int | str], *, unknown: bool =
         letters = ", all above 0" if any(isinstance(wanted, str) for wanted in shape) else ""
         wanted_shape = f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
         raise ValueError(f"{name} must have the shape {wanted_shape}{letters}, not {tuple(array.shape)}")
-    broken = ~(array.isfinite() | array.isnan() if unknown else array.isfinite())
+    broken = (array.isnan() & (not unknown)) | (array.isinf() & (not infinite))
     if broken.any():
         first = broken.nonzero()[0].tolist()
         raise ValueError(f"{name} must be finite, but {name}{first} is {array[tuple(first)].item()}")

@@ -1,4 +1,4 @@
-"""Texts to tokens, cut to a length as BERT's own code cuts them."""
+"""Texts to tokens, cut to a length as BERT's original code cuts them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any
 def tokenize(tokenizer: Any, parts: Sequence[str], limit: int | None) -> Any:
     """Tokenize one text or pair; of a pair that is too long, cut the longer text first.
 
-    Where both texts of a pair are cut and an odd number of tokens is to be had, the first text keeps one more, as in
-    BERT's own code, the published AttAttr code and transformers' slow tokenizers; fast ones give it to the second.
+    Where both texts of a pair are cut and there is room for an odd count of tokens, the first text keeps one more, as
+    in BERT's original code, the published AttAttr code and transformers' slow tokenizers; fast ones give it to the
+    second.
 
     Args:
         tokenizer: a transformers tokenizer.
@@ -30,9 +31,9 @@ def tokenize(tokenizer: Any, parts: Sequence[str], limit: int | None) -> Any:
     if kept[1] != kept[0] + 1:
         return encoding
     core = tokenizer.backend_tokenizer
-    core.no_truncation()  # the tokenizer sets it again when it is called
+    core.no_truncation()  # the tokenizer sets its truncation again when it is called
     first, second = (core.encode(part, add_special_tokens=False) for part in parts)
-    if len(first) == kept[0]:  # it is whole: only the second was cut, or none
+    if len(first) == kept[0]:  # not cut: only the second was, or none
         return encoding
     first.truncate(kept[0] + 1)
     second.truncate(kept[1] - 1)

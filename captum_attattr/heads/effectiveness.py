@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_attattr import checks
-from captum_attattr.explanations.encoding import Encoded, Text, TextModel
+from captum_attattr.explanations.encoding import Encoded, Text
+from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.files import read_json, reading, write_json
 from captum_attattr.heads.curves import rising, step_values
 from captum_attattr.heads.evaluation import Evaluation, Metric

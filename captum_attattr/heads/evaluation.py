@@ -12,7 +12,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from captum_attattr.checks import scalar
-from captum_attattr.explanations.encoding import Text, TextModel
+from captum_attattr.explanations.encoding import Text
+from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.heads.labelled_examples import LabelledExamples
 from captum_attattr.heads.metrics import METRICS, score
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_attattr import checks
-from captum_attattr.explanations.encoding import Text, TextModel
+from captum_attattr.explanations.encoding import Text
+from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.files import read_tensors, reading, write_tensors
 from captum_attattr.heads.curves import ORDERS
 from captum_attattr.heads.labelled_examples import LabelledExamples

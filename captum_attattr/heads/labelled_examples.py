@@ -11,7 +11,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from captum_attattr.exceptions import ConvergenceWarning, warn_caller
-from captum_attattr.explanations.encoding import Encoded, Text, TextModel
+from captum_attattr.explanations.encoding import Encoded, Text
+from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.model.modes import evaluation_mode
 from captum_attattr.runs.batches import run_batches
 from captum_attattr.runs.processes import is_main_process

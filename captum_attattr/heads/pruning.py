@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from captum_attattr.checks import at_least
 from captum_attattr.exceptions import UnsupportedModelError
-from captum_attattr.explanations.encoding import Encoded, Text, TextModel
+from captum_attattr.explanations.encoding import Encoded, Text
+from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.heads.curves import PruningCurve
 from captum_attattr.heads.evaluation import Evaluation, Metric
 from captum_attattr.heads.importance import HeadImportance, Pair

@@ -14,7 +14,8 @@ from captum_attattr import checks
 from captum_attattr.attribution.inputs import check_rule
 from captum_attattr.attribution.layer_attattr import LayerAttAttr
 from captum_attattr.exceptions import ConvergenceWarning
-from captum_attattr.explanations.encoding import Encoded, TextModel
+from captum_attattr.explanations.encoding import Encoded
+from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.model.attention_layers import AttentionLayer
 from captum_attattr.model.head_masks import head_gates, mask_heads
 from captum_attattr.model.projections import Heads
@@ -76,10 +77,10 @@ def _attattr_scores(batch: LabelledBatch, options: dict[str, Any]) -> Tensor:
             additional_forward_args=inputs[1:],
             method=options["rule"],
             store="cpu",
-            **{name: options[name] for name in _QUADRATURE if name != "rule"},
+            **{name: options[name] for name in _NUMBERS},
         )
     batch.unconverged.extend(
-        f"example {batch.items[example].number}, {texts.layers[layer].kind} layer {texts.layers[layer].index}: "
+        f"example {batch.items[example].index}, {texts.layers[layer].kind} layer {texts.layers[layer].index}: "
         f"{float(result.error[layer, example]):.1e}"
         for layer, example in (result.error > options["tolerance"]).nonzero().tolist()
     )
@@ -204,6 +205,7 @@ _QUADRATURE = {
     "max_nodes": 1_000,
     "internal_batch_size": None,
 }
+_NUMBERS = ("n_steps", "tolerance", "max_nodes", "internal_batch_size")  # of the quadrature, as `check_rule` has them
 METHODS: dict[str, Method] = {
     "attattr": Method(attattr_scores, {"reduce": "max", "absolute": False, "target": "gold", **_QUADRATURE}, True),
     "taylor": Method(_taylor, {"normalize": True}, True),
@@ -238,7 +240,8 @@ def method_options(method: Any, options: Any) -> dict[str, Any]:
         raise TypeError(f"method={method!r} does not know {', '.join(unknown)}; {has}")
     settings = known | {name: _checked_option(name, checks.scalar(value)) for name, value in options.items()}
     if method == "attattr":
-        check_rule(settings["rule"], **{name: settings[name] for name in _QUADRATURE if name != "rule"}, name="rule")
+        rule = check_rule(settings["rule"], *(settings[name] for name in _NUMBERS), name="rule")
+        settings |= {name: getattr(rule, name) for name in _NUMBERS}
     return settings
 
 

@@ -37,6 +37,9 @@ from captum_attattr.model.modes import uncompiled
 _IMPLEMENTATION = "captum_attattr"
 _SOFTMAX = frozenset({torch.softmax, torch.nn.functional.softmax, Tensor.softmax, torch.special.softmax})
 
+_MASKED = -9_000
+"""Masks subtract 10,000 or more from a score (BigBird least, most the lowest number of the type), biases less."""
+
 _SOFTMAX_SHAPE = ", and its softmax must see (batch, heads, queries, keys), not a dimension that batch and heads share"
 
 
@@ -82,6 +85,18 @@ class AttentionControl:
     def __exit__(self, *exc_info: object) -> None:
         self._stack.close()
 
+    @staticmethod
+    def visible_keys() -> Tensor | None:
+        """Return which keys the queries of the layer that is being visited may see; for use in a visitor.
+
+        Returns:
+            Booleans that broadcast to (B, H, Tq, Tk), from the mask and not from the probabilities, of which those of
+            visible keys may round to 0; None where there is no mask.
+        """
+        watch = _WATCH.get()
+        assert watch is not None, "no layer is being visited"
+        return watch.visible
+
     @contextmanager
     def watch(self, visitor: Visitor, *, check_output: bool = False) -> Iterator[None]:
         """Let `visitor` see, and replace, the attention of every layer in the forward that runs inside.
@@ -126,14 +141,16 @@ class _Watch:
         self.calls: dict[int, int] = {}
         self.seen: set[tuple[int, int]] = set()
         self.inside: list[nn.Module] = []
+        self.visible: Tensor | None = None
 
-    def visit(self, module: nn.Module, attention: Tensor) -> Replacement | None:
+    def visit(self, module: nn.Module, attention: Tensor, visible: Tensor | None) -> Replacement | None:
         """Show the visitor a layer's attention, if the layer is one of the list."""
         key = id(module), self.calls.get(id(module), 0)
         self.calls[id(module)] = key[1] + 1
         if key not in self.index:
             return None
         self.seen.add(key)
+        self.visible = visible
         return self.visitor(self.index[key], attention)
 
 
@@ -157,7 +174,8 @@ def _attention_interface(
         return output, attention
     if watch.check_output:
         _check_output(module, output, attention, value)
-    replacement = watch.visit(module, attention)
+    visible = None if attention_mask is None else _visible(attention_mask[..., : attention.shape[-1]])
+    replacement = watch.visit(module, attention, visible)
     if replacement is not None:
         start, rows = replacement
         stop = start + len(rows)
@@ -177,6 +195,11 @@ def _eager(kind: Any) -> Callable[..., tuple[Tensor, Tensor]]:
     raise UnsupportedModelError(
         f"{kind.__name__} goes through the attention interface without an eager_attention_forward beside it"
     )
+
+
+def _visible(scores: Tensor) -> Tensor:
+    """Return where a mask, or scores to which a mask has been added, leave a key visible."""
+    return scores if scores.dtype == torch.bool else scores > _MASKED
 
 
 def _times_values(attention: Tensor, value: Tensor) -> Tensor:
@@ -223,7 +246,8 @@ class _SoftmaxMode(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         if func not in _SOFTMAX or not self.watch.inside or result.dim() != 4:
             return result
-        replacement = self.watch.visit(self.watch.inside[-1], result)
+        scores = (args[0] if args else (kwargs or {})["input"]).detach()
+        replacement = self.watch.visit(self.watch.inside[-1], result, _visible(scores))
         return result if replacement is None else _replaced(result, *replacement)
 
 

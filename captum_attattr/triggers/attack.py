@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_attattr.checks import at_least
-from captum_attattr.explanations.encoding import Text, TextModel, encode_text
+from captum_attattr.explanations.encoding import Text, encode_text
+from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.model.modes import evaluation_mode
 from captum_attattr.runs.batches import run_batches
 from captum_attattr.runs.digests import data_digest, text_digests
@@ -152,7 +153,7 @@ class _Rows:
         # Whole, since a trigger is inserted before an end is cut off; those that are not too long are whole already.
         long = [item.length == self.texts.longest for item in checked]
         self.items = [
-            self.texts.taken(encode_text(tokenizer, item.number, item.text)) if full else item
+            self.texts.for_model(encode_text(tokenizer, item.index, item.text)) if full else item
             for item, full in zip(checked, long, strict=True)
         ]
         self.examples = examples

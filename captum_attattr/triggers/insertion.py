@@ -160,7 +160,7 @@ def check_room(item: Encoded, pieces: Sequence[Piece], limit: int) -> None:
     count = len(pieces) if len(spans) == 1 else sum(piece.segment in spans for piece in pieces)
     if limit - rest - count < len(spans):
         raise ValueError(
-            f"texts[{item.number}] has no room for the trigger: of {limit} tokens {rest} are special and {count} "
+            f"texts[{item.index}] has no room for the trigger: of {limit} tokens {rest} are special and {count} "
             "the trigger's; a longer limit or a shorter trigger is needed"
         )
 

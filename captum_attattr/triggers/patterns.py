@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from captum_attattr.checks import at_least, scalar
-from captum_attattr.explanations.encoding import Text, TextModel
+from captum_attattr.explanations.encoding import Text
 from captum_attattr.explanations.explain import explain
 from captum_attattr.explanations.explanation import Explanation
+from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.model.modes import evaluation_mode
 from captum_attattr.runs.batches import run_batches
 

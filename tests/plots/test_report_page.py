@@ -174,7 +174,7 @@ def test_heads_that_are_gone_have_no_score(tmp_path: Path) -> None:
 
 
 def test_regression_score_is_no_probability(tmp_path: Path) -> None:
-    text = write_report(explanation(probability=-3.2), tmp_path / "report.html").read_text("utf-8")
+    text = write_report(explanation(probability=-3.2, output="score"), tmp_path / "report.html").read_text("utf-8")
     assert "score −3.2" in section(text, "decision")
 
 
