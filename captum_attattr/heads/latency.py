@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import statistics
 import time
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from captum_attattr.heads.importance import Pair
 from captum_attattr.heads.labelled_examples import LabelledExamples
@@ -38,7 +39,7 @@ def parameters_and_latency(
     size = max(map(len, examples.batches))
     first = max(0, (len(by_length) - size) // 2)
     median = by_length[first : first + size]
-    inputs = texts.inputs([item for item in median if texts.pads or item.length == median[0].length])
+    inputs: dict[str, Any] = texts.inputs([item for item in median if texts.pads or item.length == median[0].length])
     parameters, latency = [], []
     before: list[Pair] = []
     with evaluation_mode(texts.model):
@@ -49,12 +50,12 @@ def parameters_and_latency(
                 prune_heads(cut, [(layers[layer], head) for layer, head in more])
             before = heads
             parameters.append(sum(parameter.numel() for parameter in cut.parameters()))
-            whole_time, cut_time = _median_times([texts.model, cut], {**inputs, **texts.extra}, texts.device)
+            whole_time, cut_time = _median_times([texts.model, cut], inputs | texts.extra, texts.device)
             latency.append(cut_time / whole_time)
     return parameters, latency
 
 
-def _median_times(models: list[nn.Module], inputs: dict[str, Tensor], device: torch.device) -> list[float]:
+def _median_times(models: list[nn.Module], inputs: dict[str, Any], device: torch.device) -> list[float]:
     """Return the median time of each model; they run in turn, so that a busy machine slows all of them alike."""
     times: list[list[float]] = [[] for _ in models]
     with torch.no_grad():

@@ -205,7 +205,7 @@ _QUADRATURE = {
     "max_nodes": 1_000,
     "internal_batch_size": None,
 }
-_NUMBERS = ("n_steps", "tolerance", "max_nodes", "internal_batch_size")  # of the quadrature, as `check_rule` has them
+_NUMBERS = ("n_steps", "tolerance", "max_nodes", "internal_batch_size")  # of the quadrature
 METHODS: dict[str, Method] = {
     "attattr": Method(attattr_scores, {"reduce": "max", "absolute": False, "target": "gold", **_QUADRATURE}, True),
     "taylor": Method(_taylor, {"normalize": True}, True),
@@ -240,8 +240,9 @@ def method_options(method: Any, options: Any) -> dict[str, Any]:
         raise TypeError(f"method={method!r} does not know {', '.join(unknown)}; {has}")
     settings = known | {name: _checked_option(name, checks.scalar(value)) for name, value in options.items()}
     if method == "attattr":
-        rule = check_rule(settings["rule"], *(settings[name] for name in _NUMBERS), name="rule")
-        settings |= {name: getattr(rule, name) for name in _NUMBERS}
+        numbers = {name: settings[name] for name in _NUMBERS}
+        checked = check_rule(settings["rule"], **numbers, name="rule")._asdict()
+        settings |= {name: checked[name] for name in _NUMBERS}
     return settings
 
 
