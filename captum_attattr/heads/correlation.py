@@ -73,6 +73,4 @@ def importance_correlation(first: HeadImportance, second: HeadImportance) -> Cor
         raise ValueError(f"heads with scores in both importances: {len(x)}; at least two are needed")
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return Correlation(math.nan, math.nan, len(x))
-    # Rounding may leave either a little outside of [-1, 1].
-    pearson, spearman = (float(np.clip(result.statistic, -1, 1)) for result in (pearsonr(x, y), spearmanr(x, y)))
-    return Correlation(pearson, spearman, len(x))
+    return Correlation(float(pearsonr(x, y).statistic), float(spearmanr(x, y).statistic), len(x))

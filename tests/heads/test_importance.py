@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -235,7 +237,7 @@ def test_model_is_left_as_it_was(unchanged, method):
 # ------------------------------------------------------------------------------------- results and files
 
 
-@pytest.mark.parametrize("other", [None, [[0.1]], "taylor"])
+@pytest.mark.parametrize("other", [None, [[0.1]], "taylor", SimpleNamespace(scores=torch.rand(LAYERS, HEADS))])
 def test_correlation_takes_importances_alone(model, other):
     found = scores(model, "random")
     with pytest.raises(TypeError, match=f"must be results of head_importance, got {type(other).__name__}"):
@@ -513,9 +515,9 @@ def test_scores_of_a_regression_are_not_listed_as_labels():
 
 # --------------------------------------------------------------------------------- numbers of any library
 
-WHOLE: list[Any] = [2, np.int64(2), np.uint8(2), torch.tensor(2)]
-NO_WHOLE: list[Any] = [True, np.True_, torch.tensor(True), 2.5, np.float64(2), "2", None, [2], np.array([2, 2])]
-REAL: list[Any] = [0.25, np.float32(0.25), np.float64(0.25), torch.tensor(0.25)]
+WHOLE: list[Any] = [2, np.int64(2), np.uint8(2), torch.tensor(2), torch.tensor([2])]
+NO_WHOLE: list[Any] = [True, np.True_, torch.tensor(True), 2.5, np.float64(2), "2", [2], np.array([2, 2])]
+REAL: list[Any] = [0.25, np.float32(0.25), np.float64(0.25), torch.tensor(0.25), Fraction(1, 4)]
 NO_REAL: list[Any] = [True, np.False_, "0.25", None, [0.25], torch.tensor([0.25, 0.25]), float("nan"), 0.25j]
 
 
@@ -536,11 +538,17 @@ def test_whole_numbers_of_any_library_are_taken(model, name, value):
     assert torch.equal(found.scores, plain.scores)
 
 
-@pytest.mark.parametrize("name", ["n_steps", "max_nodes", "internal_batch_size", "batch_size", "seed"])
-@pytest.mark.parametrize("value", NO_WHOLE, ids=repr)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (name, value)
+        for name in ("n_steps", "max_nodes", "internal_batch_size", "batch_size", "seed")
+        for value in NO_WHOLE
+    ]
+    + [(name, None) for name in ("max_nodes", "batch_size", "seed")],  # the others may be left to the quadrature
+    ids=repr,
+)
 def test_what_is_no_whole_number_is_refused_before_the_model_runs(model, monkeypatch, name, value):
-    if value is None and name in ("n_steps", "internal_batch_size"):
-        pytest.skip("None lets the quadrature choose")
     monkeypatch.setattr(BertForSequenceClassification, "forward", lambda *_, **__: pytest.fail("the model ran"))
     with pytest.raises((TypeError, ValueError), match=f"{name}=.* must be an int"):
         scores(model, **given(name, value))
