@@ -15,6 +15,7 @@ from captum_attattr.explanations.encoding import Text
 from captum_attattr.heads.curves import ORDERS, PruningComparison
 from captum_attattr.heads.evaluation import Evaluation, Metric
 from captum_attattr.heads.importance import HeadImportance, random_importance
+from captum_attattr.heads.labelled_examples import LabelledExamples
 from captum_attattr.heads.pruning import check_cuts, checked_steps, measured_curve, units_in_order
 from captum_attattr.runs.digests import data_digest
 
@@ -69,9 +70,10 @@ def compare_pruning(
     """
     steps, seeds = checked_steps(steps), at_least(0, random_seeds, "random_seeds")
     given, orders = _checked_importances(importances), _checked_orders(orders)
-    evaluation = Evaluation.of(model, tokenizer, examples, labels, metric, batch_size, truncate)
-    texts = evaluation.examples.texts
-    digest = evaluation.examples.fingerprint["model"]
+    labelled = LabelledExamples.of(model, tokenizer, examples, labels, batch_size, truncate)
+    evaluation = Evaluation.of(labelled, metric)
+    texts = labelled.texts
+    digest = labelled.fingerprint["model"]
     chance = [random_importance(texts, seed, digest) for seed in range(seeds)]
     wanted = [(name, one, order, _file(name, order)) for order in orders for name, one in given]
     wanted += [(one.name, one, "least", f"random_{seed}.jsonl") for seed, one in enumerate(chance)]

@@ -18,6 +18,7 @@ from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.files import read_json, reading, write_json
 from captum_attattr.heads.curves import rising, step_values
 from captum_attattr.heads.evaluation import Evaluation, Metric
+from captum_attattr.heads.labelled_examples import LabelledExamples
 from captum_attattr.heads.scoring import (
     LabelledBatch,
     attattr_scores,
@@ -111,23 +112,26 @@ def _by_score_and_mode(what: str, value: Any, count: int) -> dict[str, dict[str,
         TypeError, ValueError: one is missing or has other steps, or there are others.
     """
     curves: dict[str, dict[str, list[float]]] = {}
-    by_score = _mapping(what, value)
+    by_score = checks.instance(what, value, dict, "a dict")
     for score in SCORES:
-        by_mode = _mapping(f"{what}[{score!r}]", by_score.get(score, {}))
+        by_mode = checks.instance(f"{what}[{score!r}]", by_score.get(score, {}), dict, "a dict")
         for mode in MODES:
             if mode not in by_mode:
                 raise ValueError(f"{what} of the effectiveness lacks [{score!r}][{mode!r}]")
         curves[score] = {mode: step_values(f"{what}[{score!r}][{mode!r}]", by_mode[mode], count) for mode in MODES}
-        if more := by_mode.keys() - MODES:
-            raise ValueError(f"{what}[{score!r}] holds more than {' and '.join(MODES)}: {more}")
-    if more := by_score.keys() - SCORES:
-        raise ValueError(f"{what} holds more than {' and '.join(SCORES)}: {more}")
+        _check_nothing_more(f"{what}[{score!r}]", by_mode, MODES)
+    _check_nothing_more(what, by_score, SCORES)
     return curves
 
 
-def _mapping(what: str, value: Any) -> Mapping[str, Any]:
-    """Return a dict."""
-    return checks.instance(what, value, dict, "a dict")
+def _check_nothing_more(what: str, given: Mapping[Any, Any], wanted: Sequence[str]) -> None:
+    """Check that a dict has no other keys than those that are wanted.
+
+    Raises:
+        ValueError: it has.
+    """
+    if more := given.keys() - wanted:
+        raise ValueError(f"{what} holds more than {' and '.join(wanted)}: {more}")
 
 
 def effectiveness_analysis(
@@ -164,14 +168,14 @@ def effectiveness_analysis(
         As `head_importance`.
     """
     settings = method_options("attattr", options)
-    evaluation = Evaluation.of(model, tokenizer, examples, labels, metric, batch_size, truncate)
-    rows = evaluation.examples
-    texts, gold = rows.texts, rows.gold
+    labelled = LabelledExamples.of(model, tokenizer, examples, labels, batch_size, truncate)
+    evaluation = Evaluation.of(labelled, metric)
+    texts, gold = labelled.texts, labelled.gold
     classes = attributed_classes(texts, gold, settings)
     check_gradients(texts.model)
 
     def work(_: int, indices: list[int], unconverged: list[str]) -> Tensor:
-        items = [rows.items[index] for index in indices]
+        items = [labelled.items[index] for index in indices]
         batch = LabelledBatch(texts, items, classes[indices], unconverged)
         scores = [
             chosen_reduction(values, settings)
@@ -180,7 +184,7 @@ def effectiveness_analysis(
         return torch.stack([_outcomes(texts, items, gold[indices], each) for each in scores], dim=1)
 
     about = {"analysis": "effectiveness", "options": settings}
-    (values,) = rows.run(work, about, resume=resume, progress=progress, desc="effectiveness")
+    (values,) = labelled.run(work, about, resume=resume, progress=progress, desc="effectiveness")
     by_score = values.permute(1, 2, 3, 0, 4)  # (score, mode, k, N, 1 + P)
     curves = {
         score: {mode: evaluation.curves(by_mode[m]) for m, mode in enumerate(MODES)}
@@ -191,7 +195,7 @@ def effectiveness_analysis(
         metric_name=evaluation.metric_name,
         metric={score: {mode: curves[score][mode][0] for mode in MODES} for score in SCORES},
         loss={score: {mode: curves[score][mode][1] for mode in MODES} for score in SCORES},
-        rows=len(rows.items),
+        rows=len(labelled.items),
         options=settings,
     )
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from numbers import Real
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_attattr.checks import scalar
-from captum_attattr.explanations.encoding import Text
 from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.heads.labelled_examples import LabelledExamples
 from captum_attattr.heads.metrics import METRICS, score
@@ -36,23 +35,13 @@ class Evaluation:
     metric: Callable[[Tensor], float]
 
     @classmethod
-    def of(
-        cls,
-        model: nn.Module,
-        tokenizer: Any,
-        examples: Sequence[Text],
-        labels: Sequence[Any],
-        metric: Metric | None,
-        batch_size: int,
-        truncate: bool | int,
-    ) -> Evaluation:
-        """Check examples, labels and metric, as `pruning_curve` takes them.
+    def of(cls, examples: LabelledExamples, metric: Metric | None) -> Evaluation:
+        """Check a metric as `pruning_curve` takes it.
 
         Raises:
             TypeError, ValueError: see `pruning_curve`.
         """
-        labelled = LabelledExamples.of(model, tokenizer, examples, labels, batch_size, truncate)
-        return cls(labelled, *_checked_metric(metric, labelled.texts, labelled.gold))
+        return cls(examples, *_checked_metric(metric, examples.texts, examples.gold))
 
     def curves(self, outcomes: Tensor) -> tuple[list[float], list[float]]:
         """Return the metric and the mean loss of every step from (S, N, 1 + P), losses and predictions."""

@@ -17,6 +17,7 @@ from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.heads.curves import PruningCurve
 from captum_attattr.heads.evaluation import Evaluation, Metric
 from captum_attattr.heads.importance import HeadImportance, Pair
+from captum_attattr.heads.labelled_examples import LabelledExamples
 from captum_attattr.heads.latency import parameters_and_latency
 from captum_attattr.model.attention_layers import every_layer
 from captum_attattr.model.head_masks import mask_heads
@@ -84,8 +85,9 @@ def pruning_curve(
         raise TypeError(f"importance must be a HeadImportance, got {type(importance).__name__}")
     if structural and together is False:
         raise ValueError("together=False: with structural=True heads of one group can only be cut out together")
-    evaluation = Evaluation.of(model, tokenizer, examples, labels, metric, batch_size, truncate)
-    texts = evaluation.examples.texts
+    labelled = LabelledExamples.of(model, tokenizer, examples, labels, batch_size, truncate)
+    evaluation = Evaluation.of(labelled, metric)
+    texts = labelled.texts
     units = units_in_order(texts, importance, order, structural if together is None else together)
     if structural:
         check_cuts(texts, units)
