@@ -18,7 +18,7 @@ from captum_attattr.attribution.layer_attattr import LayerAttAttr
 from captum_attattr.explanations.encoding import Encoded, Text
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.text_model import TextModel
-from captum_attattr.model.modes import uncompiled
+from captum_attattr.model.modes import evaluation_mode
 from captum_attattr.model.projections import head_count
 from captum_attattr.runs.memory import give_back
 
@@ -43,7 +43,8 @@ def explain(
     :math:`F = \mathrm{softmax}(\mathrm{logits})_{target}`; for a causal language model that of the next
     token after the text; for a regression model (one label) the score itself; for a multi-label model the
     label's own probability, :math:`\mathrm{sigmoid}(\mathrm{logit})`. Texts are run in groups of one length,
-    so nothing is padded. An encoder-decoder's encoder is explained.
+    so nothing is padded. An encoder-decoder's encoder is explained. A model in training mode is put into evaluation
+    mode for as long as it runs, and back.
 
     Args:
         model: a transformers model for sequence classification, or a causal language model.
@@ -203,19 +204,20 @@ class Explainer:
         """Explain texts of one length."""
         named = self.texts.inputs(group)
         forward, inputs = self.texts.forward_function(named), tuple(named.values())
-        with torch.no_grad(), uncompiled():
-            predictions: list[int] = torch.cat(
-                [forward(*(tensor[i : i + 32] for tensor in inputs)).argmax(-1) for i in range(0, len(group), 32)]
-            ).tolist()
-        targets = [p if item.target is None else item.target for item, p in zip(group, predictions, strict=True)]
-        result = LayerAttAttr(forward, self.texts.layers).integrate(
-            inputs[0],
-            target=targets,
-            additional_forward_args=inputs[1:],
-            keep_attention=True,
-            store="cpu",
-            **self.options,
-        )
+        with evaluation_mode(self.texts.model):
+            with torch.no_grad():
+                predictions: list[int] = torch.cat(
+                    [forward(*(tensor[i : i + 32] for tensor in inputs)).argmax(-1) for i in range(0, len(group), 32)]
+                ).tolist()
+            targets = [p if item.target is None else item.target for item, p in zip(group, predictions, strict=True)]
+            result = LayerAttAttr(forward, self.texts.layers).integrate(
+                inputs[0],
+                target=targets,
+                additional_forward_args=inputs[1:],
+                keep_attention=True,
+                store="cpu",
+                **self.options,
+            )
         for row, (item, target, prediction) in enumerate(zip(group, targets, predictions, strict=True)):
             yield item.index, self._explanation(item, target, prediction, result, row)
 

@@ -116,7 +116,6 @@ WAYS: dict[str, Callable[[Path], object]] = {
     "training mode, integrate": lambda _: attribution(training()).integrate(IDS, target=1, n_steps=2),
     "training mode, delta": lambda _: delta_in_training_mode(),
     "training mode, NoiseTunnel": lambda _: through_noise_tunnel(training(), n_steps=2),
-    "training mode, explain": lambda _: explain(training(), TOKENIZER, TEXTS, n_steps=2, progress=False),
     "torn journal": torn_journal,
     "undecided rows": undecided_rows,
 }
