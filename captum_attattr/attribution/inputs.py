@@ -209,16 +209,20 @@ class Rule(NamedTuple):
     internal_batch_size: int | None
 
 
-def check_rule(method: str, n_steps: Any, tolerance: Any, max_nodes: Any, internal_batch_size: Any) -> Rule:
+def check_rule(
+    method: Any, n_steps: Any, tolerance: Any, max_nodes: Any, internal_batch_size: Any, name: str = "method"
+) -> Rule:
     """Check the numbers that steer the quadrature; return them as Python's own.
+
+    `name` is what the argument `method` is called where it was given.
 
     Raises:
         TypeError, ValueError: with the value and what would be right.
     """
-    if method not in SUPPORTED_METHODS:
-        raise ValueError(f"method={method!r} is unknown; use one of {', '.join(SUPPORTED_METHODS)}")
+    if not isinstance(method, str) or method not in SUPPORTED_METHODS:
+        raise ValueError(f"{name}={method!r} is unknown; use one of {', '.join(SUPPORTED_METHODS)}")
     if n_steps is None and method != "gausslegendre":
-        raise ValueError(f"method={method!r} is a fixed rule: say its number of nodes, as n_steps=50")
+        raise ValueError(f"{name}={method!r} is a fixed rule: say its number of nodes, as n_steps=50")
     least = 2 if method == "riemann_trapezoid" else 1
     steps = None if n_steps is None else _count("n_steps", n_steps, least, " or None")
     rows = None if internal_batch_size is None else _count("internal_batch_size", internal_batch_size, 1, " or None")
