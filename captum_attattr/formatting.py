@@ -43,13 +43,16 @@ def counted(count: int, noun: str) -> str:
 
 
 def output_value(name: str, value: float | None) -> str:
-    """Return what F is and its value: "probability 0.9", "score −3.2"; "" if the value is not known."""
-    return "" if value is None or not math.isfinite(value) else f"{name} {number(value)}"
+    """Return what F is and its value: "probability 0.9", "score −3.2"; "" if the value is not known.
 
-
-def score(value: float | None) -> str:
-    """Return the value of F by a name that is guessed from it; `output_value` has the name that the model gave it."""
-    return output_value("probability" if value is not None and 0 <= value <= 1 else "score", value)
+    Args:
+        name: what the model's task makes F; "" where that is not known, as in files of version 0.1: a value that no
+            probability has is a score.
+        value: F.
+    """
+    if value is None or not math.isfinite(value):
+        return ""
+    return f"{name or ('probability' if 0 <= value <= 1 else 'score')} {number(value)}"
 
 
 def whole_text(text: str | Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from captum_attattr.checks import instance
 from captum_attattr.exceptions import EmptyTreeError
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.words import readable
-from captum_attattr.formatting import number, score, signed, visible
+from captum_attattr.formatting import number, output_value, signed, visible
 from captum_attattr.heads.importance import HeadImportance
 from captum_attattr.plots.attention import plot_attention
 from captum_attattr.plots.canvas.packing import halves
@@ -179,7 +179,7 @@ def _shown(text: str) -> str:
 
 
 def _title(explanation: Explanation) -> str:
-    value = score(explanation.probability)
+    value = output_value(explanation.output, explanation.value)
     return ", ".join(filter(None, [f"Self-attention attribution: {explanation.label}", value]))
 
 
@@ -190,7 +190,7 @@ def _decision(explanation: Explanation) -> str:
     label = f"<bdi>{html.escape(_shown(explanation.label))}</bdi>"
     facts = {
         "explained": f"{label} (target {explanation.target})",
-        "its value": score(explanation.probability) or "not known",
+        "its value": output_value(explanation.output, explanation.value) or "not known",
     }
     if explanation.prediction == explanation.target:
         facts["the model's own choice"] = "the same"

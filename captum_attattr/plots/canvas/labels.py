@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import math
 
-from captum_attattr.formatting import cells, score, visible
+from captum_attattr.formatting import cells, output_value, visible
 
 NAME_LENGTH = 40  # characters of the name of a method, a curve or a metric
 HOVER_LENGTH = 600  # characters of a token in a hover
@@ -62,7 +62,7 @@ def token_width(token: str) -> int:
     return math.ceil(text_width(visible(token, _TOKEN_LENGTH)))
 
 
-def prediction_title(what: str, label: str, target: int, value: float | None) -> str:
+def prediction_title(what: str, label: str, target: int, output: str, value: float | None) -> str:
     """Return the title of a figure: what it shows, and which prediction it explains."""
     prediction = f"{what}: <b>{name_label(label.strip() or label)}</b> (target {target})"
-    return ", ".join(filter(None, [prediction, score(value)]))
+    return ", ".join(filter(None, [prediction, output_value(output, value)]))
