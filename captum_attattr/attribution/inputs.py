@@ -195,6 +195,22 @@ def check_output(output: Any, rows: int, target: Target) -> None:
                 raise ValueError(f"target {wanted!r} is out of range: the output has {sizes} values per example")
 
 
+def check_path(path: object, multiply_by_inputs: bool) -> bool:
+    """Return whether a path is the joint one.
+
+    Raises:
+        ValueError: it is unknown, or joint where the factor (A - B) is left out.
+    """
+    if path not in ("layer", "joint"):
+        raise ValueError(f"path={path!r} is unknown; use 'layer' or 'joint'")
+    if path == "joint" and not multiply_by_inputs:
+        raise ValueError(
+            "path='joint': its scores are derivatives by gates, which carry the factor (A - B); leave "
+            "multiply_by_inputs=False out, or use path='layer'"
+        )
+    return path == "joint"
+
+
 MOST_NODES = 100_000
 """Of a fixed rule; more are a mistake, and would fill the memory."""
 

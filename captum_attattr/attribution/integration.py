@@ -1,26 +1,26 @@
 """From rows to integrals: runs one forward after another until every (example, layer) has its map.
 
-Each (example, layer) is an integral that asks for nodes. The rows for them wait in one queue, are cut into chunks
-whichever example or layer they belong to, and the values of a chunk are handed back to the integrals. A finished
-integral is stored and dropped: memory follows the chunk's size and the panels of the integrals under way, not how
-many layers, examples or rows there are.
+Each (example, layer), on the joint path each example, is an integral that asks for nodes. The rows for them wait in
+one queue, are cut into chunks whichever example or layer they belong to, and the values of a chunk are handed back to
+the integrals. A finished integral is stored and dropped: memory follows the chunk's size and the panels of the
+integrals under way, not how many layers, examples or rows there are.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
+from itertools import accumulate, pairwise, product
 
 import torch
 from torch import Tensor
 
 from captum_attattr.attribution.inputs import Rule, fixed_rule
 from captum_attattr.attribution.quadrature import ROUNDINGS, AdaptiveIntegral, FixedIntegral
-from captum_attattr.attribution.rows import Chunk, Row
+from captum_attattr.attribution.rows import ALL, Chunk, Row
 from captum_attattr.attribution.sweep import Sweep
 from captum_attattr.exceptions import ConvergenceWarning, warn_caller
 from captum_attattr.model.attention_layers import AttentionLayer
@@ -69,21 +69,20 @@ class PathIntegral:
     total_nodes: Tensor
 
 
-def make_integral(
-    rule: Rule, dtype: torch.dtype, ends: Sequence[float] = (0.0,), sections: Sequence[slice] = ()
-) -> Integral:
-    """Return a new integral of values that were computed in `dtype`; its nodes include `ends`, 0 of which gives F(B).
+def make_integral(rule: Rule, dtype: torch.dtype, shapes: Sequence[torch.Size] = ()) -> Integral:
+    """Return a new integral of values that were computed in `dtype`; its nodes include 0, which gives F(B).
 
     Args:
         rule: fixed or adaptive.
         dtype: the model's.
-        ends: nodes whose F is wanted besides.
-        sections: parts of the values whose errors are wanted one by one.
+        shapes: on the joint path those of all layers' maps, whose entries the values hold side by side; the nodes
+            include 1 then, which gives F(A).
     """
     if rule.n_steps is None:
+        sections = [slice(*ends) for ends in pairwise(accumulate((shape.numel() for shape in shapes), initial=0))]
         return AdaptiveIntegral(rule.tolerance, rule.max_nodes, ROUNDINGS * torch.finfo(dtype).eps, sections)
     nodes, weights = fixed_rule(rule.method, rule.n_steps)
-    missing = [end for end in ends if end not in nodes]
+    missing = [end for end in ((0.0, 1.0) if shapes else (0.0,)) if end not in nodes]
     return FixedIntegral([*nodes, *missing], [*weights, *[0.0] * len(missing)])
 
 
@@ -123,15 +122,15 @@ class Task:
     start: float | None = None
     """F(B)"""
     difference: Tensor | None = None
-    """(H, Tq, Tk), A - B"""
+    """(H, Tq, Tk), A - B, where the values are not multiplied by it."""
 
 
 Tasks = dict[tuple[int, int], Task]
-"""By example and layer."""
+"""By example and layer, which is `ALL` on the joint path."""
 
 
 class Integrator:
-    """Integrates every (example, layer) of a sweep.
+    """Integrates every (example, layer) of a sweep, or every example over all layers.
 
     Args:
         sweep: prepared.
@@ -141,6 +140,7 @@ class Integrator:
         multiply: True for (A - B) times the integral of dF/dA, False for the integral alone.
         keep_attention: also return A.
         store: where the results go.
+        joint: whether all layers are opened together.
     """
 
     def __init__(
@@ -152,6 +152,7 @@ class Integrator:
         multiply: bool,
         keep_attention: bool,
         store: torch.device,
+        joint: bool = False,
     ) -> None:
         self.sweep = sweep
         self.make_integral = make_integral
@@ -159,11 +160,14 @@ class Integrator:
         self.multiply = multiply
         self.keep_attention = keep_attention
         self.store = store
+        self.joint = joint
+        self.pairs = list(product(range(sweep.batch), [ALL] if joint else range(len(sweep.shapes))))
+        """The (example, layer) of every integral."""
 
     def run(self, progress: Callable[[int], object]) -> PathIntegral:
         """Run everything; `progress` is called with how many integrals have just finished."""
         result = self._empty()
-        unbegun = self._keys()
+        unbegun = iter(self.pairs)
         tasks: Tasks = {}
         queue: deque[Row] = deque()
         limit = self.limit or self._default_limit()
@@ -172,11 +176,11 @@ class Integrator:
                 tasks[pair] = Task(self.make_integral())
                 queue.extend(Row(*pair, node) for node in tasks[pair].integral.todo())
             if not queue:
-                result.total_nodes[:] = result.nodes.sum(0) if result.path == "layer" else result.nodes[0]
+                result.total_nodes[:] = result.nodes[0] if self.joint else result.nodes.sum(0)
                 return result
             rows = _take_rows(queue, limit)
             try:
-                finished = self._run_rows(rows, tasks, queue, result)
+                finished = self._hand_out(rows, self.sweep.run(rows), tasks, queue, result)
             except torch.OutOfMemoryError:
                 if self.limit is not None or len(rows) == 1:
                     raise
@@ -186,14 +190,6 @@ class Integrator:
                 continue
             result.rows += len(rows)
             progress(finished)
-
-    def _keys(self) -> Iterator[tuple[int, int]]:
-        """Return the (example, layer) of every integral."""
-        return product(range(self.sweep.batch), range(len(self.sweep.shapes)))
-
-    def _run_rows(self, rows: list[Row], tasks: Tasks, queue: deque[Row], result: PathIntegral) -> int:
-        """Run rows, give every integral its values, and return how many are done."""
-        return self._hand_out(rows, self.sweep.run(rows), tasks, queue, result)
 
     def _hand_out(self, rows: list[Row], chunk: Chunk, tasks: Tasks, queue: deque[Row], result: PathIntegral) -> int:
         """Give every integral its values, queue the rows for its next nodes, and store those that are done."""
@@ -214,10 +210,11 @@ class Integrator:
                 outputs = [values[part.rows[i]] for i in indices]
                 if 0.0 in nodes:
                     task.start = outputs[nodes.index(0.0)]
-                if task.difference is None:
-                    task.difference = part.difference[indices[0]].to(self.store, copy=True)
-                    if self.keep_attention:
-                        result.attention[layer][example] = part.attention[indices[0]].to(self.store)
+                    if not self.multiply:
+                        task.difference = part.difference[indices[nodes.index(0.0)]].to(self.store, copy=True)
+                clean = 1.0 if self.joint else 0.0  # on the layer path any row has its example's A
+                if self.keep_attention and clean in nodes:
+                    _put(part.attention[indices[nodes.index(clean)]], result.attention, example, layer)
                 # Without the factor (A - B) the map's sum is not what F gains: no antiderivative is known.
                 known = outputs if self.multiply else [math.nan] * len(outputs)
                 task.integral.receive(nodes, list(part.gradient[indices].to(self.store)), known)
@@ -239,20 +236,27 @@ class Integrator:
         """Put a finished integral among the results."""
         integral = task.integral
         assert task.start is not None, "the nodes include 0"
-        result.attributions[layer][example] = integral.total
-        result.start[layer, example] = task.start
+        _put(integral.total, result.attributions, example, layer)
         total = integral.total if self.multiply else integral.total * task.difference
-        gained = float(result.output[example]) - task.start
-        result.delta[layer, example] = float(total.double().sum()) - gained
-        result.error[layer, example] = integral.error
-        result.nodes[layer, example] = integral.evaluations
-        result.converged[layer, example] = integral.converged
+        delta = float(total.double().sum()) - (float(result.output[example]) - task.start)
+        if self.joint:
+            result.total_delta[example] = delta
+            result.total_error[example] = integral.error
+            result.error[:, example] = torch.tensor(integral.section_errors, dtype=torch.float64)
+        else:
+            result.delta[layer, example] = delta
+            result.error[layer, example] = integral.error
+        layers = slice(None) if self.joint else layer
+        result.start[layers, example] = task.start
+        result.nodes[layers, example] = integral.evaluations
+        result.converged[layers, example] = integral.converged
 
     def _empty(self) -> PathIntegral:
         """Return the results with room for every map."""
         batch, layers = self.sweep.batch, len(self.sweep.shapes)
         dtype = torch.promote_types(self.sweep.dtype, torch.float32)
         zeros = partial(torch.zeros, device=self.store)
+        unknown = partial(torch.full, fill_value=math.nan, device=self.store)
 
         def maps() -> list[Tensor]:
             return [zeros(batch, *shape, dtype=dtype) for shape in self.sweep.shapes]
@@ -262,14 +266,14 @@ class Integrator:
             attention=maps() if self.keep_attention else [],
             output=zeros(batch, dtype=dtype),
             start=zeros(layers, batch, dtype=dtype),
-            delta=zeros(layers, batch, dtype=dtype),
+            delta=unknown((layers, batch), dtype=dtype),
             error=zeros(layers, batch, dtype=torch.float64),
             nodes=zeros(layers, batch, dtype=torch.long),
             converged=zeros(layers, batch, dtype=torch.bool),
             rows=0,
-            path="layer",
-            total_delta=torch.full_like(zeros(batch, dtype=dtype), torch.nan),
-            total_error=torch.full_like(zeros(batch, dtype=torch.float64), torch.nan),
+            path="joint" if self.joint else "layer",
+            total_delta=unknown((batch,), dtype=dtype),
+            total_error=unknown((batch,), dtype=torch.float64),
             total_nodes=zeros(batch, dtype=torch.long),
         )
 
@@ -277,6 +281,14 @@ class Integrator:
         """Return how many rows a forward has where no limit is given."""
         tokens = max(shape[-2] for shape in self.sweep.shapes)
         return max(2, TOKENS_PER_CHUNK.get(self.sweep.device.type, TOKENS_PER_CHUNK["cuda"]) // tokens)
+
+
+def _put(values: Tensor, maps: list[Tensor], example: int, layer: int) -> None:
+    """Copy one example's values into the map of their layer or, side by side, into those of all layers."""
+    targets = [map_[example] for map_ in (maps if layer == ALL else [maps[layer]])]
+    parts = torch.split(values.flatten(), [target.numel() for target in targets])
+    for target, part in zip(targets, parts, strict=True):
+        target.copy_(part.view_as(target))
 
 
 def _take_rows(queue: deque[Row], limit: int) -> list[Row]:

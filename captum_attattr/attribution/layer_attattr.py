@@ -15,11 +15,18 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from captum_attattr.attribution.baselines import check_attention_baselines
-from captum_attattr.attribution.inputs import Batch, Target, baseline_inputs, check_rule, check_store, make_batch
+from captum_attattr.attribution.inputs import (
+    Batch,
+    Target,
+    baseline_inputs,
+    check_path,
+    check_rule,
+    check_store,
+    make_batch,
+)
 from captum_attattr.attribution.integration import Integrator, PathIntegral, make_integral, warn_unconverged
-from captum_attattr.attribution.joint_path import JointIntegrator, check_path
 from captum_attattr.attribution.layers import resolve_layers
-from captum_attattr.attribution.rows import Row
+from captum_attattr.attribution.rows import ALL, Row
 from captum_attattr.attribution.sweep import prepared_sweep
 from captum_attattr.model.attention_control import AttentionControl, Replacement
 from captum_attattr.model.attention_layers import AttentionLayer
@@ -253,19 +260,17 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
             attention_baselines = self._read(replace(batch, inputs=baseline_inputs(baselines, batch.inputs)))
         start = check_attention_baselines(attention_baselines, len(self.layers))
         with prepared_sweep(self.layers, batch, start) as sweep:
-            options: dict[str, Any] = {"limit": rule.internal_batch_size, "keep_attention": keep_attention}
-            if joint:
-                integrator: Integrator = JointIntegrator(sweep, rule, store=device, **options)
-            else:
-                integrator = Integrator(
-                    sweep,
-                    lambda: make_integral(rule, sweep.dtype),
-                    multiply=self._multiply_by_inputs,
-                    store=device,
-                    **options,
-                )
-            total, unit = (batch.size, "example") if joint else (batch.size * len(self.layers), "map")
-            with tqdm(total=total, disable=not show_progress, desc="AttAttr", unit=unit) as bar:
+            integrator = Integrator(
+                sweep,
+                lambda: make_integral(rule, sweep.dtype, sweep.shapes if joint else ()),
+                limit=rule.internal_batch_size,
+                multiply=self._multiply_by_inputs,
+                keep_attention=keep_attention,
+                store=device,
+                joint=joint,
+            )
+            unit = "example" if joint else "map"
+            with tqdm(total=len(integrator.pairs), disable=not show_progress, desc="AttAttr", unit=unit) as bar:
                 result = integrator.run(bar.update)
         warn_unconverged(result, self.layers, rule.tolerance, sweep.dtype)
         return result
@@ -340,15 +345,14 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
         start = check_attention_baselines(start_point, len(self.layers))
         deltas = []
         with prepared_sweep(self.layers, batch, start) as sweep:
-            if joint:
-                ends = [Row(example, 0, node) for node in (1.0, 0.0) for example in range(batch.size)]
-                whole, empty = sweep.run_joint(ends, backward=False).values.chunk(2)
-                return sum(map_.flatten(1).sum(1) for map_ in maps) - (whole - empty).to(maps[0])
-            for layer, map_ in enumerate(maps):
-                chunk = sweep.run([Row(example, layer, 0.0) for example in range(batch.size)], backward=False)
+            for layer in [ALL] if joint else range(len(maps)):
+                nodes = (0.0, 1.0) if joint else (0.0,)
+                rows = [Row(example, layer, node) for node in nodes for example in range(batch.size)]
+                chunk = sweep.run(rows, backward=False)
                 end = torch.stack([chunk.clean[example] for example in range(batch.size)])
-                deltas.append(map_.flatten(1).sum(1) - (end - chunk.values).to(map_))
-        return self._returned(deltas)
+                total = sum(map_.flatten(1).sum(1) for map_ in (maps if joint else maps[layer : layer + 1]))
+                deltas.append(total - (end - chunk.values[: batch.size]).to(maps[0]))
+        return deltas[0] if joint else self._returned(deltas)
 
     def _returned(self, values: list[Tensor]) -> Maps:
         """Return one value per layer in the form in which layers were given."""

@@ -7,7 +7,15 @@ it does by itself. All of them share one batch: at layer l only layer l's own ro
 Below its layer a row is the clean row, so it need not be computed there: see `late_branching`. Where the blocks
 cannot be cut, all rows run from the start.
 
-On the joint path (`run_joint`) a row opens all layers at its node, each layer from the attention that it recomputes.
+On the joint path a row opens all layers together, each recomputing its own attention: with a gate M on every
+attention probability, so that a layer attends with B + M (A - B), A being what it computes from the row's own hidden
+states, and all gates at a,
+
+    Attr_lh = integral_0^1 dF/dM_lh da,
+
+which carries the factor (A - B). One row gives every layer's map at its node, and the sum over layers, heads, queries
+and keys is F(A) - F(B), B standing in all layers at once: the scores of different layers are parts of one budget. For
+one layer alone it is the path of the paper.
 """
 
 from __future__ import annotations
@@ -22,7 +30,7 @@ from captum_attattr.attribution.baselines import AttentionBaselines, Baseline, b
 from captum_attattr.attribution.inputs import Batch
 from captum_attattr.attribution.late_branching import BlockRecorder, LateBranching
 from captum_attattr.attribution.layers import check_model
-from captum_attattr.attribution.rows import Chunk, JointChunk, LayerRows, Row, RowLayout
+from captum_attattr.attribution.rows import ALL, Chunk, LayerRows, Row, RowLayout
 from captum_attattr.exceptions import UnsupportedModelError
 from captum_attattr.model.attention_control import AttentionControl, Replacement
 from captum_attattr.model.attention_layers import AttentionLayer
@@ -79,8 +87,6 @@ class Sweep:
         self.order: list[int] = []
         """The layers as they run."""
         self.branching: LateBranching | None = None
-        self.outputs = torch.zeros(0)
-        """F of the first examples, one or all, by the model's own attention implementation."""
 
     @torch.no_grad()
     def prepare(self, uncontrolled: Tensor) -> None:
@@ -104,7 +110,6 @@ class Sweep:
                     f"{tuple(attention.shape)}; (1, heads, queries, keys) is needed"
                 )
 
-        self.outputs = uncontrolled
         recorder = BlockRecorder(self.control, self.evaluate)
         examples = torch.arange(len(uncontrolled), device=self.device)
         first = recorder.run(examples[:1], read)
@@ -167,7 +172,8 @@ class Sweep:
             begin, end = layout.slices[layer]
             if begin == end:
                 return None
-            full = attention.detach()[layout.parents[begin:end]]
+            # Of rows that open all layers it depends on the layers below, whose gradients run through it.
+            full = attention if layout.joint else attention.detach()[layout.parents[begin:end]]
             full = full.to(torch.promote_types(full.dtype, torch.float32))
             visible = self.control.visible_keys()
             if visible is not None and visible.dim() == 4 and len(visible) == len(attention):
@@ -177,20 +183,24 @@ class Sweep:
             nodes = layout.nodes[begin:end, None, None, None].to(full.dtype)
             paths[layer] = (start + nodes * difference).to(attention.dtype).requires_grad_(backward)
             listed = layout.listed[begin - layout.clean : end - layout.clean]
-            parts[layer] = LayerRows(listed, full, difference, torch.empty(0))
+            parts[layer] = LayerRows(listed, full.detach(), difference.detach(), torch.empty(0))
             return Replacement(begin, paths[layer])
 
-        cut = self.branching.applied(layout) if self.branching else nullcontext()
+        cut = self.branching.applied(layout) if self.branching and not layout.joint else nullcontext()
         with torch.set_grad_enabled(backward), cut, self.control.watch(visit):
             values = self.evaluate(layout.examples)
         if backward:
             for layer, gradient in self._gradients(values, layout, paths).items():
                 parts[layer].gradient = gradient.to(parts[layer].attention.dtype)
+            if layout.joint:
+                parts = {ALL: _side_by_side([parts[layer] for layer in range(len(self.shapes))])}
         clean, branched = values.detach().tensor_split([layout.clean])
         in_order = torch.empty_like(branched)
         in_order[torch.tensor(layout.listed, device=branched.device)] = branched
-        examples = layout.examples[: layout.clean].tolist()
-        return Chunk(in_order, dict(zip(examples, clean, strict=True)), parts)
+        outputs = dict(zip(layout.examples[: layout.clean].tolist(), clean, strict=True))
+        if layout.joint:
+            outputs = {row.example: value for row, value in zip(rows, in_order, strict=True) if row.node == 1.0}
+        return Chunk(in_order, outputs, parts)
 
     def _gradients(self, values: Tensor, layout: RowLayout, paths: dict[int, Tensor]) -> dict[int, Tensor]:
         """Return dF/dA of every layer's rows.
@@ -208,65 +218,24 @@ class Sweep:
         for (layer, path), gradient in zip(paths.items(), computed, strict=True):
             rows = slice(*layout.slices[layer])
             # A layer that F does not depend on has no gradient, and nothing to lose.
-            if gradient is None:
-                self._check_constant(layer, values[rows], values[layout.parents[rows]])
+            if gradient is None and layout.joint:
+                opened = [Row(example, layer, 0.0) for example in layout.examples[layout.nodes == 0].tolist()]
+                if opened:
+                    self.run(opened)
+            elif gradient is None and not _close(values[rows], values[layout.parents[rows]], self.dtype):
+                raise ValueError(
+                    f"forward_func's output changes with the attention of {self.control.layers[layer]!r} but carries "
+                    "no gradient to it; leave .detach() and torch.no_grad() out of forward_func"
+                )
             gradients[layer] = torch.zeros_like(path) if gradient is None else gradient
-            self._check_finite(layer, gradients[layer], layout.examples[rows])
+            broken = (~torch.isfinite(gradients[layer])).flatten(1).any(1).nonzero()
+            if len(broken):
+                raise ValueError(
+                    f"the gradient of forward_func's output to {self.control.layers[layer]!r} of example "
+                    f"{int(layout.examples[rows][broken[0]])} is not finite: forward_func has no derivative there, or "
+                    "it overflows and needs a wider floating-point type"
+                )
         return gradients
-
-    def run_joint(self, rows: Sequence[Row], *, backward: bool = True) -> JointChunk:
-        """Run one forward for these rows, all layers open at their nodes, and, unless only F is wanted, one backward.
-
-        A row's attention is B + a (A - B) at every layer, A being what the layer computes from the row's own hidden
-        states, so that the chain of layers is part of the path. `Row.layer` is not used.
-        """
-        examples = torch.tensor([row.example for row in rows], device=self.device)
-        wide = torch.promote_types(self.dtype, torch.float32)
-        nodes = torch.tensor([row.node for row in rows], device=self.device, dtype=torch.double)[:, None, None, None]
-        ends = [i for i, row in enumerate(rows) if row.node == 1.0]
-        paths: dict[int, Tensor] = {}
-        differences: dict[int, Tensor] = {}
-        attentions: dict[int, list[Tensor]] = {i: [] for i in ends}
-
-        def visit(layer: int, attention: Tensor) -> Replacement:
-            self._check_shape(layer, attention)
-            full = attention.to(wide)
-            start = self.baseline(layer, full, examples, self.control.visible_keys())
-            difference = full - start
-            path = (start + nodes.to(wide) * difference).to(attention.dtype)
-            paths[layer] = path if path.requires_grad or not backward else path.requires_grad_()
-            differences[layer] = difference.detach()
-            for i in ends:
-                attentions[i].append(full[i].detach())
-            return Replacement(0, paths[layer])
-
-        with torch.set_grad_enabled(backward), self.control.watch(visit):
-            values = self.evaluate(examples)
-        maps = torch.zeros(0)
-        if backward:
-            layers = range(len(self.shapes))
-            gradients = self._joint_gradients(values, [paths[layer] for layer in layers], examples)
-            parts = [differences[layer] * gradient.to(wide) for layer, gradient in zip(layers, gradients, strict=True)]
-            maps = torch.cat([part.flatten(1) for part in parts], dim=1)
-        return JointChunk(values.detach(), maps, {i: self._in_order(attentions[i]) for i in ends})
-
-    def _joint_gradients(self, values: Tensor, paths: list[Tensor], examples: Tensor) -> list[Tensor]:
-        """Return dF/dA of every layer for rows of the joint path; raises as `_gradients` does."""
-        computed: Sequence[Tensor | None] = [None] * len(paths)
-        if values.requires_grad:
-            computed = torch.autograd.grad(values, paths, torch.ones_like(values), allow_unused=True)
-        if all(gradient is None for gradient in computed) and len(self.outputs) == self.batch:
-            self._check_constant(0, values, self.outputs[examples])
-        gradients = []
-        for layer, (path, gradient) in enumerate(zip(paths, computed, strict=True)):
-            gradients.append(torch.zeros_like(path) if gradient is None else gradient)
-            self._check_finite(layer, gradients[-1], examples)
-        return gradients
-
-    def _in_order(self, visited: list[Tensor]) -> list[Tensor]:
-        """Return what was met at the layers as they run in the order of the list of layers."""
-        by_layer = dict(zip(self.order, visited, strict=True))
-        return [by_layer[layer] for layer in range(len(self.shapes))]
 
     def _check_shape(self, layer: int, attention: Tensor) -> None:
         """Refuse attention whose shape changes with the batch."""
@@ -276,23 +245,12 @@ class Sweep:
                 f"{tuple(self.shapes[layer])} to {tuple(attention.shape[1:])}"
             )
 
-    def _check_constant(self, layer: int, values: Tensor, expected: Tensor) -> None:
-        """Refuse a forward function that loses the gradient: without one, F must not change with the attention."""
-        if not _close(values, expected, self.dtype):
-            raise ValueError(
-                f"forward_func's output changes with the attention of {self.control.layers[layer]!r} but carries "
-                "no gradient to it; leave .detach() and torch.no_grad() out of forward_func"
-            )
 
-    def _check_finite(self, layer: int, gradient: Tensor, examples: Tensor) -> None:
-        """Refuse gradients that are not finite at an output that is."""
-        broken = (~torch.isfinite(gradient)).flatten(1).any(1).nonzero()
-        if len(broken):
-            raise ValueError(
-                f"the gradient of forward_func's output to {self.control.layers[layer]!r} of example "
-                f"{int(examples[broken[0]])} is not finite: forward_func has no derivative there, or it overflows and "
-                "needs a wider floating-point type"
-            )
+def _side_by_side(parts: Sequence[LayerRows]) -> LayerRows:
+    """Return rows that open all layers as one part, each row's entries of all layers in one vector."""
+    names = ("attention", "difference", "gradient")
+    vectors = [torch.cat([getattr(part, name).flatten(1) for part in parts], dim=1) for name in names]
+    return LayerRows(parts[0].rows, *vectors)
 
 
 def _working_dtype(attention: Tensor) -> torch.dtype:

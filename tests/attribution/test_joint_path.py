@@ -258,9 +258,33 @@ def test_forward_functions_that_cannot_be_attributed_are_refused():
     def detached(ids: Tensor) -> Tensor:
         return probabilities(model)(ids).detach()
 
-    for forward, message in ((twice, "more than once"), (detached, "carries no gradient")):
-        with unchanged(model), pytest.raises(ValueError, match=message):
-            LayerAttAttr(forward, attention_layers(model)).attribute(IDS, target=1, path="joint")
+    def detached_below(ids: Tensor) -> Tensor:
+        """Without a gradient to the first layer, with one to the others."""
+        block = model.bert.encoder.layer[1]
+        handle = block.register_forward_pre_hook(lambda _, args: (args[0].detach(), *args[1:]))
+        try:
+            return probabilities(model)(ids)
+        finally:
+            handle.remove()
+
+    lost = "changes with the attention of .*encoder 0.* carries no gradient"
+    for forward, message in ((twice, "more than once"), (detached, lost), (detached_below, lost)):
+        for path in ("layer", "joint"):
+            with unchanged(model), pytest.raises(ValueError, match=message):
+                LayerAttAttr(forward, attention_layers(model)).attribute(IDS, target=1, path=path)
+
+
+def test_layers_that_the_output_does_not_depend_on_have_no_map():
+    model = tiny_bert()
+
+    def first_layers(ids: Tensor) -> Tensor:
+        states: Tensor = model(ids, output_hidden_states=True).hidden_states[1]
+        return states[:, 0].softmax(-1)
+
+    lattr = LayerAttAttr(first_layers, attention_layers(model))
+    for path in ("layer", "joint"):
+        maps = lattr.attribute(IDS, target=1, path=path, n_steps=3)
+        assert [bool(map_.any()) for map_ in maps] == [True] + [False] * (LAYERS - 1)
 
 
 def test_cross_attention_joins_in():
