@@ -29,17 +29,11 @@ from captum_attattr.plots.report_page import write_report
 from captum_attattr.trees.algorithm import attribution_tree
 from captum_attattr.trees.files import load_tree, save_tree, tree_text
 from captum_attattr.triggers.attack import attack
-from captum_attattr.triggers.extraction import (
-    Trigger,
-    compose_triggers,
-    extract_triggers,
-    load_triggers,
-    save_triggers,
-    triggers_of,
-)
+from captum_attattr.triggers.extraction import compose_triggers, extract_triggers, triggers_of
 from captum_attattr.triggers.insertion import Insertion, insert_trigger
 from captum_attattr.triggers.patterns import Pattern, find_patterns
 from captum_attattr.triggers.report import AttackReport
+from captum_attattr.triggers.trigger import Trigger, load_triggers, save_triggers
 
 __all__ = [
     "Archive",
