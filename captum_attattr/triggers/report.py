@@ -11,7 +11,7 @@ from typing import Any
 from captum_attattr import checks
 from captum_attattr.files import from_entry, read_format, reading, write_json
 from captum_attattr.formatting import counted
-from captum_attattr.triggers.outcomes import ALL
+from captum_attattr.triggers.outcomes import ALL as ALL
 from captum_attattr.triggers.outcomes import Measure as Measure
 from captum_attattr.triggers.outcomes import Outcome as Outcome
 from captum_attattr.triggers.outcomes import VictimResult as VictimResult
