@@ -112,7 +112,7 @@ def check_tree(tree: Any) -> nx.DiGraph:
 
     if not isinstance(tree, nx.DiGraph) or tree.is_multigraph():
         kind = type(tree).__name__
-        raise TypeError(f"tree must be a networkx.DiGraph of attribution_tree, directed and no multigraph, not {kind}")
+        raise TypeError(f"tree must be a networkx.DiGraph of attribution_tree, not {kind}: directed and no multigraph")
     if not tree.number_of_edges():
         raise ValueError(f"tree has {counted(len(tree), 'node')} and no edge: there is nothing to draw or to write")
     _check_attributes("it", "tree's {}", tree.graph, _OF_GRAPH)

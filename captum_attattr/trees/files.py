@@ -39,27 +39,27 @@ def tree_text(tree: nx.DiGraph) -> str:
         'positive' (target 1)
     """
     tree = check_tree(tree)
-    about = tree.graph
-    top, names = about["class_token"], readable(about["tokens"])
+    graph = tree.graph
+    top, names = graph["class_token"], readable(graph["tokens"])
     edges = {(i, j): data for i, j, data in tree.edges(data=True) if not data["class_edge"]}
     children: dict[int, list[int]] = {}
     for i, j in sorted(edges, key=lambda pair: edges[pair]["order"]):
         children.setdefault(i, []).append(j)
     lines: list[tuple[str, str]] = []
-    waiting: list[tuple[int, int, str]] = [(about["root"], 0, "")]  # a tree may be deeper than Python recurses
+    waiting: list[tuple[int, int, str]] = [(graph["root"], 0, "")]  # a tree may be deeper than Python recurses
     while waiting:
         position, depth, edge = waiting.pop()
         lines.append((f"{'  ' * depth}{visible(names[position], _NAME)} [{position}]", edge))
         waiting += [(j, depth + 1, _edge_text(edges[position, j])) for j in reversed(children.get(position, []))]
     width = max(cells(name) for name, _ in lines)
-    value = "" if about["probability"] is None else f"F = {about['probability']:.4f}, "
-    head = f"{about['label']!r} (target {about['target']}), {value}"
-    head += ", ".join([f"threshold {about['threshold']:g}", about["algorithm"], *counting(about)])
+    value = "" if graph["probability"] is None else f"F = {graph['probability']:.4f}, "
+    head = f"{graph['label']!r} (target {graph['target']}), {value}"
+    head += ", ".join([f"threshold {graph['threshold']:g}", graph["algorithm"], *counting(graph)])
     rows = [f"{name}{' ' * (width - cells(name))}  {text}".rstrip() for name, text in lines]
     if any(data["class_edge"] for *_, data in tree.edges(data=True)):
         name = visible(tree.nodes[top]["token"], _NAME)
         rows.append(f"{name} [{top}] gathers from all {len(lines)} in the last layer")
-    left = f"left out: {about['left_out_edges']} edges, {about['left_out_share']:.0%} of the positive attribution"
+    left = f"left out: {graph['left_out_edges']} edges, {graph['left_out_share']:.0%} of the positive attribution"
     return "\n".join([head, *rows, left])
 
 

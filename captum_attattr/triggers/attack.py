@@ -205,8 +205,8 @@ class _Run:
         texts, count = rows.texts, len(rows.items)
         batches = texts.batches(rows.items, self.batch_size)
         inserts = [[condition.rules, list(map(list, condition.pieces))] for condition in conditions]
-        about: dict[str, Any] = {"attack": data_digest(inserts), "length": texts.longest}
-        about |= texts.fingerprint(rows.items, rows.gold, batches)
+        run: dict[str, Any] = {"attack": data_digest(inserts), "length": texts.longest}
+        run |= texts.fingerprint(rows.items, rows.gold, batches)
         # Row r under condition c is example c * count + r.
         repeated = [[c * count + row for row in batch] for c in range(len(conditions)) for batch in batches]
         if self.folder:
@@ -221,7 +221,7 @@ class _Run:
 
         file = self.folder / f"{what}.jsonl" if self.folder else None
         with evaluation_mode(rows.model):
-            values = run_batches(repeated, work, about, resume=file, progress=self.progress, desc=f"attack: {what}")
+            values = run_batches(repeated, work, run, resume=file, progress=self.progress, desc=f"attack: {what}")
         return [[int(v) for v in part] for part in values.reshape(len(conditions), count).tolist()]
 
 

@@ -149,7 +149,8 @@ def find_patterns(
     items = texts.encode_all(examples)
     gold = texts.labels(labels, len(items)) if labels is not None else torch.full((len(items),), -1)
     batches = texts.batches(items, batch_size)
-    about = {"patterns": [pairs, special_tokens, rules], "options": options, **texts.fingerprint(items, gold, batches)}
+    fingerprint = {"patterns": [pairs, special_tokens, rules], "options": options}
+    fingerprint |= texts.fingerprint(items, gold, batches)
 
     def work(batch: list[int]) -> Tensor:
         some = [examples[i] for i in batch]
@@ -159,7 +160,7 @@ def find_patterns(
 
     with evaluation_mode(model):
         costs = texts.costs(items, batches)
-        values = run_batches(batches, work, about, resume=resume, progress=progress, desc="triggers", costs=costs)
+        values = run_batches(batches, work, fingerprint, resume=resume, progress=progress, desc="triggers", costs=costs)
     return [
         Pattern(
             interactions=_unpacked(values[i]),
@@ -236,7 +237,7 @@ def _largest_of_all(
 
 
 def check_options(pairs: Any, ratio: Any, min_score: Any, rules: Any) -> tuple[int, float, float]:
-    """Return the numbers of the options of `extract_triggers` as Python's own.
+    """Return options of `extract_triggers`, with numbers of Python.
 
     Raises:
         ValueError: an option that means nothing, or does not go with another.

@@ -253,6 +253,7 @@ def test_special_tokens_that_were_typed_are_no_words():
         (["film"], [False], [(0, 0)], (("film",), (0.0,))),
         (["<s>", "a", "b", "</s>"], [True, False, False, True], [(2, 0), (1, 3)], (("a", "b"), (0.5, 1.0))),
         (["a", "b", "c", "</s>"], [False, False, False, True], [(2, 3), (0, 2)], (("a", "c"), (0.0, 1.0))),
+        (["a", "[SEP]", "b", "c"], [False, True, False, False], [(2, 3), (0, 2)], (("a", "b", "c"), (0.0, 0.5, 1.0))),
     ],
 )
 def test_reference_rules_where_other_tokens_or_none_stand_for_the_separator(tokens, special, entries, expected):
