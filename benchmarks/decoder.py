@@ -10,7 +10,6 @@ integrands switch sharply, get more panels. The file is read with transformers' 
 from __future__ import annotations
 
 import argparse
-import copy
 import importlib.util
 import time
 from pathlib import Path
@@ -24,6 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from captum_attattr import LayerAttAttr, attention_layers
 from captum_attattr.attribution.inputs import make_batch
 from captum_attattr.attribution.rows import Row
+from captum_attattr.attribution.sweep import prepared_sweep
 
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -42,10 +42,9 @@ def dense(lattr: LayerAttAttr, ids: Tensor, target: int, layer: int, panels: int
     x, w = np.polynomial.legendre.leggauss(8)
     nodes = ((np.arange(panels)[:, None] + (x + 1) / 2) / panels).ravel()
     weights = torch.from_numpy(np.tile(w / 2 / panels, panels))
-    one = copy.copy(lattr)
-    one.layers = (lattr.layers[layer],)
+    batch = make_batch(lattr.forward_func, ids, None, target)
     total: Any = 0.0
-    with one._sweep(make_batch(lattr.forward_func, ids, None, target), None) as sweep:
+    with prepared_sweep([lattr.layers[layer]], batch, 0.0) as sweep:
         for start in range(0, len(nodes), rows):
             chunk = sweep.run([Row(0, 0, float(node)) for node in nodes[start : start + rows]])
             part = chunk.layers[0]

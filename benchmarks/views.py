@@ -1,6 +1,6 @@
 """Sizes of the pages and the time to build them: 12 layers, 12 heads, 128 tokens; bertviz's model_view beside them.
 
-bertviz shows attention only, and its page loads its libraries from the network. It is installed for this alone:
+bertviz shows attention only, and its page loads libraries from the network. Only this comparison needs it:
 
     pip install bertviz ipython
 """
@@ -28,7 +28,7 @@ from captum_attattr import (
 
 
 def explanation(layers: int, heads: int, tokens: int) -> Explanation:
-    """Maps as they come: heavy-tailed, attention along the diagonal and to the first token."""
+    """Return made-up maps: attention for the most part to the first token, attributions of both signs."""
     generator = torch.Generator().manual_seed(0)
     shape = layers, heads, tokens, tokens
     scores = torch.randn(shape, generator=generator) * 2
@@ -52,10 +52,10 @@ def explanation(layers: int, heads: int, tokens: int) -> Explanation:
     )
 
 
-def bertviz_page(one: Explanation, path: Path) -> None:
+def bertviz_page(given: Explanation, path: Path) -> None:
     from bertviz import model_view
 
-    page = model_view([layer[None] for layer in one.attention], one.tokens, html_action="return")
+    page = model_view([layer[None] for layer in given.attention], given.tokens, html_action="return")
     path.write_text(page.data, encoding="utf-8")
 
 
@@ -66,13 +66,13 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--keep", type=Path, help="folder for the pages; by default they are thrown away")
     args = parser.parse_args()
-    one = explanation(args.layers, args.heads, args.tokens)
+    given = explanation(args.layers, args.heads, args.tokens)
     pages: dict[str, Callable[[Path], Any]] = {
-        "tree": lambda path: write_html(plot_tree(attribution_tree(one), one), path),
-        "flow": lambda path: write_html(plot_flow(one), path),
-        "attention maps": lambda path: write_html(plot_attention(one), path),
-        "report of all": lambda path: write_report(one, path),
-        "bertviz model_view": lambda path: bertviz_page(one, path),
+        "tree": lambda path: write_html(plot_tree(attribution_tree(given), given), path),
+        "flow": lambda path: write_html(plot_flow(given), path),
+        "attention maps": lambda path: write_html(plot_attention(given), path),
+        "report of all": lambda path: write_report(given, path),
+        "bertviz model_view": lambda path: bertviz_page(given, path),
     }
     print("| page | MB | seconds to build |")
     print("|---|---:|---:|")

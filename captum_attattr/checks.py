@@ -210,7 +210,25 @@ def _check_count(name: str, entries: Sequence[Any], count: int | None) -> None:
         raise ValueError(f"{name} must have the shape ({count},), not ({len(entries)},)")
 
 
-def tensor(name: str, value: Any, shape: Sequence[int | str], *, unknown: bool = False) -> Tensor:
+def numbers(name: str, value: Any) -> Tensor:
+    """Return an array of real numbers, of any shape, as a tensor.
+
+    Raises:
+        TypeError: it holds no real numbers.
+    """
+    try:
+        # torch's default device is not the device of a tensor that is given, nor where results are kept.
+        array = value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise TypeError(f"{name} must be an array of numbers, not {type(value).__name__}: {value!r:.60}") from None
+    if array.dtype == torch.bool or array.is_complex():
+        raise TypeError(f"{name} must be an array of real numbers, not of {array.dtype}")
+    return array
+
+
+def tensor(
+    name: str, value: Any, shape: Sequence[int | str], *, unknown: bool = False, infinite: bool = False
+) -> Tensor:
     """Return an array of numbers of a given shape as a tensor.
 
     Args:
@@ -218,17 +236,13 @@ def tensor(name: str, value: Any, shape: Sequence[int | str], *, unknown: bool =
         value: a tensor, or what `torch.as_tensor` takes.
         shape: a size for each dimension; a letter where any size of one or more will do.
         unknown: whether NaN is allowed.
+        infinite: whether infinity is.
 
     Raises:
         TypeError: it holds no real numbers.
         ValueError: it has another shape, or is not finite; the message has the first position.
     """
-    try:
-        array = torch.as_tensor(value)
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        raise TypeError(f"{name} must be an array of numbers, not {type(value).__name__}: {value!r:.60}") from None
-    if array.dtype == torch.bool or array.is_complex():
-        raise TypeError(f"{name} must be an array of real numbers, not of {array.dtype}")
+    array = numbers(name, value)
     fits = array.dim() == len(shape) and all(
         size > 0 if isinstance(wanted, str) else size == wanted for size, wanted in zip(array.shape, shape, strict=True)
     )
@@ -236,7 +250,7 @@ def tensor(name: str, value: Any, shape: Sequence[int | str], *, unknown: bool =
         letters = ", all above 0" if any(isinstance(wanted, str) for wanted in shape) else ""
         wanted_shape = f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
         raise ValueError(f"{name} must have the shape {wanted_shape}{letters}, not {tuple(array.shape)}")
-    broken = ~(array.isfinite() | array.isnan() if unknown else array.isfinite())
+    broken = (array.isnan() & (not unknown)) | (array.isinf() & (not infinite))
     if broken.any():
         first = broken.nonzero()[0].tolist()
         raise ValueError(f"{name} must be finite, but {name}{first} is {array[tuple(first)].item()}")

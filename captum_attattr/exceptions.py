@@ -1,9 +1,12 @@
-"""The errors and warnings that users can catch by name."""
+"""The errors and warnings that users can catch by name, and how a warning is given."""
 
 from __future__ import annotations
 
 import sys
 import warnings
+
+_PASSED_THROUGH = frozenset({"captum_attattr", "captum", "torch", "contextlib", "tqdm"})
+"""Packages whose lines stand between a user's call and a warning about it."""
 
 
 class UnsupportedModelError(ValueError):
@@ -34,12 +37,14 @@ class EmptyTreeError(ValueError):
     """
 
 
-_PASSED_OVER = frozenset({"captum_attattr", "captum", "torch", "contextlib", "tqdm"})
-
-
 def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn at the line of the user's code that led here: the innermost frame outside of this package and of captum."""
-    level, frame = 1, sys._getframe()
-    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in _PASSED_OVER:
-        level, frame = level + 1, frame.f_back
+    """Warn at the line of the user's code that called this package, through however many of its functions.
+
+    Args:
+        message: what the user should know, and what to do about it.
+        category: the class of the warning.
+    """
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in _PASSED_THROUGH:
+        frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)

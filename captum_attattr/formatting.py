@@ -1,8 +1,4 @@
-"""Texts from data sets as plotly can show them: visible, escaped, of bounded length.
-
-Tokens are not to be trusted: plotly reads a small HTML of its own in labels, so every text is escaped here; as
-JSON in a page it is escaped again.
-"""
+"""Numbers and texts as people read them: short, visible, with the right plural. Nothing is escaped here."""
 
 from __future__ import annotations
 
@@ -13,7 +9,7 @@ from typing import Any
 
 
 def visible(token: str, length: int) -> str:
-    """At most `length` characters of `token`, with what would act instead of being seen spelt out."""
+    """Return at most `length` characters of a text from data, with what would act instead of being seen spelt out."""
     token = token.replace("\r\n", "↵").replace("\n", "↵").replace("\t", "⇥")
     if not token.strip():
         return "␣" * min(len(token), length) or "∅"
@@ -26,43 +22,49 @@ def visible(token: str, length: int) -> str:
 
 
 def cells(text: str) -> int:
-    """Columns of a text in a terminal: wide characters take two, those that join the one before none."""
+    """Return the columns of a text in a terminal: wide characters take two, those that join the one before none."""
     wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
     return len(text) + wide - sum(unicodedata.category(c) in ("Mn", "Me", "Cf") for c in text)
 
 
 def signed(value: float) -> str:
-    """A number with its sign, in three digits."""
+    """Return a number with its sign, in three digits."""
     return f"{value:+.3g}".replace("-", "−")
 
 
 def number(value: float) -> str:
-    """A number in three digits."""
+    """Return a number in three digits."""
     return f"{value:.3g}".replace("-", "−")
 
 
 def counted(count: int, noun: str) -> str:
-    """ "1 example", "2 examples"."""
+    """Return a count and its noun: "1 example", "2 examples"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def score(value: float | None) -> str:
-    """What a prediction is worth: "probability 0.9"; "score −3.2" for a regression model; "" if it is not known."""
+def output_value(name: str, value: float | None) -> str:
+    """Return what F is and its value: "probability 0.9", "score −3.2"; "" if the value is not known.
+
+    Args:
+        name: what the model's task makes F; "" where that is not known, as in files of version 0.1: a value that no
+            probability has is a score.
+        value: F.
+    """
     if value is None or not math.isfinite(value):
         return ""
-    return f"{'probability' if 0 <= value <= 1 else 'score'} {number(value)}"
+    return f"{name or ('probability' if 0 <= value <= 1 else 'score')} {number(value)}"
 
 
 def whole_text(text: str | Sequence[str]) -> str:
-    """A text, or both of a pair, as one."""
+    """Return a text, or both of a pair, as one."""
     return text if isinstance(text, str) else " ‖ ".join(text)
 
 
-def counting(about: Mapping[str, Any]) -> list[str]:
-    """The layers and heads that count in a tree, if not all do: "head 3 alone", "layers 0, 2 alone"."""
-    chosen = {name: about.get(name) for name in ("layers", "heads")}
+def counting(options: Mapping[str, Any]) -> list[str]:
+    """Return which layers and heads count in a tree, if not all do: "head 3 alone", "layers 0, 2 alone"."""
+    chosen = {name: options.get(name) for name in ("layers", "heads")}
     return [
-        f"{name if len(numbers) > 1 else name[:-1]} {', '.join(map(str, numbers))} alone"
-        for name, numbers in chosen.items()
-        if numbers
+        f"{name if len(indices) > 1 else name[:-1]} {', '.join(map(str, indices))} alone"
+        for name, indices in chosen.items()
+        if indices
     ]

@@ -13,7 +13,7 @@ import torch
 from common.script import check_flags, flag_parser, load_model, process, run_script, writable, write_json
 from tqdm.auto import tqdm
 
-from captum_attattr.explanations.encoding import TextModel
+from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.tables import Example
 from captum_attattr.tasks import Task, task
 

@@ -8,7 +8,7 @@ import argparse
 import sys
 from typing import Any
 
-from head_pruning import run
+from common.head_pruning import run
 
 
 def method(args: argparse.Namespace) -> dict[str, Any]:

@@ -89,9 +89,7 @@ def explain_dataset(
         ...     [explanation.label for explanation in archive]
         ['positive', 'negative']
     """
-    options = {"n_steps": n_steps, "method": method, "tolerance": tolerance, "max_nodes": max_nodes}
-    options["internal_batch_size"] = internal_batch_size
-    check_rule(**options)  # type: ignore[arg-type]
+    options = check_rule(method, n_steps, tolerance, max_nodes, internal_batch_size)._asdict()
     _check_storage(batch_size, dtype, shard_bytes)
     if isinstance(texts, str) or not isinstance(texts, Sequence):
         raise TypeError(f"texts must be a list of texts or of pairs, got {type(texts).__name__}; use [text]")

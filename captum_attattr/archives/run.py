@@ -22,10 +22,11 @@ from tqdm.auto import tqdm
 from captum_attattr.archives.archive import INDEX, file_digest, read_index, run_digest, write_index
 from captum_attattr.archives.plan import Batch, Form, Layout, plan_batches, plan_shards, work
 from captum_attattr.archives.shards import ShardWriter, bytes_done, is_whole, opened
-from captum_attattr.exceptions import ConvergenceWarning, ResultFileError
-from captum_attattr.explanations.encoding import Encoded, Text, TextModel
+from captum_attattr.exceptions import ConvergenceWarning, ResultFileError, warn_caller
+from captum_attattr.explanations.encoding import Encoded, Text
 from captum_attattr.explanations.explain import Explainer
 from captum_attattr.explanations.explanation import Explanation
+from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.model.head_masks import active_gates
 from captum_attattr.runs.digests import model_digest
 from captum_attattr.runs.processes import Processes
@@ -88,7 +89,7 @@ class DatasetRun:
             self.about["masked"] = masked
         self.about = json.loads(json.dumps(self.about))  # as it comes back from a file
         self.digest = run_digest(self.about)
-        self.hidden = int(getattr(self.explainer.texts.config, "hidden_size", 768))
+        self.hidden = int(getattr(self.explainer.texts.config.get_text_config(), "hidden_size", 768))
         batches = plan_batches(lengths, said, self.form, batch_size)
         self.shards = plan_shards(batches, self.form, self.hidden, shard_bytes)
 
@@ -213,8 +214,8 @@ class DatasetRun:
             except ValueError as error:
                 if type(error) is not ValueError:
                     raise
-                raise ValueError(f"{error} (among the examples {', '.join(str(i.number) for i in items)})") from error
-        return [found[item.number] for item in items]
+                raise ValueError(f"{error} (among the examples {', '.join(str(i.index) for i in items)})") from error
+        return [found[item.index] for item in items]
 
     def _facts(self, number: int) -> dict[str, Any]:
         """What the index says of a shard that is whole, and which of its maps did not converge."""
@@ -242,11 +243,10 @@ class DatasetRun:
         if count and processes.rank == 0:
             worst = nlargest(10, [one for fact in facts for one in fact["worst"]])
             named = "; ".join(f"example {number}, layer {layer}: {error:.1e}" for error, number, layer in worst)
-            warnings.warn(
+            warn_caller(
                 f"{count} of {len(self.rows) * self.form.layers} attribution maps have an estimated relative error "
                 f"above the tolerance {self.explainer.options['tolerance']:g}: {named}{'; ...' if count > 10 else ''}",
                 ConvergenceWarning,
-                stacklevel=4,
             )
 
     def _finish(self, facts: list[dict[str, Any]]) -> None:

@@ -5,9 +5,10 @@ Captum's private helpers are imported here and nowhere else.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from captum._utils.common import (
@@ -17,6 +18,8 @@ from captum._utils.common import (
 )
 from captum.attr._utils.approximation_methods import SUPPORTED_METHODS, approximation_parameters
 from torch import Tensor
+
+from captum_attattr.checks import integer, real
 
 Target = Any
 """None, an int, a tuple of ints, a tensor, a list of ints or a list of tuples: see Captum's TargetType."""
@@ -41,7 +44,7 @@ class Batch:
 
     @property
     def size(self) -> int:
-        """Number of examples."""
+        """How many examples there are."""
         return int(self.inputs[0].shape[0])
 
     @property
@@ -50,12 +53,12 @@ class Batch:
         return self.inputs[0].device
 
     def arguments(self, rows: Tensor) -> tuple[Any, ...]:
-        """The forward function's arguments for these examples."""
+        """Return the forward function's arguments for these examples."""
         inputs = tuple(tensor.detach().index_select(0, rows.to(tensor.device)) for tensor in self.inputs)
         return (*inputs, *(_take(value, rows, self.size) for value in self.additional))
 
     def evaluate(self, rows: Tensor) -> Tensor:
-        """F of these examples, (rows,).
+        """Return F of these examples, (rows,).
 
         Raises:
             TypeError: the forward function returns no tensor.
@@ -67,7 +70,7 @@ class Batch:
         # Captum takes negative numbers alone and in tuples, but not in lists and tensors.
         if isinstance(target, list):
             target = [target[row] for row in rows.tolist()]
-            target = [one % output.shape[1] if isinstance(one, int) else one for one in target]
+            target = [index if isinstance(index, tuple) else index % output.shape[1] for index in target]
         elif isinstance(target, Tensor) and target.numel() > 1:
             target = target.to(output.device, torch.long)[rows.to(output.device)] % output.shape[1]
         values: Tensor = _select_targets(output, target).reshape(len(rows))
@@ -82,6 +85,7 @@ class Batch:
 
 
 def _take(value: Any, rows: Tensor, size: int) -> Any:
+    """Return an argument with its tensors of the batch's size expanded to rows, inside dicts, lists and tuples too."""
     if isinstance(value, Tensor):
         expand = value.dim() > 0 and value.shape[0] == size
         return value.detach().index_select(0, rows.to(value.device)) if expand else value
@@ -93,7 +97,7 @@ def _take(value: Any, rows: Tensor, size: int) -> Any:
 
 
 def make_batch(forward: Callable[..., Any], inputs: Any, additional: Any, target: Target) -> Batch:
-    """Check a call's inputs and target as far as that goes without running the model.
+    """Check a call's inputs and target, as far as that can be done without running the model.
 
     Raises:
         TypeError: inputs that are no tensors, a target of a wrong type.
@@ -113,12 +117,12 @@ def make_batch(forward: Callable[..., Any], inputs: Any, additional: Any, target
             raise ValueError("an input was made under torch.inference_mode; clone it outside of that mode first")
     if tensors[0].shape[0] == 0:
         raise ValueError(f"inputs hold no example: shape {tuple(tensors[0].shape)}")
-    check_target(target, tensors[0].shape[0])
+    target = check_target(target, tensors[0].shape[0])
     return Batch(forward, tensors, _format_additional_forward_args(additional) or (), target)
 
 
-def check_target(target: Target, size: int) -> None:
-    """Check the type and the length of a target.
+def check_target(target: Target, size: int) -> Target:
+    """Check the type and the length of a target; return it with Python's own integers.
 
     Raises:
         TypeError: not one of Captum's forms.
@@ -129,24 +133,26 @@ def check_target(target: Target, size: int) -> None:
             raise TypeError(f"target must hold integers, got a tensor of {target.dtype}")
         if target.numel() != 1 and tuple(target.shape) != (size,):
             raise ValueError(f"target has shape {tuple(target.shape)}; for {size} examples ({size},) is needed")
-    elif isinstance(target, list):
+        return target
+    if isinstance(target, list):
         if len(target) != size:
             raise ValueError(f"target lists {len(target)} classes for {size} examples")
-        for i, one in enumerate(target):
-            parts = one if isinstance(one, tuple) else (one,)
-            if not all(_is_int(p) for p in parts) or type(one) is not type(target[0]):
-                raise TypeError(f"target[{i}] is {one!r}; all must be ints, or all tuples of ints")
-    elif isinstance(target, tuple):
-        if not all(_is_int(part) or isinstance(part, slice) for part in target):
+        indices = [tuple(map(integer, one)) if isinstance(one, tuple) else integer(one) for one in target]
+        for i, index in enumerate(indices):
+            missing = None in index if isinstance(index, tuple) else index is None
+            if missing or type(index) is not type(indices[0]):
+                raise TypeError(f"target[{i}] is {target[i]!r}; all must be ints, or all tuples of ints")
+        return indices
+    if isinstance(target, tuple):
+        parts = tuple(part if isinstance(part, slice) else integer(part) for part in target)
+        if None in parts:
             raise TypeError(
                 f"target={target!r}: a tuple target holds ints, one for each output dimension after the first"
             )
-    elif target is not None and not _is_int(target):
+        return parts
+    if target is not None and integer(target) is None:
         raise TypeError(f"target={target!r}: an int, a tuple, a tensor, a list or None is needed")
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return integer(target)
 
 
 def check_output(output: Any, rows: int, target: Target) -> None:
@@ -175,25 +181,77 @@ def check_output(output: Any, rows: int, target: Target) -> None:
             )
         return
     targets = target.reshape(-1).tolist() if isinstance(target, Tensor) else target
-    for one in targets if isinstance(targets, list) else [targets]:
-        index = one if isinstance(one, tuple) else (one,)
+    for wanted in targets if isinstance(targets, list) else [targets]:
+        index = wanted if isinstance(wanted, tuple) else (wanted,)
         if len(index) != len(sizes):
             raise ValueError(
-                f"target {one!r} has {len(index)} indices for an output of {len(sizes)} dimensions per example {sizes}"
+                f"target {wanted!r} has {len(index)} indices for an output of {len(sizes)} dimensions per example "
+                f"{sizes}"
             )
         for part, size in zip(index, sizes, strict=True):
             if isinstance(part, slice):
-                raise TypeError(f"target {one!r}: a slice selects several values; one value per example is needed")
+                raise TypeError(f"target {wanted!r}: a slice selects several values; one value per example is needed")
             if not -size <= part < size:
-                raise ValueError(f"target {one!r} is out of range: the output has {sizes} values per example")
+                raise ValueError(f"target {wanted!r} is out of range: the output has {sizes} values per example")
 
 
 MOST_NODES = 100_000
 """Of a fixed rule; more are a mistake, and would fill the memory."""
 
 
+class Rule(NamedTuple):
+    """The numbers that steer the quadrature, checked: see `LayerAttAttr.attribute`."""
+
+    method: str
+    n_steps: int | None
+    tolerance: float
+    max_nodes: int
+    internal_batch_size: int | None
+
+
+def check_rule(
+    method: Any, n_steps: Any, tolerance: Any, max_nodes: Any, internal_batch_size: Any, name: str = "method"
+) -> Rule:
+    """Check the numbers that steer the quadrature; return them as Python's own.
+
+    `name` is what the argument `method` is called where it was given.
+
+    Raises:
+        TypeError, ValueError: with the value and what would be right.
+    """
+    if not isinstance(method, str) or method not in SUPPORTED_METHODS:
+        raise ValueError(f"{name}={method!r} is unknown; use one of {', '.join(SUPPORTED_METHODS)}")
+    if n_steps is None and method != "gausslegendre":
+        raise ValueError(f"{name}={method!r} is a fixed rule: say its number of nodes, as n_steps=50")
+    least = 2 if method == "riemann_trapezoid" else 1
+    steps = None if n_steps is None else _count("n_steps", n_steps, least, " or None")
+    rows = None if internal_batch_size is None else _count("internal_batch_size", internal_batch_size, 1, " or None")
+    most = _count("max_nodes", max_nodes, 5)
+    if steps is not None and steps > MOST_NODES:
+        raise ValueError(f"n_steps={steps} is too large: at most {MOST_NODES:,}")
+    error = real(tolerance)
+    if error is None or not 0 < error < 1:
+        raise ValueError(f"tolerance={tolerance!r} must be a number between 0 and 1")
+    return Rule(method, steps, error, most, rows)
+
+
+def _count(name: str, value: Any, least: int, alternative: str = "") -> int:
+    """Return an integer of any library as Python's own.
+
+    Raises:
+        TypeError: it is no integer.
+        ValueError: it is too small.
+    """
+    count = integer(value)
+    if count is None:
+        raise TypeError(f"{name}={value!r} must be an int{alternative}")
+    if count < least:
+        raise ValueError(f"{name}={count} is too small: at least {least} is needed")
+    return count
+
+
 def fixed_rule(method: str, n_steps: int) -> tuple[list[float], list[float]]:
-    """Nodes and weights of Captum's named rules on [0, 1].
+    """Return nodes and weights of Captum's named rules on [0, 1].
 
     Captum's own Riemann tables refuse one node, and their nodes are rounded to float32; these are not.
     Captum's "riemann_trapezoid" gives weights that add up to 1 - 1/n.
@@ -205,55 +263,46 @@ def fixed_rule(method: str, n_steps: int) -> tuple[list[float], list[float]]:
     return list(nodes(n_steps)), list(weights(n_steps))
 
 
-def check_rule(
-    method: str, n_steps: int | None, tolerance: float, max_nodes: int, internal_batch_size: int | None
-) -> None:
-    """Check the numbers that steer the quadrature.
+def check_store(store: Any, default: torch.device) -> torch.device:
+    """Return the device on which results are kept.
 
     Raises:
-        TypeError, ValueError: with the value and what would be right.
+        TypeError, ValueError: neither None nor a device that torch knows.
     """
-    if method not in SUPPORTED_METHODS:
-        raise ValueError(f"method={method!r} is unknown; use one of {', '.join(SUPPORTED_METHODS)}")
-    if n_steps is None and method != "gausslegendre":
-        raise ValueError(f"method={method!r} is a fixed rule: say its number of nodes, as n_steps=50")
-    for name, value, least in (
-        ("n_steps", n_steps, 2 if method == "riemann_trapezoid" else 1),
-        ("internal_batch_size", internal_batch_size, 1),
-        ("max_nodes", max_nodes, 5),
-    ):
-        if value is None and name != "max_nodes":
-            continue
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{name}={value!r} must be an int" + ("" if name == "max_nodes" else " or None"))
-        if value < least:
-            raise ValueError(f"{name}={value} is too small: at least {least} is needed")
-    if n_steps is not None and n_steps > MOST_NODES:
-        raise ValueError(f"n_steps={n_steps} is too large: at most {MOST_NODES:,}")
-    if not isinstance(tolerance, (int, float)) or not 0 < tolerance < 1:
-        raise ValueError(f"tolerance={tolerance!r} must be a number between 0 and 1")
+    if store is None:
+        return default
+    index = integer(store)
+    if index is None and not isinstance(store, (str, torch.device)):
+        raise TypeError(f"store={store!r} must be a device, as 'cpu', or None")
+    try:
+        return torch.device(store if index is None else index)
+    except RuntimeError as error:
+        raise ValueError(f"store={store!r} is no device: {error}") from None
 
 
 def baseline_inputs(baselines: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Captum's input baselines as tensors of the inputs' shapes.
+    """Return Captum's input baselines as tensors of the inputs' shapes.
 
     Raises:
         ValueError, TypeError: baselines that do not fit the inputs.
     """
-    values = baselines if isinstance(baselines, tuple) else (baselines,)
-    if not all(isinstance(value, (Tensor, int, float)) for value in values):
+    given = baselines if isinstance(baselines, tuple) else (baselines,)
+    values = tuple(value if (number := real(value)) is None else number for value in given)
+    if not all(isinstance(value, (Tensor, float)) for value in values):
         raise TypeError(f"baselines must be tensors or numbers, got {_describe(baselines)}")
     values = _format_baseline(values, inputs)
     if len(values) != len(inputs):
         raise ValueError(f"{len(values)} baselines for {len(inputs)} inputs")
     result = []
     for value, tensor in zip(values, inputs, strict=True):
-        if isinstance(value, Tensor) and tuple(value.shape) not in {
-            tuple(tensor.shape),
-            (1, *tensor.shape[1:]),
-        }:
-            raise ValueError(f"a baseline has shape {tuple(value.shape)}, its input {tuple(tensor.shape)}")
-        full = value.to(tensor).expand_as(tensor) if isinstance(value, Tensor) else torch.full_like(tensor, value)
+        if isinstance(value, Tensor):
+            if tuple(value.shape) not in {tuple(tensor.shape), (1, *tensor.shape[1:])}:
+                raise ValueError(f"a baseline has shape {tuple(value.shape)}, its input {tuple(tensor.shape)}")
+            full = value.to(tensor).expand_as(tensor)
+        elif math.isfinite(value):
+            full = torch.full_like(tensor, value)
+        else:
+            raise ValueError(f"baselines={baselines!r} must be finite")
         if not tensor.is_floating_point() and bool((full != value).any()):
             raise ValueError(f"baselines={baselines!r} does not fit inputs of {tensor.dtype}: it would be rounded")
         result.append(full)
@@ -261,6 +310,7 @@ def baseline_inputs(baselines: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor,
 
 
 def _describe(value: Any) -> str:
+    """Return the name of a value's type, and of its parts'."""
     if isinstance(value, Sequence) and not isinstance(value, str):
         return f"{type(value).__name__} of {', '.join(sorted({type(v).__name__ for v in value})) or 'nothing'}"
     return type(value).__name__

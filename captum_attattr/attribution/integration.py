@@ -1,45 +1,57 @@
-"""From rows to integrals: fills one forward after another until every (example, layer) has its map.
+"""From rows to integrals: runs one forward after another until every (example, layer) has its map.
 
-Each (example, layer) is an integral that asks for nodes. The rows they ask for wait in one queue, are cut
-into chunks as they come, whichever example or layer they belong to, and what a chunk gives is handed back.
-An integral that is done leaves; so what is held at any moment follows the chunk's size and the panels of the
-integrals under way, not the number of layers, examples or rows.
+Each (example, layer) is an integral that asks for nodes. The rows for them wait in one queue, are cut into chunks
+whichever example or layer they belong to, and the values of a chunk are handed back to the integrals. A finished
+integral is stored and dropped: memory follows the chunk's size and the panels of the integrals under way, not how
+many layers, examples or rows there are.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from captum_attattr.attribution.quadrature import AdaptiveIntegral, FixedIntegral
+from captum_attattr.attribution.inputs import Rule, fixed_rule
+from captum_attattr.attribution.quadrature import ROUNDINGS, AdaptiveIntegral, FixedIntegral
 from captum_attattr.attribution.rows import Chunk, Row
 from captum_attattr.attribution.sweep import Sweep
+from captum_attattr.exceptions import ConvergenceWarning, warn_caller
+from captum_attattr.model.attention_layers import AttentionLayer
 
 TOKENS_PER_CHUNK = {"cpu": 3_000, "cuda": 8_192}
-"""Rows times tokens of a forward when nothing else is asked for; a CPU slows down above its caches' size."""
+"""Rows times tokens of a forward by default; a CPU slows down above its caches' size."""
+Integral = FixedIntegral | AdaptiveIntegral
 
 
 @dataclass
 class PathIntegral:
-    """Attribution maps of a batch and how they came about; L layers, B examples.
+    """The attribution maps of a batch of B examples for L layers, and how exact they are.
 
     Attributes:
         attributions: per layer (B, H, Tq, Tk), float32 (float64 for models in float64).
         attention: per layer (B, H, Tq, Tk), A itself; empty unless it was asked for.
         output: (B,) F(A), the model's own output at the target.
-        start: (L, B) F(B), the output with the layer's attention at its baseline.
-        delta: (L, B) sum of the attributions minus (F(A) - F(B)).
+        start: (L, B) F(B), the output with the layer's attention at its baseline; on the joint path with all given
+            layers at theirs, for every layer the same.
+        delta: (L, B) sum of the attributions minus (F(A) - F(B)); NaN on the joint path, where the layers share one
+            budget.
         error: (L, B) estimated error of the map relative to its Euclidean norm; NaN under a fixed rule.
-        nodes: (L, B) number of nodes used.
+        nodes: (L, B) how many nodes were used.
         converged: (L, B) whether the error estimate met the tolerance (True under a fixed rule).
-        rows: number of rows run in all, clean rows not counted.
+        rows: how many rows were run in all, clean rows not counted.
+        path: "layer" or "joint".
+        total_delta: (B,) on the joint path the sum of all layers' attributions minus (F(A) - F(B)); NaN on the layer
+            path, where each layer is a whole budget.
+        total_error: (B,) on the joint path the estimated error of all layers' maps together, relative to their
+            Euclidean norm; NaN under a fixed rule and on the layer path.
+        total_nodes: (B,) how many nodes were used in all.
     """
 
     attributions: list[Tensor]
@@ -51,18 +63,71 @@ class PathIntegral:
     nodes: Tensor
     converged: Tensor
     rows: int
+    path: str
+    total_delta: Tensor
+    total_error: Tensor
+    total_nodes: Tensor
 
 
-Integral = FixedIntegral | AdaptiveIntegral
+def make_integral(
+    rule: Rule, dtype: torch.dtype, ends: Sequence[float] = (0.0,), sections: Sequence[slice] = ()
+) -> Integral:
+    """Return a new integral of values that were computed in `dtype`; its nodes include `ends`, 0 of which gives F(B).
+
+    Args:
+        rule: fixed or adaptive.
+        dtype: the model's.
+        ends: nodes whose F is wanted besides.
+        sections: parts of the values whose errors are wanted one by one.
+    """
+    if rule.n_steps is None:
+        return AdaptiveIntegral(rule.tolerance, rule.max_nodes, ROUNDINGS * torch.finfo(dtype).eps, sections)
+    nodes, weights = fixed_rule(rule.method, rule.n_steps)
+    missing = [end for end in ends if end not in nodes]
+    return FixedIntegral([*nodes, *missing], [*weights, *[0.0] * len(missing)])
+
+
+def warn_unconverged(
+    result: PathIntegral, layers: Sequence[AttentionLayer], tolerance: float, dtype: torch.dtype
+) -> None:
+    """Name the examples (and, on the layer path, the layers) whose estimated error is above the tolerance."""
+    joint = result.path == "joint"
+    names = ["all layers"] if joint else [f"{layer.kind} layer {layer.index}" for layer in layers]
+    errors = result.total_error[None] if joint else result.error
+    converged = result.converged[:1] if joint else result.converged
+    above = [
+        (error, f"example {example}, {name}: {error:.1e}")
+        for name, row in zip(names, errors.tolist(), strict=True)
+        for example, error in enumerate(row)
+        if error > tolerance  # NaN, of a fixed rule, is not
+    ]
+    if not above:
+        return
+    above.sort(key=lambda entry: -entry[0])
+    named = "; ".join(words for _, words in above[:10])
+    stuck = int((~converged).sum())
+    why = f"{stuck} stopped at max_nodes" if stuck else f"as far as {dtype} rounding allows"
+    maps = "sets of maps" if joint else "attribution maps"
+    warn_caller(
+        f"{len(above)} of {errors.numel()} {maps} have an estimated relative error above the "
+        f"tolerance {tolerance:g} ({why}): {named}" + ("; ..." if len(above) > 10 else ""),
+        ConvergenceWarning,
+    )
 
 
 @dataclass
-class _Task:
-    """One example at one layer."""
+class Task:
+    """One example at one layer or, on the joint path, at all of them."""
 
     integral: Integral
-    start: Tensor | None = None
+    start: float | None = None
+    """F(B)"""
     difference: Tensor | None = None
+    """(H, Tq, Tk), A - B"""
+
+
+Tasks = dict[tuple[int, int], Task]
+"""By example and layer."""
 
 
 class Integrator:
@@ -71,8 +136,8 @@ class Integrator:
     Args:
         sweep: prepared.
         make_integral: a new integral; its nodes must include 0, where F(B) is read off.
-        limit: most rows of one forward, clean rows included; None for a default by device, which halves
-            itself when memory runs out.
+        limit: most rows of one forward, clean rows included; None for a default by device, which is halved
+            when memory runs out.
         multiply: True for (A - B) times the integral of dF/dA, False for the integral alone.
         keep_attention: also return A.
         store: where the results go.
@@ -96,21 +161,22 @@ class Integrator:
         self.store = store
 
     def run(self, progress: Callable[[int], object]) -> PathIntegral:
-        """Run everything; `progress` is called with the number of integrals that have just finished."""
+        """Run everything; `progress` is called with how many integrals have just finished."""
         result = self._empty()
-        waiting: Iterator[tuple[int, int]] = product(range(self.sweep.batch), range(len(self.sweep.shapes)))
-        tasks: dict[tuple[int, int], _Task] = {}
+        unbegun = self._keys()
+        tasks: Tasks = {}
         queue: deque[Row] = deque()
         limit = self.limit or self._default_limit()
         while True:
-            while len(queue) < limit and (place := next(waiting, None)):
-                tasks[place] = _Task(self.make_integral())
-                queue.extend(Row(*place, node) for node in tasks[place].integral.todo())
+            while len(queue) < limit and (pair := next(unbegun, None)):
+                tasks[pair] = Task(self.make_integral())
+                queue.extend(Row(*pair, node) for node in tasks[pair].integral.todo())
             if not queue:
+                result.total_nodes[:] = result.nodes.sum(0) if result.path == "layer" else result.nodes[0]
                 return result
             rows = _take_rows(queue, limit)
             try:
-                chunk = self.sweep.run(rows)
+                finished = self._run_rows(rows, tasks, queue, result)
             except torch.OutOfMemoryError:
                 if self.limit is not None or len(rows) == 1:
                     raise
@@ -119,89 +185,102 @@ class Integrator:
                 torch.cuda.empty_cache()
                 continue
             result.rows += len(rows)
-            finished = self._hand_out(rows, chunk, tasks, queue, result)
             progress(finished)
 
-    def _hand_out(
-        self,
-        rows: list[Row],
-        chunk: Chunk,
-        tasks: dict[tuple[int, int], _Task],
-        queue: deque[Row],
-        result: PathIntegral,
-    ) -> int:
-        """Give every integral its values, queue what they ask for next, and store those that are done."""
-        for example, value in chunk.clean.items():
-            result.output[example] = value
+    def _keys(self) -> Iterator[tuple[int, int]]:
+        """Return the (example, layer) of every integral."""
+        return product(range(self.sweep.batch), range(len(self.sweep.shapes)))
+
+    def _run_rows(self, rows: list[Row], tasks: Tasks, queue: deque[Row], result: PathIntegral) -> int:
+        """Run rows, give every integral its values, and return how many are done."""
+        return self._hand_out(rows, self.sweep.run(rows), tasks, queue, result)
+
+    def _hand_out(self, rows: list[Row], chunk: Chunk, tasks: Tasks, queue: deque[Row], result: PathIntegral) -> int:
+        """Give every integral its values, queue the rows for its next nodes, and store those that are done."""
+        for example, output in chunk.clean.items():
+            result.output[example] = output
+        values = chunk.values.tolist()
         finished = 0
-        values = chunk.values.cpu()
         for layer in list(chunk.layers):
             part = chunk.layers.pop(layer)
             if self.multiply:
                 part.gradient *= part.difference
-            places: dict[int, list[int]] = {}
-            for i, number in enumerate(part.rows):
-                places.setdefault(rows[number].example, []).append(i)
-            for example, at in places.items():
+            by_example: dict[int, list[int]] = {}
+            for i, row in enumerate(part.rows):
+                by_example.setdefault(rows[row].example, []).append(i)
+            for example, indices in by_example.items():
                 task = tasks[example, layer]
-                nodes = [rows[part.rows[i]].node for i in at]
+                nodes = [rows[part.rows[i]].node for i in indices]
+                outputs = [values[part.rows[i]] for i in indices]
                 if 0.0 in nodes:
-                    task.start = values[part.rows[at[nodes.index(0.0)]]]
+                    task.start = outputs[nodes.index(0.0)]
                 if task.difference is None:
-                    task.difference = part.difference[at[0]].to(self.store, copy=True)
+                    task.difference = part.difference[indices[0]].to(self.store, copy=True)
                     if self.keep_attention:
-                        result.attention[layer][example] = part.attention[at[0]].to(self.store)
-                # Without the factor (A - B) the map's sum is not what F gains.
-                outputs = [float(values[part.rows[i]]) if self.multiply else math.nan for i in at]
-                task.integral.receive(nodes, list(part.gradient[at].to(self.store)), outputs)
-                if task.integral.waiting:
-                    continue
-                more = [Row(example, layer, node) for node in task.integral.todo()]
-                queue.extendleft(reversed(more))
-                if not more:
-                    self._store(result, example, layer, tasks.pop((example, layer)))
-                    finished += 1
+                        result.attention[layer][example] = part.attention[indices[0]].to(self.store)
+                # Without the factor (A - B) the map's sum is not what F gains: no antiderivative is known.
+                known = outputs if self.multiply else [math.nan] * len(outputs)
+                task.integral.receive(nodes, list(part.gradient[indices].to(self.store)), known)
+                finished += self._go_on(example, layer, tasks, queue, result)
         return finished
 
-    def _store(self, result: PathIntegral, example: int, layer: int, task: _Task) -> None:
+    def _go_on(self, example: int, layer: int, tasks: Tasks, queue: deque[Row], result: PathIntegral) -> bool:
+        """Queue the rows for an integral's next nodes, or store it; return whether it is done."""
+        task = tasks[example, layer]
+        if task.integral.waiting:
+            return False
+        more = [Row(example, layer, node) for node in task.integral.todo()]
+        queue.extendleft(reversed(more))
+        if not more:
+            self._store(result, example, layer, tasks.pop((example, layer)))
+        return not more
+
+    def _store(self, result: PathIntegral, example: int, layer: int, task: Task) -> None:
+        """Put a finished integral among the results."""
         integral = task.integral
         assert task.start is not None, "the nodes include 0"
         result.attributions[layer][example] = integral.total
         result.start[layer, example] = task.start
         total = integral.total if self.multiply else integral.total * task.difference
-        gained = float(result.output[example]) - float(task.start)
+        gained = float(result.output[example]) - task.start
         result.delta[layer, example] = float(total.double().sum()) - gained
         result.error[layer, example] = integral.error
         result.nodes[layer, example] = integral.evaluations
         result.converged[layer, example] = integral.converged
 
     def _empty(self) -> PathIntegral:
+        """Return the results with room for every map."""
         batch, layers = self.sweep.batch, len(self.sweep.shapes)
         dtype = torch.promote_types(self.sweep.dtype, torch.float32)
-        store: dict[str, Any] = {"device": self.store}
+        zeros = partial(torch.zeros, device=self.store)
 
         def maps() -> list[Tensor]:
-            return [torch.zeros(batch, *shape, dtype=dtype, **store) for shape in self.sweep.shapes]
+            return [zeros(batch, *shape, dtype=dtype) for shape in self.sweep.shapes]
 
         return PathIntegral(
             attributions=maps(),
             attention=maps() if self.keep_attention else [],
-            output=torch.zeros(batch, dtype=dtype, **store),
-            start=torch.zeros(layers, batch, dtype=dtype, **store),
-            delta=torch.zeros(layers, batch, dtype=dtype, **store),
-            error=torch.zeros(layers, batch, dtype=torch.float64, **store),
-            nodes=torch.zeros(layers, batch, dtype=torch.long, **store),
-            converged=torch.zeros(layers, batch, dtype=torch.bool, **store),
+            output=zeros(batch, dtype=dtype),
+            start=zeros(layers, batch, dtype=dtype),
+            delta=zeros(layers, batch, dtype=dtype),
+            error=zeros(layers, batch, dtype=torch.float64),
+            nodes=zeros(layers, batch, dtype=torch.long),
+            converged=zeros(layers, batch, dtype=torch.bool),
             rows=0,
+            path="layer",
+            total_delta=torch.full_like(zeros(batch, dtype=dtype), torch.nan),
+            total_error=torch.full_like(zeros(batch, dtype=torch.float64), torch.nan),
+            total_nodes=zeros(batch, dtype=torch.long),
         )
 
     def _default_limit(self) -> int:
+        """Return how many rows a forward has where no limit is given."""
         tokens = max(shape[-2] for shape in self.sweep.shapes)
         return max(2, TOKENS_PER_CHUNK.get(self.sweep.device.type, TOKENS_PER_CHUNK["cuda"]) // tokens)
 
 
 def _take_rows(queue: deque[Row], limit: int) -> list[Row]:
-    """Rows off the queue's head: at least one, and no more than fit together with their clean rows."""
+    """Take rows off the queue's head: at least one, and no more than fit together with their clean rows."""
     rows: list[Row] = []
     examples: set[int] = set()
     while queue:

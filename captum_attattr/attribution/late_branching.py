@@ -1,11 +1,18 @@
-"""Late branching: a row enters the blocks only where its attention differs from the clean one."""
+"""Late branching: a row enters the blocks only where its attention differs from the clean one.
+
+Before each block, every tensor among its arguments that carries the batch is cut to the rows that have branched so
+far, and copies of the clean rows are added for the rows that branch inside the block. Which dimension of a tensor
+holds the rows is learned beforehand, from runs of the same example in one row and in two.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import groupby
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +23,201 @@ from captum_attattr.model.attention_control import AttentionControl
 from captum_attattr.model.attention_layers import block_stacks
 
 Path = tuple[Any, ...]
+"""The keys that lead to a tensor in nested tuples, lists and dicts."""
+Site = tuple[nn.Module, int]
+"""A block, and which of its calls in one forward is meant."""
 
 
-Site = tuple[int, int]
-"""(id of a block, number of its call): where one block is run in a forward."""
+class RowDimension(NamedTuple):
+    """Where a tensor holds the rows."""
+
+    dim: int
+    width: int
+    """How many consecutive indices of `dim` are one row: more than 1 where batch and heads share a dimension."""
+
+
+@dataclass
+class BlockCall:
+    """One call of a block in a recorded forward."""
+
+    site: Site
+    shapes: dict[Path, torch.Size]
+    """The shapes of the tensors among its arguments."""
+    layers: list[int] = field(default_factory=list)
+    """The attention layers that ran before the next block was called."""
+
+
+class BlockRecorder:
+    """Learns from recorded forwards how the blocks can be cut.
+
+    Args:
+        control: the model's attention, already under control.
+        evaluate: F of the examples with these indices.
+    """
+
+    def __init__(self, control: AttentionControl, evaluate: Callable[[Tensor], Tensor]) -> None:
+        self.control = control
+        self.evaluate = evaluate
+        self.stacks = block_stacks(control.layers) or []
+        """Emptied where the blocks turn out not to be cut."""
+        self.calls: list[BlockCall] = []
+        self.dimensions: dict[tuple[Site, Path], RowDimension | None] = {}
+        """Of every tensor that a block was given; None where it holds no rows."""
+
+    def run(self, row: Tensor, read: Callable[[int, Tensor], None] | None = None) -> Tensor:
+        """Return F of one example, and learn from it; `read` is shown the attention of every layer.
+
+        Not all examples bring a block the same tensors: only padded ones bring a mask, for instance.
+        """
+        value, single = self._record(row, read)
+        if any((call.site, path) not in self.dimensions for call in single for path in call.shapes):
+            _, double = self._record(row.repeat(2))
+            if self.stacks and not self._learn(single, double):
+                self.stacks = []
+        return value
+
+    def _record(
+        self, rows: Tensor, read: Callable[[int, Tensor], None] | None = None
+    ) -> tuple[Tensor, list[BlockCall]]:
+        """Return F of some rows, and the calls of blocks on the way to it."""
+        calls: list[BlockCall] = []
+
+        def enter(site: Site, arguments: Any) -> None:
+            calls.append(BlockCall(site, {path: tensor.shape for path, tensor in _tensors(arguments)}))
+
+        def visit(layer: int, attention: Tensor) -> None:
+            if calls:
+                calls[-1].layers.append(layer)
+            else:  # this layer is in no block
+                self.stacks = []
+            if read:
+                read(layer, attention)
+
+        with _block_hooks(self.stacks, enter), self.control.watch(visit, check_output=read is not None):
+            value = self.evaluate(rows)
+        self.calls = self.calls or calls
+        if [call.site for call in calls] != [call.site for call in self.calls]:
+            self.stacks = []
+        return value, calls
+
+    def _learn(self, single: list[BlockCall], double: list[BlockCall]) -> bool:
+        """Compare the shapes of one row and of two; return whether they tell where the rows are."""
+        for one, two in zip(single, double, strict=True):
+            if one.shapes.keys() != two.shapes.keys():
+                return False
+            for path, shape in one.shapes.items():
+                twice = two.shapes[path]
+                if len(shape) != len(twice):
+                    return False
+                changed = [dim for dim, (m, n) in enumerate(zip(shape, twice, strict=True)) if m != n]
+                if len(changed) > 1 or any(twice[dim] != 2 * shape[dim] for dim in changed):
+                    return False
+                if changed:
+                    self.dimensions[one.site, path] = RowDimension(changed[0], shape[changed[0]])
+                else:
+                    self.dimensions.setdefault((one.site, path), None)
+        return True
+
+    def branching(self) -> LateBranching | None:
+        """Return how to cut the blocks, or None where they cannot be cut."""
+        if not self.stacks:
+            return None
+        stack_of = {block: i for i, stack in enumerate(self.stacks) for block in stack}
+        stacks = [(stack, list(calls)) for stack, calls in groupby(self.calls, lambda call: stack_of[call.site[0]])]
+        if len({stack for stack, _ in stacks}) < len(stacks):
+            return None  # stacks take turns: there is no moment at which one has ended
+        return LateBranching(self.stacks, [calls for _, calls in stacks], self.dimensions)
+
+
+class LateBranching:
+    """Keeps every row out of the blocks below the one where it branches.
+
+    Args:
+        stacks: the model's blocks.
+        calls: per stack that runs, the calls of its blocks in order.
+        dimensions: where the tensors that blocks are given hold the rows.
+    """
+
+    def __init__(
+        self,
+        stacks: list[list[nn.Module]],
+        calls: list[list[BlockCall]],
+        dimensions: dict[tuple[Site, Path], RowDimension | None],
+    ) -> None:
+        self.stacks = stacks
+        self.calls = calls
+        self.dimensions = dimensions
+
+    @contextmanager
+    def applied(self, layout: RowLayout) -> Iterator[None]:
+        """Cut the blocks of the forward that runs inside."""
+        total = len(layout.examples)
+        wanted = self._rows_of_calls(layout)
+        current = total
+
+        def cut(site: Site, arguments: Any) -> Any:
+            nonlocal current
+            before, current = current, wanted[site]
+
+            def change(path: Path, tensor: Tensor) -> Tensor:
+                dimension = self.dimensions.get((site, path))
+                if dimension is None:
+                    return tensor
+                dim, width = dimension
+                rows = tensor.shape[dim] // width
+                if rows == total:
+                    return tensor.narrow(dim, 0, current * width)
+                if rows != before:
+                    raise UnsupportedModelError(
+                        f"{type(site[0]).__name__}: a tensor of {rows} rows where {before} were expected"
+                    )
+                return extend_rows(tensor, layout.parents[before:current], dim, width)
+
+            return _map_tensors(arguments, change)
+
+        with _block_hooks(self.stacks, cut):
+            yield
+
+    def _rows_of_calls(self, layout: RowLayout) -> dict[Site, int]:
+        """Return how many rows each call of a block gets: the clean ones and those that have branched."""
+        counts: dict[Site, int] = {}
+        rows = layout.clean
+        for calls in self.calls:
+            for call in calls:
+                rows = max([rows, *(layout.slices[layer][1] for layer in call.layers)])
+                counts[call.site] = rows
+            # After a stack's last block the model may do anything with the hidden state: give it all rows.
+            counts[calls[-1].site] = len(layout.examples)
+        return counts
+
+
+def extend_rows(tensor: Tensor, parents: Tensor, dim: int, width: int) -> Tensor:
+    """Return `tensor` with a copy of each parent's row added; a row is `width` consecutive indices of `dim`."""
+    if not len(parents):
+        return tensor
+    indices = (parents[:, None] * width + torch.arange(width, device=parents.device)).flatten()
+    return torch.cat((tensor, tensor.index_select(dim, indices.to(tensor.device))), dim)
+
+
+@contextmanager
+def _block_hooks(stacks: list[list[nn.Module]], hook: Callable[[Site, Any], Any]) -> Iterator[None]:
+    """Call `hook` with site and (args, kwargs) before each block of one forward; what it returns replaces these."""
+    calls = Counter[nn.Module]()
+
+    def before(block: nn.Module, args: Any, kwargs: Any) -> Any:
+        calls[block] += 1
+        return hook((block, calls[block] - 1), (args, kwargs))
+
+    with ExitStack() as handles:
+        for stack in stacks:
+            for block in stack:
+                handle = block.register_forward_pre_hook(before, with_kwargs=True)
+                handles.callback(handle.remove)
+        yield
 
 
 def _tensors(value: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
-    """Every tensor in nested tuples, lists and dicts, with the keys that lead to it."""
+    """Yield every tensor in nested tuples, lists and dicts, with the keys that lead to it."""
     if isinstance(value, Tensor):
         yield path, value
     elif type(value) is dict:
@@ -35,7 +229,7 @@ def _tensors(value: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
 
 
 def _map_tensors(value: Any, change: Callable[[Path, Tensor], Tensor], path: Path = ()) -> Any:
-    """The same nest with every tensor changed."""
+    """Return the same nest with every tensor changed."""
     if isinstance(value, Tensor):
         return change(path, value)
     if type(value) is dict:
@@ -43,154 +237,3 @@ def _map_tensors(value: Any, change: Callable[[Path, Tensor], Tensor], path: Pat
     if type(value) in (tuple, list):
         return type(value)(_map_tensors(item, change, (*path, i)) for i, item in enumerate(value))
     return value
-
-
-@dataclass
-class _Visit:
-    """One run of a block while recording."""
-
-    site: Site
-    stack: int
-    shapes: dict[Path, torch.Size]
-    layers: list[int] = field(default_factory=list)
-
-
-class BlockRecorder:
-    """Watches blocks in runs of one row and of two rows, to learn which dimensions hold the rows."""
-
-    def __init__(self, control: AttentionControl) -> None:
-        self.stacks = block_stacks(control.layers)
-        self.runs: list[list[_Visit]] = []
-        self.pairs: list[tuple[list[_Visit], list[_Visit]]] = []
-        """The same example in one row and in two."""
-
-    @contextmanager
-    def record(self, visits: list[int]) -> Iterator[None]:
-        """Record one forward; `visits` grows by the attention layers as they run."""
-        run: list[_Visit] = []
-        calls: dict[int, int] = {}
-        met: list[int] = []
-
-        def enter(block: nn.Module, args: Any, kwargs: Any, stack: int) -> None:
-            site = id(block), calls.get(id(block), 0)
-            calls[id(block)] = site[1] + 1
-            met.append(len(visits))
-            run.append(_Visit(site, stack, {p: t.shape for p, t in _tensors((args, kwargs))}))
-
-        with _block_hooks(self.stacks or [], enter):
-            yield
-        met.append(len(visits))
-        if met[0] > 0:  # a layer ran before the first block
-            self.stacks = None
-        for visit, begin, end in zip(run, met, met[1:], strict=False):
-            visit.layers = visits[begin:end]
-        self.runs.append(run)
-
-    def met_new(self) -> bool:
-        """Whether the last run's blocks got tensors that no pair has."""
-        known = {(visit.site, path) for one, _ in self.pairs for visit in one for path in visit.shapes}
-        return not self.pairs or any((v.site, path) not in known for v in self.runs[-1] for path in v.shapes)
-
-    def pair(self) -> None:
-        """The last two runs are of one example, in one row and in two."""
-        self.pairs.append((self.runs[-2], self.runs[-1]))
-
-    def branching(self) -> LateBranching | None:
-        """How to cut the blocks, or None where they cannot be cut."""
-        if not self.stacks:
-            return None
-        visits = self.runs[0]
-        if any([v.site for v in run] != [v.site for v in visits] for run in self.runs):
-            return None
-        stacks = [visit.stack for visit in visits]
-        if sorted(range(len(stacks)), key=lambda i: stacks.index(stacks[i])) != list(range(len(stacks))):
-            return None  # stacks take turns: there is no moment at which one has ended
-        dims: dict[tuple[Site, Path], tuple[int, int]] = {}
-        for one, two in self.pairs:
-            for a, b in zip(one, two, strict=True):
-                if a.shapes.keys() != b.shapes.keys():
-                    return None
-                for path, shape in a.shapes.items():
-                    changed = [d for d, (m, n) in enumerate(zip(shape, b.shapes[path], strict=True)) if m != n]
-                    if not changed:
-                        continue
-                    if len(changed) > 1 or b.shapes[path][changed[0]] != 2 * shape[changed[0]]:
-                        return None
-                    dims[a.site, path] = changed[0], shape[changed[0]]
-        last = [i + 1 == len(visits) or stacks[i + 1] != stacks[i] for i in range(len(visits))]
-        return LateBranching(self.stacks, visits, last, dims)
-
-
-@contextmanager
-def _block_hooks(stacks: list[list[nn.Module]], hook: Callable[[nn.Module, Any, Any, int], Any]) -> Iterator[None]:
-    with ExitStack() as handles:
-        for number, stack in enumerate(stacks):
-            for block in stack:
-
-                def before(block: nn.Module, args: Any, kwargs: Any, number: int = number) -> Any:
-                    return hook(block, args, kwargs, number)
-
-                handle = block.register_forward_pre_hook(before, with_kwargs=True)
-                handles.callback(handle.remove)
-        yield
-
-
-class LateBranching:
-    """Keeps every row out of the blocks below the one where it branches."""
-
-    def __init__(
-        self,
-        stacks: list[list[nn.Module]],
-        visits: list[_Visit],
-        last: list[bool],
-        dims: dict[tuple[Site, Path], tuple[int, int]],
-    ) -> None:
-        self.stacks = stacks
-        self.visits = visits
-        self.last = last
-        self.dims = dims
-
-    @contextmanager
-    def applied(self, layout: RowLayout) -> Iterator[None]:
-        """Cut the blocks of the forward that runs inside."""
-        total = len(layout.examples)
-        active: dict[Site, int] = {}
-        rows = layout.clean
-        for visit, last in zip(self.visits, self.last, strict=True):
-            rows = max([rows] + [layout.slices[layer][1] for layer in visit.layers])
-            # After a stack's last block the model may do anything with the hidden state: give it all rows.
-            active[visit.site] = total if last else rows
-        calls: dict[int, int] = {}
-        current = total
-
-        def cut(block: nn.Module, args: Any, kwargs: Any, _: int) -> Any:
-            nonlocal current
-            site = id(block), calls.get(id(block), 0)
-            calls[id(block)] = site[1] + 1
-            before, current = current, active[site]
-
-            def change(path: Path, tensor: Tensor) -> Tensor:
-                dim, each = self.dims.get((site, path), (-1, 1))
-                if dim < 0:
-                    return tensor
-                rows = tensor.shape[dim] // each
-                if rows == total:
-                    return tensor.narrow(dim, 0, current * each)
-                if rows != before:
-                    raise UnsupportedModelError(
-                        f"{type(block).__name__}: a tensor of {rows} rows where {before} were expected"
-                    )
-                return extend_rows(tensor, layout.parents[before:current], dim, each)
-
-            return _map_tensors((args, kwargs), change)
-
-        with _block_hooks(self.stacks, cut):
-            yield
-
-
-def extend_rows(tensor: Tensor, parents: Tensor, dim: int, each: int) -> Tensor:
-    """`tensor` with a copy of the row of each parent added; a row is `each` consecutive places in `dim`."""
-    if not len(parents):
-        return tensor
-    places = parents if each == 1 else (parents[:, None] * each + torch.arange(each, device=parents.device)).ravel()
-    return torch.cat((tensor, tensor.index_select(dim, places.to(tensor.device))), dim)

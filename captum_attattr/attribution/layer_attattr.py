@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import typing
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -16,15 +14,15 @@ from captum.log import log_usage
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from captum_attattr.attribution.baselines import baseline, check_attention_baselines, check_baseline_shapes
-from captum_attattr.attribution.inputs import Batch, Target, baseline_inputs, check_rule, fixed_rule, make_batch
-from captum_attattr.attribution.integration import Integral, Integrator, PathIntegral
-from captum_attattr.attribution.quadrature import ROUNDINGS, AdaptiveIntegral, FixedIntegral
+from captum_attattr.attribution.baselines import check_attention_baselines
+from captum_attattr.attribution.inputs import Batch, Target, baseline_inputs, check_rule, check_store, make_batch
+from captum_attattr.attribution.integration import Integrator, PathIntegral, make_integral, warn_unconverged
+from captum_attattr.attribution.joint_path import JointIntegrator, check_path
+from captum_attattr.attribution.layers import resolve_layers
 from captum_attattr.attribution.rows import Row
-from captum_attattr.attribution.sweep import Sweep
-from captum_attattr.exceptions import ConvergenceWarning
+from captum_attattr.attribution.sweep import prepared_sweep
 from captum_attattr.model.attention_control import AttentionControl, Replacement
-from captum_attattr.model.attention_layers import AttentionLayer, attention_layers
+from captum_attattr.model.attention_layers import AttentionLayer
 
 Maps = Tensor | tuple[Tensor, ...]
 
@@ -40,7 +38,8 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
     (Hao, Dong, Wei, Xu: "Self-Attention Attribution: Interpreting Information Interactions Inside
     Transformer", AAAI 2021, equation 4), where F is the output at the target and B the baseline, zero by
     default. All heads of a layer are scaled together, one layer at a time; the layers above recompute their
-    own attention. The sum over heads, rows and columns is F(A) - F(B).
+    own attention. The sum over heads, rows and columns is F(A) - F(B). With ``path="joint"`` all layers given are
+    scaled together instead, each recomputing its own attention, and the sum over layers, too, is F(A) - F(B).
 
     All layers are done in one sweep: one forward and one backward serve rows of many layers, nodes and
     examples, and a row costs nothing below the layer where it branches off.
@@ -82,7 +81,7 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
             raise TypeError(f"forward_func must be callable, got {type(forward_func).__name__}")
         LayerAttribution.__init__(self, forward_func, layer, device_ids)
         GradientAttribution.__init__(self, forward_func)
-        self.layers = _resolve(forward_func, layer)
+        self.layers = resolve_layers(forward_func, layer)
         single = isinstance(layer, (AttentionLayer, nn.Module)) and not isinstance(layer, nn.ModuleList)
         self._several = not single or len(self.layers) > 1  # ALBERT: one module, several layers
         self._multiply_by_inputs = bool(multiply_by_inputs)
@@ -113,6 +112,7 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
         return_convergence_delta: Literal[False] = ...,
         *,
         attention_baselines: Any = ...,
+        path: str = ...,
         tolerance: float = ...,
         max_nodes: int = ...,
         show_progress: bool = ...,
@@ -131,6 +131,7 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
         *,
         return_convergence_delta: Literal[True],
         attention_baselines: Any = ...,
+        path: str = ...,
         tolerance: float = ...,
         max_nodes: int = ...,
         show_progress: bool = ...,
@@ -149,6 +150,7 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
         return_convergence_delta: bool = False,
         *,
         attention_baselines: Any = None,
+        path: str = "layer",
         tolerance: float = 1e-3,
         max_nodes: int = 1_000,
         show_progress: bool = False,
@@ -169,14 +171,19 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
                 attention included (two at least: one clean, one scaled). None for a default by device.
             return_convergence_delta: also return, per layer, sum(attributions) - (F(A) - F(B)), (B,).
             attention_baselines: the path's start B itself: None (zeros), a number, "uniform" (the same for
-                every key that is attended to), or one tensor per layer that broadcasts to (B, H, Tq, Tk).
+                every key that is attended to), "sink" (each query's whole mass on the first key that its mask lets it
+                see), or one tensor per layer that broadcasts to (B, H, Tq, Tk).
+            path: "layer" opens one layer at a time, all others as they are (the paper); "joint" opens all layers
+                given together, each from the attention that it recomputes on the way, so that the maps of all layers
+                add up to F(A) - F(B), with B in all of them.
             tolerance: see `n_steps`.
-            max_nodes: most nodes for one example and layer under `n_steps=None`.
+            max_nodes: most nodes for one example and layer (on the joint path, for one example) under `n_steps=None`.
             show_progress: show a progress bar.
 
         Returns:
             (B, H, Tq, Tk) for one layer, a tuple of them for a list of layers; with the delta beside it if
-            asked for. float32, or float64 for a model in float64.
+            asked for: like the maps, one (B,) per layer; on the joint path one (B,) for all. float32, or float64 for a
+            model in float64.
 
         Raises:
             ValueError, TypeError: bad arguments, before the model runs where possible; an output that is no
@@ -195,12 +202,14 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
             method,
             internal_batch_size,
             attention_baselines=attention_baselines,
+            path=path,
             tolerance=tolerance,
             max_nodes=max_nodes,
             show_progress=show_progress,
         )
         maps = self._returned(result.attributions)
-        return (maps, self._returned(list(result.delta))) if return_convergence_delta else maps
+        delta = result.total_delta if result.path == "joint" else self._returned(list(result.delta))
+        return (maps, delta) if return_convergence_delta else maps
 
     def integrate(
         self,
@@ -213,61 +222,56 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
         internal_batch_size: int | None = None,
         *,
         attention_baselines: Any = None,
+        path: str = "layer",
         tolerance: float = 1e-3,
         max_nodes: int = 1_000,
         show_progress: bool = False,
         keep_attention: bool = False,
         store: torch.device | str | None = None,
     ) -> PathIntegral:
-        """What `attribute` computes, with all that is known about it.
+        """Compute what `attribute` returns, and how exact it is.
 
         Args:
             inputs, baselines, target, additional_forward_args, n_steps, method: as in `attribute`.
-            internal_batch_size, attention_baselines, tolerance, max_nodes, show_progress: as in `attribute`.
+            internal_batch_size, attention_baselines, path, tolerance, max_nodes, show_progress: as in `attribute`.
             keep_attention: also return A.
             store: where results are kept; the inputs' device by default.
 
         Returns:
-            Maps, attention, F(A), F(B), delta, estimated error and number of nodes.
+            Maps, attention, F(A), F(B), deltas, estimated errors, and how many nodes were used.
 
         Raises:
             As `attribute`.
         """
-        check_rule(method, n_steps, tolerance, max_nodes, internal_batch_size)
+        rule = check_rule(method, n_steps, tolerance, max_nodes, internal_batch_size)
+        joint = check_path(path, self._multiply_by_inputs)
         batch = make_batch(self.forward_func, inputs, additional_forward_args, target)
+        device = check_store(store, batch.device)
         if baselines is not None:
             if attention_baselines is not None:
                 raise ValueError("give baselines (inputs) or attention_baselines (attention), not both")
-            other = Batch(batch.forward, baseline_inputs(baselines, batch.inputs), batch.additional, target)
-            attention_baselines = self._read(other)
-        check_attention_baselines(attention_baselines, len(self.layers))
-        with self._sweep(batch, attention_baselines) as sweep:
-
-            def make_integral() -> Integral:
-                if n_steps is None:
-                    return AdaptiveIntegral(tolerance, max_nodes, ROUNDINGS * torch.finfo(sweep.dtype).eps)
-                nodes, weights = fixed_rule(method, n_steps)
-                if 0.0 not in nodes:  # F(B) is wanted too
-                    nodes, weights = [*nodes, 0.0], [*weights, 0.0]
-                return FixedIntegral(nodes, weights)
-
-            integrator = Integrator(
-                sweep,
-                make_integral,
-                limit=internal_batch_size,
-                multiply=self._multiply_by_inputs,
-                keep_attention=keep_attention,
-                store=torch.device(store) if store is not None else batch.device,
-            )
-            total = batch.size * len(self.layers)
-            with tqdm(total=total, disable=not show_progress, desc="AttAttr", unit="map") as bar:
+            attention_baselines = self._read(replace(batch, inputs=baseline_inputs(baselines, batch.inputs)))
+        start = check_attention_baselines(attention_baselines, len(self.layers))
+        with prepared_sweep(self.layers, batch, start) as sweep:
+            options: dict[str, Any] = {"limit": rule.internal_batch_size, "keep_attention": keep_attention}
+            if joint:
+                integrator: Integrator = JointIntegrator(sweep, rule, store=device, **options)
+            else:
+                integrator = Integrator(
+                    sweep,
+                    lambda: make_integral(rule, sweep.dtype),
+                    multiply=self._multiply_by_inputs,
+                    store=device,
+                    **options,
+                )
+            total, unit = (batch.size, "example") if joint else (batch.size * len(self.layers), "map")
+            with tqdm(total=total, disable=not show_progress, desc="AttAttr", unit=unit) as bar:
                 result = integrator.run(bar.update)
-            dtype = sweep.dtype
-        _warn_unconverged(result, self.layers, tolerance, dtype)
+        warn_unconverged(result, self.layers, rule.tolerance, sweep.dtype)
         return result
 
     def attention(self, inputs: Maps, additional_forward_args: Any = None) -> Maps:
-        """The layers' own attention probabilities.
+        """Read the layers' attention probabilities.
 
         Args:
             inputs, additional_forward_args: as in `attribute`.
@@ -278,9 +282,9 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
         return self._returned(self._read(make_batch(self.forward_func, inputs, additional_forward_args, None)))
 
     def attention_forward(self, *args: Any) -> Any:
-        """The forward function of the attention: the model's output with its attention replaced.
+        """Run the model with its attention replaced: the forward function of attention space.
 
-        Makes every Captum method and metric that takes a forward function work in attention space, as in
+        It makes every Captum method and metric that takes a forward function work in attention space, as in
         ``infidelity(lattr.attention_forward, perturb, lattr.attention(ids), maps, additional_forward_args=ids)``.
         Differentiable with respect to the attention.
 
@@ -312,27 +316,34 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
         end_point: Maps,
         target: Target = None,
         additional_forward_args: Any = None,
+        *,
+        path: str = "layer",
     ) -> Maps:
-        """Sum of the attributions minus F(A) - F(B), per layer and example.
+        """Return the sum of the attributions minus F(A) - F(B), per layer and example.
 
-        Captum's own method compares the outputs at two inputs; the path of AttAttr runs in attention space.
+        Captum's method compares the outputs at two inputs; the path of AttAttr runs in attention space.
 
         Args:
             attributions: as `attribute` returned them.
             start_point: the path's start, in the forms of `attention_baselines`; None for zeros.
             end_point: the model's inputs, which give A.
-            target, additional_forward_args: as in `attribute`.
+            target, additional_forward_args, path: as in `attribute`.
 
         Returns:
-            (B,) for one layer, a tuple of them for a list of layers.
+            (B,) for one layer, a tuple of them for a list of layers; on the joint path one (B,) for all of them.
         """
+        joint = check_path(path, self._multiply_by_inputs)
         maps = attributions if isinstance(attributions, tuple) else (attributions,)
         if len(maps) != len(self.layers):
             raise ValueError(f"{len(maps)} attribution maps for {len(self.layers)} layers")
         batch = make_batch(self.forward_func, end_point, additional_forward_args, target)
-        check_attention_baselines(start_point, len(self.layers))
+        start = check_attention_baselines(start_point, len(self.layers))
         deltas = []
-        with self._sweep(batch, start_point) as sweep:
+        with prepared_sweep(self.layers, batch, start) as sweep:
+            if joint:
+                ends = [Row(example, 0, node) for node in (1.0, 0.0) for example in range(batch.size)]
+                whole, empty = sweep.run_joint(ends, backward=False).values.chunk(2)
+                return sum(map_.flatten(1).sum(1) for map_ in maps) - (whole - empty).to(maps[0])
             for layer, map_ in enumerate(maps):
                 chunk = sweep.run([Row(example, layer, 0.0) for example in range(batch.size)], backward=False)
                 end = torch.stack([chunk.clean[example] for example in range(batch.size)])
@@ -340,10 +351,11 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
         return self._returned(deltas)
 
     def _returned(self, values: list[Tensor]) -> Maps:
+        """Return one value per layer in the form in which layers were given."""
         return tuple(values) if self._several else values[0]
 
     def _read(self, batch: Batch) -> list[Tensor]:
-        """The attention of every layer for a batch."""
+        """Return the attention of every layer for a batch."""
         maps: dict[int, Tensor] = {}
 
         def read(layer: int, attention: Tensor) -> None:
@@ -356,115 +368,3 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
         ):
             self.forward_func(*batch.arguments(torch.arange(batch.size, device=batch.device)))
         return [maps[layer] for layer in range(len(self.layers))]
-
-    @contextmanager
-    def _sweep(self, batch: Batch, attention_baselines: Any) -> Iterator[Sweep]:
-        """A prepared sweep over the batch; the model is restored at the end."""
-        model = self.layers[0].model
-        _check_model(model)
-        with torch.no_grad():
-            own = torch.cat(
-                [
-                    batch.evaluate(rows)
-                    for rows in torch.arange(batch.size, device=batch.device).chunk(-(-batch.size // 8))
-                ]
-            )
-        with AttentionControl(self.layers) as control:
-            sweep = Sweep(control, batch.evaluate, baseline(attention_baselines), batch.size, batch.device)
-            sweep.prepare(own)
-            check_baseline_shapes(attention_baselines, batch.size, sweep.shapes)
-            yield sweep
-
-
-def _resolve(
-    forward_func: Callable[..., Any], layer: AttentionLayer | nn.Module | Sequence[AttentionLayer | nn.Module]
-) -> tuple[AttentionLayer, ...]:
-    """Handles of the layers given, checked."""
-    given = layer if isinstance(layer, (list, tuple, nn.ModuleList)) else [layer]
-    if not given:
-        raise ValueError("layer is empty: give at least one of attention_layers(model)")
-    layers: list[AttentionLayer] = []
-    for one in given:
-        if isinstance(one, AttentionLayer):
-            layers.append(one)
-        elif isinstance(one, nn.Module):
-            layers.extend(_layers_of_module(forward_func, one))
-        else:
-            raise TypeError(f"layer must be an attention layer, got {type(one).__name__}: {one!r}")
-    if any(layer.model is not layers[0].model for layer in layers):
-        raise ValueError(f"layers of different models: {layers[0]!r} and others; attribute one model at a time")
-    if len({layer.key for layer in layers}) < len(layers):
-        raise ValueError("a layer is given twice")
-    if isinstance(forward_func, nn.DataParallel) or isinstance(layers[0].model, nn.DataParallel):
-        raise TypeError("DataParallel is not supported; run one process per GPU instead, with torchrun")
-    return tuple(layers)
-
-
-def _layers_of_module(forward_func: Callable[..., Any], module: nn.Module) -> list[AttentionLayer]:
-    """The layer (or, with shared weights, layers) that an attention module computes."""
-    roots = [m for m in _modules_behind(forward_func) if any(part is module for part in m.modules())]
-    if not roots:
-        raise ValueError(
-            f"cannot tell which model {type(module).__name__} belongs to from forward_func; "
-            "give layers as attention_layers(model) returns them"
-        )
-    every = [layer for kind in (None, "cross") for layer in _layers_or_none(roots[0], kind)]
-    layers = [layer for layer in every if layer.module is module]
-    if not layers:
-        within = [layer.name for layer in every if any(part is layer.module for part in module.modules())]
-        hint = f"; it holds {', '.join(within[:3])}" if within else ""
-        raise ValueError(f"{type(module).__name__} is no attention layer{hint}; use attention_layers(model)")
-    return layers
-
-
-def _layers_or_none(model: nn.Module, kind: str | None) -> list[AttentionLayer]:
-    try:
-        return attention_layers(model, kind)
-    except ValueError:
-        return []
-
-
-def _modules_behind(function: Callable[..., Any]) -> list[nn.Module]:
-    """Modules that a forward function is, is bound to, or refers to."""
-    owner = getattr(function, "__self__", function)
-    if isinstance(owner, nn.Module):
-        return [owner]
-    if not inspect.isfunction(function):
-        return []
-    used = inspect.getclosurevars(function)
-    return [m for m in (*used.nonlocals.values(), *used.globals.values()) if isinstance(m, nn.Module)]
-
-
-def _check_model(model: nn.Module) -> None:
-    if any(module.training for module in model.modules()):
-        warnings.warn(
-            "the model is in training mode: dropout makes attributions random; call model.eval() first",
-            UserWarning,
-            stacklevel=5,
-        )
-    if any(parameter.is_inference() for parameter in model.parameters()):
-        raise ValueError("the model's parameters were made under torch.inference_mode and have no gradients")
-
-
-def _warn_unconverged(
-    result: PathIntegral, layers: Sequence[AttentionLayer], tolerance: float, dtype: torch.dtype
-) -> None:
-    """Name the examples and layers whose estimated error is above the tolerance."""
-    above = (result.error > tolerance).cpu()
-    if not above.any():
-        return
-    places = above.nonzero().tolist()
-    worst = sorted(places, key=lambda place: -float(result.error[tuple(place)]))[:10]
-    error = result.error.tolist()
-    named = "; ".join(
-        f"example {example}, {layers[layer].kind} layer {layers[layer].index}: {error[layer][example]:.1e}"
-        for layer, example in worst
-    )
-    stuck = int((~result.converged).sum())
-    why = f"{stuck} stopped at max_nodes" if stuck else f"as far as {dtype} rounding allows"
-    warnings.warn(
-        f"{len(places)} of {above.numel()} attribution maps have an estimated relative error above the "
-        f"tolerance {tolerance:g} ({why}): {named}" + ("; ..." if len(places) > 10 else ""),
-        ConvergenceWarning,
-        stacklevel=4,
-    )

@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 FINEST = 16
-"""A panel's nodes are numbered 0..FINEST; a rule of n nodes takes every (FINEST / (n - 1))-th of them."""
+"""A panel's nodes have the indices 0..FINEST; a rule of n nodes takes every (FINEST / (n - 1))-th of them."""
 FIRST, LAST = 5, FINEST + 1
-"""Nodes of the first rule that a panel is given and of the last one before it is halved."""
+"""Nodes of a panel's first rule, and of its last one before it is halved."""
 ROUNDINGS = 16
 """Roundings, in units of the last place, that a value is taken to have gathered on its way through a model."""
 NARROWEST = 1e-12
-"""A panel below this width is left as it is: floating point could not tell a half's nodes apart much longer."""
+"""A panel below this width is not halved: floating point could not tell the nodes of much narrower ones apart."""
 
 
 @cache
@@ -35,7 +35,7 @@ def clenshaw_curtis(n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     (Clenshaw and Curtis, 1960).
 
     Args:
-        n: number of nodes.
+        n: how many nodes.
 
     Returns:
         (nodes (n,), ascending; weights (n,), adding up to 1).
@@ -59,9 +59,11 @@ def clenshaw_curtis(n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def norm(values: Any) -> float:
-    """Euclidean (Frobenius) norm of an array or tensor, of entries whose squares underflow too."""
+    """Return the Euclidean (Frobenius) norm of an array or tensor, of entries whose squares underflow too."""
     largest = float(abs(values).max())
-    return largest * math.sqrt(float(((values / largest) ** 2).sum())) if largest > 0 else largest
+    if largest == 0 or not math.isfinite(largest):  # a NaN among the entries makes it NaN
+        return largest
+    return largest * math.sqrt(float(((values / largest) ** 2).sum()))
 
 
 class FixedIntegral:
@@ -77,13 +79,15 @@ class FixedIntegral:
     converged = True
     """It never asks for more."""
 
+    section_errors = math.nan
+
     def __init__(self, nodes: Sequence[float], weights: Sequence[float]) -> None:
         self.weights = dict(zip(nodes, weights, strict=True))
         self.evaluations = 0
         self.total: Any = None
 
     def todo(self) -> list[float]:
-        """All nodes; asked for once."""
+        """Return all nodes, once."""
         return [] if self.evaluations else list(self.weights)
 
     def receive(self, nodes: Sequence[float], values: Sequence[Any], antiderivatives: Sequence[float]) -> None:
@@ -100,57 +104,64 @@ class FixedIntegral:
 
 
 class _Panel:
-    """A part [low, high] of the interval, with what is known at its nodes so far."""
+    """A part [low, high] of the interval, with the values at its nodes as they come in."""
 
     def __init__(self, low: float, high: float, known: dict[int, tuple[Any, float]], rule: int = FIRST) -> None:
         self.low, self.high = low, high
-        self.known = known  # by number of the node: the integrand's value, and F
+        self.known = known  # by the node's index: the integrand's value and F, which is NaN where it is not known
         self.rule = rule
         self.total: Any = None
-        self.magnitude = 0.0
-        self.step_error = self.gap = self.ratio = math.inf
+        self.error = self.step_error = self.ratio = math.inf
+        self.magnitude = self.gap = 0.0
+        self.section_errors: NDArray[np.float64] = np.zeros(0)
 
-    def node(self, number: int) -> float:
-        return float(self.low + (self.high - self.low) * clenshaw_curtis(LAST)[0][number])
+    def node(self, index: int) -> float:
+        return float(self.low + (self.high - self.low) * clenshaw_curtis(LAST)[0][index])
 
     def missing(self) -> list[int]:
-        return [i for i in range(0, LAST, FINEST // (self.rule - 1)) if i not in self.known]
+        return [index for index in _nodes(self.rule) if index not in self.known]
 
     def integral(self, n: int) -> Any:
-        weights = (self.high - self.low) * clenshaw_curtis(n)[1]
-        places = range(0, LAST, FINEST // (n - 1))
-        return sum(float(weight) * self.known[i][0] for weight, i in zip(weights, places, strict=True))
+        return sum(weight * self.known[index][0] for index, weight in self._weights(n))
 
-    def judge(self) -> None:
+    def _weights(self, n: int) -> list[tuple[int, float]]:
+        weights = (self.high - self.low) * clenshaw_curtis(n)[1]
+        return list(zip(_nodes(n), weights.tolist(), strict=True))
+
+    def judge(self, sections: Sequence[slice]) -> None:
         """Integrate by the present rule, and compare with the two coarser rules in it and with the ends."""
+        self.total = self.integral(self.rule)
+        if not math.isfinite(norm(self.total)):
+            return
         half = (self.rule + 1) // 2
-        self.total, coarse, coarser = (
-            self.integral(self.rule),
-            self.integral(half),
-            self.integral((half + 1) // 2),
-        )
+        coarse, coarser = self.integral(half), self.integral((half + 1) // 2)
         step, previous = norm(self.total - coarse), norm(coarse - coarser)
         self.ratio = step / previous if previous > 0 else 0.0
-        self.step_error = step * min(1.0, self.ratio) ** 0.5
-        weights = (self.high - self.low) * clenshaw_curtis(FIRST)[1]
-        places = range(0, LAST, FINEST // (FIRST - 1))
-        self.magnitude = sum(float(w) * norm(self.known[i][0]) for w, i in zip(weights, places, strict=True))
+        lowered = min(1.0, self.ratio) ** 0.5
+        self.step_error = step * lowered
+        self.section_errors = lowered * np.array([norm((self.total - coarse)[section]) for section in sections])
+        self.magnitude = sum(weight * norm(self.known[index][0]) for index, weight in self._weights(FIRST))
         if self.rule == LAST:  # a panel of the last rule can only be halved, which needs these three
-            self.known = {i: self.known[i] for i in (0, FINEST // 2, FINEST)}
-        self.gap = abs(float(self.total.sum()) - (self.known[FINEST][1] - self.known[0][1]))
+            self.known = {index: self.known[index] for index in (0, FINEST // 2, FINEST)}
+        gained = self.known[FINEST][1] - self.known[0][1]
+        self.gap = abs(float(self.total.sum()) - gained) if math.isfinite(gained) else 0.0
 
     def refined(self) -> list[_Panel]:
-        """The same panel with the next rule, keeping all values."""
-        return [_Panel(self.low, self.high, dict(self.known), 2 * self.rule - 1)]
-
-    def halves(self) -> list[_Panel]:
-        """Two panels that keep the values at this one's ends and middle."""
-        low, centre, high = (self.known[i] for i in (0, FINEST // 2, FINEST))
+        """Return the panels to go on with: the same one with the next rule where that promises more, or its halves."""
+        promising = self.ratio < (0.5 if self.rule == FIRST else 0.25)
+        if self.rule < LAST and promising:
+            return [_Panel(self.low, self.high, dict(self.known), 2 * self.rule - 1)]
+        low, centre, high = (self.known[index] for index in (0, FINEST // 2, FINEST))
         middle = self.node(FINEST // 2)
         return [
             _Panel(self.low, middle, {0: low, FINEST: centre}),
             _Panel(middle, self.high, {0: centre, FINEST: high}),
         ]
+
+
+def _nodes(n: int) -> range:
+    """Return the indices of a rule's nodes in a panel."""
+    return range(0, LAST, FINEST // (n - 1))
 
 
 class AdaptiveIntegral:
@@ -168,37 +179,45 @@ class AdaptiveIntegral:
     is how far the panel's total is from the difference of F at its ends, as a share of the integral's
     absolute sum. A feature that falls between the nodes of all three rules still shows there.
 
+    Where values are not finite, or their sum is not, the error is infinite, and no more nodes are asked for: none
+    could help.
+
     Args:
         tolerance: the estimated error wanted, relative to the Euclidean norm of the integral.
         max_nodes: no new round is begun that would need more nodes than this.
         precision: relative rounding error of the values, `ROUNDINGS` times their floating-point type's
             epsilon. This share of the integral of their norms, and one rounding of the largest F, are part of
             the estimate, and no improvement is looked for below it.
+        sections: parts of one-dimensional values whose errors are wanted one by one, in `section_errors`: the first
+            of the two estimates, relative to the part's Euclidean norm.
     """
 
-    def __init__(self, tolerance: float, max_nodes: int, precision: float = 0.0) -> None:
-        self.tolerance, self.max_nodes, self.precision = tolerance, max_nodes, precision
+    def __init__(
+        self, tolerance: float, max_nodes: int, precision: float = 0.0, sections: Sequence[slice] = ()
+    ) -> None:
+        self.tolerance, self.max_nodes, self.precision, self.sections = tolerance, max_nodes, precision, sections
         self.panels = [_Panel(0.0, 1.0, {})]
         self.evaluations = 0
         self.total: Any = None
         self.error = math.inf
         self.converged = False
         self._largest_antiderivative = 0.0
-        self._errors: dict[int, float] = {}
+        self._finite = True
+        self._target = 0.0
         self._fresh = self.panels
-        self._places: dict[float, tuple[_Panel, int]] = {}
+        self._pending: dict[float, tuple[_Panel, int]] = {}
 
     def todo(self) -> list[float]:
-        """The nodes of the next round; empty when the integral is done."""
+        """Return the nodes of the next round; none when the integral is done."""
         if self.total is not None:
             self._fresh = self._refine()
         for panel in self._fresh:
-            for number in panel.missing():
-                self._places[panel.node(number)] = panel, number
-        return list(self._places)
+            for index in panel.missing():
+                self._pending[panel.node(index)] = panel, index
+        return list(self._pending)
 
     def receive(self, nodes: Sequence[float], values: Sequence[Any], antiderivatives: Sequence[float]) -> None:
-        """Take what was found at some of the round's nodes; the last portion completes the round.
+        """Take the values at some of the round's nodes; the last portion completes the round.
 
         Args:
             nodes: (n,) nodes that `todo` asked for.
@@ -206,53 +225,67 @@ class AdaptiveIntegral:
             antiderivatives: (n,) F there; NaN where the entries' sum is no derivative of a known function.
         """
         for node, value, antiderivative in zip(nodes, values, antiderivatives, strict=True):
-            panel, number = self._places.pop(node)
-            panel.known[number] = value, antiderivative
-            self._largest_antiderivative = max(self._largest_antiderivative, abs(antiderivative))
+            panel, index = self._pending.pop(node)
+            panel.known[index] = value, antiderivative
+            if math.isfinite(antiderivative):
+                self._largest_antiderivative = max(self._largest_antiderivative, abs(antiderivative))
         self.evaluations += len(nodes)
-        if not self._places:
+        if not self._pending:
             self._judge()
 
     @property
     def waiting(self) -> bool:
         """Whether values that were asked for are still missing."""
-        return bool(self._places)
+        return bool(self._pending)
 
     def _judge(self) -> None:
         """Add up the panels and their errors."""
         for panel in self._fresh:
-            panel.judge()
+            panel.judge(self.sections)
         self.total = sum(panel.total for panel in self.panels)
         size, spread = norm(self.total), float(abs(self.total).sum())
+        self._finite = math.isfinite(size) and math.isfinite(spread)
+        if not self._finite:
+            self.error = math.inf
+            return
         noise = self.precision * self._largest_antiderivative
         scale = size / spread if spread > 0 else 1.0  # where all values vanish the gap alone tells of an error
-        # max() keeps its first argument where the second is NaN, that is where F is not known
-        self._errors = {id(panel): max(panel.step_error, scale * max(0.0, panel.gap - noise)) for panel in self.panels}
-        error = sum(self._errors.values())
+        for panel in self.panels:
+            panel.error = max(panel.step_error, scale * max(0.0, panel.gap - noise))
         # The values' own rounding, and that of F: near F = 1 a gradient carries 1 - F, known to one rounding of F.
         rounding = self.precision * sum(panel.magnitude for panel in self.panels)
         rounding += scale * noise / ROUNDINGS if spread > 0 else 0.0
+        error = sum(panel.error for panel in self.panels)
         self._target = max(self.tolerance * size - rounding, rounding)
         self.converged = error <= self._target
-        self.error = (error + rounding) / size if size > 0 else math.inf if error + rounding > 0 else 0.0
+        if size > 0:
+            self.error = (error + rounding) / size
+        else:
+            self.error = math.inf if error + rounding > 0 else 0.0
+
+    @property
+    def section_errors(self) -> list[float]:
+        """The estimated error of each section relative to its Euclidean norm."""
+        errors = sum((panel.section_errors for panel in self.panels), np.zeros(len(self.sections)))
+        sizes = [norm(self.total[section]) for section in self.sections]
+        return [
+            float(e) / size if size > 0 else math.inf if e > 0 else 0.0 for e, size in zip(errors, sizes, strict=True)
+        ]
 
     def _refine(self) -> list[_Panel]:
-        """Refine the panels that carry the error; empty when it is small enough or the nodes are used up."""
-        if self.converged:
+        """Refine the panels that carry the error; none when it is small enough or the nodes are used up."""
+        if self.converged or not self._finite:
             return []
-        plan: list[tuple[_Panel, list[_Panel]]] = []
-        rest = sum(self._errors.values())
-        for panel in sorted(self.panels, key=lambda panel: -self._errors[id(panel)]):
+        refined: dict[_Panel, list[_Panel]] = {}
+        rest = sum(panel.error for panel in self.panels)
+        for panel in sorted(self.panels, key=lambda panel: -panel.error):
             if rest <= self._target / 2:
                 break
-            if panel.high - panel.low < NARROWEST:
-                continue
-            rest -= self._errors[id(panel)]
-            promising = panel.ratio < (0.5 if panel.rule == FIRST else 0.25)
-            plan.append((panel, panel.refined() if panel.rule < LAST and promising else panel.halves()))
-        fresh = [panel for _, panels in plan for panel in panels]
+            if panel.high - panel.low >= NARROWEST:
+                rest -= panel.error
+                refined[panel] = panel.refined()
+        fresh = [panel for panels in refined.values() for panel in panels]
         if self.evaluations + sum(len(panel.missing()) for panel in fresh) > self.max_nodes:
             return []
-        replaced = {id(panel) for panel, _ in plan}
-        self.panels = [panel for panel in self.panels if id(panel) not in replaced] + fresh
+        self.panels = [panel for panel in self.panels if panel not in refined] + fresh
         return fresh

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,17 +17,17 @@ class Row(NamedTuple):
 
     example: int
     layer: int
-    """Position in the layer list."""
+    """Its index among the layers that are attributed."""
     node: float
     """a in B + a (A - B)."""
 
 
 @dataclass
 class LayerRows:
-    """What a chunk gives for one layer: its n rows and their gradients."""
+    """The n rows of one layer in a chunk, and their gradients."""
 
     rows: list[int]
-    """Their numbers in the list of rows that was run."""
+    """Their indices in the list of rows that was run."""
     attention: Tensor
     """(n, H, Tq, Tk), A of each row's example."""
     difference: Tensor
@@ -36,53 +38,60 @@ class LayerRows:
 
 @dataclass
 class Chunk:
-    """What one forward and backward give."""
+    """The results of one forward and one backward."""
 
     values: Tensor
-    """(n,) F of every row, in the order that was asked for."""
+    """(n,) F of every row, in the order of the list of rows that was run."""
     clean: dict[int, Tensor]
-    """F of each example with its own attention."""
+    """F of each example with its attention unchanged."""
     layers: dict[int, LayerRows]
 
 
 @dataclass
+class JointChunk:
+    """What one forward and backward give on the joint path, where a row opens all layers at its node."""
+
+    values: Tensor
+    """(n,) F of every row."""
+    maps: Tensor
+    """(n, M) (A - B) dF/dM of all layers in their order, flattened: M entries of L x H x Tq x Tk."""
+    attention: dict[int, list[Tensor]]
+    """By row, for rows at node 1: A of every layer, (H, Tq, Tk) each."""
+
+
+@dataclass
 class RowLayout:
-    """How rows lie in the batch: the clean rows of their examples first, then by layer as layers run."""
+    """The order of R rows in a batch: the clean rows of their examples first, then by layer as the layers run."""
 
     clean: int
+    """How many clean rows there are."""
     examples: Tensor
     """(R,) the example of every row."""
     parents: Tensor
     """(R,) the clean row of every row's example."""
     nodes: Tensor
-    """(R,)"""
-    numbers: list[int]
-    """(R,) each row's place in the list that was asked for; -1 for clean rows."""
+    """(R,) the node of every row, 0 for clean rows."""
+    listed: list[int]
+    """The index of every row after the clean ones in the list that the layout was made of."""
     slices: dict[int, tuple[int, int]]
-    """Per layer, the rows that branch there."""
+    """Per layer, the first of the rows that branch there and the one after the last."""
 
     @classmethod
     def of(cls, rows: Sequence[Row], order: Sequence[int], device: torch.device) -> RowLayout:
         """Put rows in the order in which the layers in `order` run, clean rows first."""
         rank = {layer: i for i, layer in enumerate(order)}
-        numbers = sorted(range(len(rows)), key=lambda n: (rank[rows[n].layer], rows[n].example, rows[n].node))
+        listed = sorted(range(len(rows)), key=lambda i: (rank[rows[i].layer], rows[i].example, rows[i].node))
         clean = sorted({row.example for row in rows})
-        place = {example: i for i, example in enumerate(clean)}
-        ordered = [rows[n] for n in numbers]
-        slices, start = {}, len(clean)
-        for layer in order:
-            stop = start + sum(row.layer == layer for row in ordered)
-            slices[layer] = (start, stop)
-            start = stop
-
-        def tensor(head: list[Any], tail: list[Any], dtype: torch.dtype = torch.long) -> Tensor:
-            return torch.tensor(head + tail, dtype=dtype, device=device)
-
+        clean_row = {example: i for i, example in enumerate(clean)}
+        examples = clean + [rows[i].example for i in listed]
+        nodes = [0.0] * len(clean) + [rows[i].node for i in listed]
+        counts = Counter(row.layer for row in rows)
+        bounds = accumulate((counts[layer] for layer in order), initial=len(clean))
         return cls(
             clean=len(clean),
-            examples=tensor(clean, [row.example for row in ordered]),
-            parents=tensor(list(range(len(clean))), [place[row.example] for row in ordered]),
-            nodes=tensor([0.0] * len(clean), [row.node for row in ordered], torch.double),
-            numbers=[-1] * len(clean) + numbers,
-            slices=slices,
+            examples=torch.tensor(examples, device=device),
+            parents=torch.tensor([clean_row[example] for example in examples], device=device),
+            nodes=torch.tensor(nodes, dtype=torch.double, device=device),
+            listed=listed,
+            slices=dict(zip(order, pairwise(bounds), strict=True)),
         )

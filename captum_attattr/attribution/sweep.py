@@ -4,31 +4,48 @@ A row is one copy of one example. Clean rows run the model as it is. The row of 
 is the run in which layer l of example e attends with B + a (A - B) instead of A; every other layer does what
 it does by itself. All of them share one batch: at layer l only layer l's own rows are exchanged.
 
-Below its layer a row is the clean row, so it need not be computed there (late branching): before each block,
-every tensor that carries the batch is cut to the rows that have branched so far, and copies of the clean rows
-are added for those that branch here. Where the blocks cannot be cut, all rows run from the start.
+Below its layer a row is the clean row, so it need not be computed there: see `late_branching`. Where the blocks
+cannot be cut, all rows run from the start.
+
+On the joint path (`run_joint`) a row opens all layers at its node, each layer from the attention that it recomputes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor
 
+from captum_attattr.attribution.baselines import AttentionBaselines, Baseline, baseline, check_baseline_shapes
+from captum_attattr.attribution.inputs import Batch
 from captum_attattr.attribution.late_branching import BlockRecorder, LateBranching
-from captum_attattr.attribution.rows import Chunk, LayerRows, Row, RowLayout
+from captum_attattr.attribution.layers import check_model
+from captum_attattr.attribution.rows import Chunk, JointChunk, LayerRows, Row, RowLayout
 from captum_attattr.exceptions import UnsupportedModelError
 from captum_attattr.model.attention_control import AttentionControl, Replacement
+from captum_attattr.model.attention_layers import AttentionLayer
 
 Evaluate = Callable[[Tensor], Tensor]
-"""F of the examples with these numbers (rows,), as a tensor (rows,): expands the batch and runs the model."""
-Read = Callable[[int, Tensor], None]
-"""Takes a layer's position and its attention (rows, H, Tq, Tk)."""
-Baseline = Callable[[int, Tensor, Tensor], "Tensor | float"]
-"""B for (layer, attention (n, H, Tq, Tk), examples (n,)), of a shape that broadcasts to the attention's."""
+"""F of the examples with these indices (R,), as a tensor (R,): expands the batch and runs the model."""
+
+EXAMPLES_AT_ONCE = 8
+"""Examples of a forward before the model is under control, to see what F is by itself."""
+
+
+@contextmanager
+def prepared_sweep(layers: Sequence[AttentionLayer], batch: Batch, baselines: AttentionBaselines) -> Iterator[Sweep]:
+    """Prepare a sweep over a batch; the model is restored at the end."""
+    check_model(layers[0].model)
+    with torch.no_grad():
+        parts = torch.arange(batch.size, device=batch.device).chunk(-(-batch.size // EXAMPLES_AT_ONCE))
+        uncontrolled = torch.cat([batch.evaluate(part) for part in parts])
+    with AttentionControl(layers) as control:
+        sweep = Sweep(control, batch.evaluate, baseline(baselines), batch.size, batch.device)
+        sweep.prepare(uncontrolled)
+        check_baseline_shapes(baselines, batch.size, sweep.shapes)
+        yield sweep
 
 
 class Sweep:
@@ -38,7 +55,7 @@ class Sweep:
         control: the model's attention, already under control.
         evaluate: see `Evaluate`.
         baseline: see `Baseline`.
-        batch: number of examples.
+        batch: how many examples there are.
         device: where the inputs are.
     """
 
@@ -56,85 +73,74 @@ class Sweep:
         self.batch = batch
         self.device = device
         self.shapes: list[torch.Size] = []
+        """(H, Tq, Tk) of every layer."""
         self.dtype = torch.float32
+        """The type that the model computes in."""
         self.order: list[int] = []
+        """The layers as they run."""
         self.branching: LateBranching | None = None
+        self.outputs = torch.zeros(0)
+        """F of the first examples, one or all, by the model's own attention implementation."""
 
-    def prepare(self, own: Tensor) -> None:
+    @torch.no_grad()
+    def prepare(self, uncontrolled: Tensor) -> None:
         """Learn the shapes and the order of the layers, and verify that rows do what they should.
 
         Args:
-            own: F of the first examples, one or all, by the model's own attention implementation.
+            uncontrolled: F of the first examples, one or all, by the model's own attention implementation.
 
         Raises:
             UnsupportedModelError: the model computes something else once its attention is read or replaced.
         """
-        first = torch.zeros(1, dtype=torch.long, device=self.device)
-        with torch.no_grad():
-            visits: list[int] = []
-            shapes: dict[int, torch.Size] = {}
+        shapes: dict[int, torch.Size] = {}
 
-            def read(layer: int, attention: Tensor) -> None:
-                visits.append(layer)
-                shapes[layer] = attention.shape[1:]
-                self.dtype = _working_dtype(attention)
-                if attention.shape[0] != 1:
-                    raise UnsupportedModelError(
-                        f"{self.control.layers[layer]!r}: for one example its attention has shape "
-                        f"{tuple(attention.shape)}; (1, heads, queries, keys) is needed"
-                    )
-
-            recorder = BlockRecorder(self.control)
-            controlled = self._learn(recorder, first, visits, read)
-            self._compare(own[:1], controlled, 0)
-            self.shapes = [shapes[layer] for layer in range(len(self.control.layers))]
-            self.order = visits
-            for rows in torch.arange(1, len(own), device=self.device)[:, None]:
-                self._compare(own[rows], self._learn(recorder, rows), int(rows[0]))
-            self.branching = recorder.branching()
-            self._verify(controlled)
-
-    def _learn(
-        self, recorder: BlockRecorder, row: Tensor, visits: list[int] | None = None, read: Read | None = None
-    ) -> Tensor:
-        """F of one example, whose blocks are recorded; run twice over where it brings them tensors not met before.
-
-        A mask, for one, comes with the examples that are padded and with no others.
-        """
-        with (
-            recorder.record([] if visits is None else visits),
-            self.control.watch(read or _pass_over, check_output=read is not None),
-        ):
-            value = self.evaluate(row)
-        if recorder.met_new():
-            with recorder.record([]), self.control.watch(_pass_over):
-                self.evaluate(row.repeat(2))
-            recorder.pair()
-        return value
-
-    def _compare(self, own: Tensor, controlled: Tensor, first: int) -> None:
-        """Refuse a model that computes something else eagerly, for consecutive examples from `first` on."""
-        for example, (alone, eager) in enumerate(zip(own, controlled, strict=True), first):
-            if not _close(eager, alone, self.dtype):
+        def read(layer: int, attention: Tensor) -> None:
+            self.order.append(layer)
+            shapes[layer] = attention.shape[1:]
+            self.dtype = _working_dtype(attention)
+            if attention.shape[0] != 1:
                 raise UnsupportedModelError(
-                    f"the model's output changes when its attention is computed eagerly: F = {alone.item():.6g} by "
-                    f"itself, {eager.item():.6g} eagerly, for example {example}; its attention cannot be read "
-                    "faithfully (dropout in training mode, a cache that is used again and rows that are all padding "
-                    "do this)"
+                    f"{self.control.layers[layer]!r}: for one example its attention has shape "
+                    f"{tuple(attention.shape)}; (1, heads, queries, keys) is needed"
                 )
 
+        self.outputs = uncontrolled
+        recorder = BlockRecorder(self.control, self.evaluate)
+        examples = torch.arange(len(uncontrolled), device=self.device)
+        first = recorder.run(examples[:1], read)
+        self._compare(0, uncontrolled[:1], first)
+        self.shapes = [shapes[layer] for layer in range(len(self.control.layers))]
+        for example in range(1, len(examples)):
+            here = slice(example, example + 1)
+            self._compare(example, uncontrolled[here], recorder.run(examples[here]))
+        self.branching = recorder.branching()
+        self._verify(first)
+
+    def _compare(self, example: int, uncontrolled: Tensor, controlled: Tensor) -> None:
+        """Refuse a model that computes something else eagerly."""
+        if not _close(controlled, uncontrolled, self.dtype):
+            raise UnsupportedModelError(
+                "the model's output changes when its attention is computed eagerly: "
+                f"F = {uncontrolled.item():.6g} by itself, {controlled.item():.6g} eagerly, for example {example}; its "
+                "attention cannot be read faithfully (dropout in training mode, a cache that is used again and rows "
+                "that are all padding do this)"
+            )
+
     def _verify(self, alone: Tensor) -> None:
-        """Rows at node 1 are the clean run, alone or not; with late branching, or else without it."""
-        last = self.batch - 1
+        """Verify that rows at node 1 are the clean run; give up late branching where they are so only without it.
+
+        Args:
+            alone: (1,) F of the first example, run without company.
+        """
         # One in the first layer too: a hidden state between the blocks that has one row yet would broadcast.
-        places = (0, self.order[0]), (0, self.order[len(self.order) // 2]), (last, self.order[-1])
-        rows = [Row(*place, 1.0) for place in places]
-        for attempt in (self.branching, None):
-            self.branching = attempt
+        layers = self.order[0], self.order[len(self.order) // 2], self.order[-1]
+        rows = [Row(example, layer, 1.0) for example, layer in zip((0, 0, self.batch - 1), layers, strict=True)]
+        for branching in (self.branching, None):
+            self.branching = branching
             try:
-                chunk = self._run(rows, backward=False, baseline=lambda *_: 0.0)
+                chunk = self._run(rows, lambda *_: 0.0, backward=False)
             except (UnsupportedModelError, RuntimeError, ValueError, TypeError, IndexError):
-                if attempt is None:
+                if branching is None:
                     raise
                 continue
             expected = torch.stack([chunk.clean[row.example] for row in rows])
@@ -147,92 +153,150 @@ class Sweep:
             "examples of one batch must not influence each other"
         )
 
-    def _check_constant(self, values: Tensor, layout: RowLayout, layer: int) -> None:
-        """Refuse a forward function that loses the gradient; a layer that F does not depend on has none."""
-        rows = slice(*layout.slices[layer])
-        if not _close(values[rows], values[layout.parents[rows]], self.dtype):
-            raise ValueError(
-                f"forward_func's output changes with the attention of {self.control.layers[layer]!r} but carries no "
-                "gradient to it; leave .detach() and torch.no_grad() out of forward_func"
-            )
-
-    def _check_finite(self, gradient: Tensor, layout: RowLayout, layer: int) -> None:
-        """Refuse gradients that overflow or do not exist, at an output that is finite."""
-        broken = (~torch.isfinite(gradient)).flatten(1).any(1).nonzero()
-        if len(broken):
-            example = int(layout.examples[layout.slices[layer][0] + int(broken[0])])
-            raise ValueError(
-                f"the gradient of forward_func's output to {self.control.layers[layer]!r} of example {example} is not "
-                "finite: forward_func has no derivative there, or it overflows and needs a wider floating-point type"
-            )
-
     def run(self, rows: Sequence[Row], *, backward: bool = True) -> Chunk:
-        """One forward for these rows and, unless only F is wanted, one backward."""
-        return self._run(rows, backward=backward, baseline=self.baseline)
+        """Run one forward for these rows and, unless only F is wanted, one backward."""
+        return self._run(rows, self.baseline, backward=backward)
 
-    def _run(self, rows: Sequence[Row], *, backward: bool, baseline: Baseline) -> Chunk:
+    def _run(self, rows: Sequence[Row], baseline: Baseline, *, backward: bool) -> Chunk:
         layout = RowLayout.of(rows, self.order, self.device)
-        leaves: dict[int, LayerRows] = {}
+        parts: dict[int, LayerRows] = {}
         paths: dict[int, Tensor] = {}
 
         def visit(layer: int, attention: Tensor) -> Replacement | None:
-            if attention.shape[1:] != self.shapes[layer]:
-                raise UnsupportedModelError(
-                    f"{self.control.layers[layer]!r}: its attention's shape changes with the batch, from "
-                    f"{tuple(self.shapes[layer])} to {tuple(attention.shape[1:])}"
-                )
-            start, stop = layout.slices[layer]
-            if start == stop:
+            self._check_shape(layer, attention)
+            begin, end = layout.slices[layer]
+            if begin == end:
                 return None
-            full = attention.detach()[layout.parents[start:stop]]
+            full = attention.detach()[layout.parents[begin:end]]
             full = full.to(torch.promote_types(full.dtype, torch.float32))
-            start_point = baseline(layer, full, layout.examples[start:stop])
-            difference = full - start_point
-            nodes = layout.nodes[start:stop, None, None, None].to(full.dtype)
-            path = (start_point + nodes * difference).to(attention.dtype).requires_grad_(backward)
-            leaves[layer] = LayerRows(layout.numbers[start:stop], full, difference, torch.empty(0))
-            paths[layer] = path
-            return Replacement(start, path)
+            visible = self.control.visible_keys()
+            if visible is not None and visible.dim() == 4 and len(visible) == len(attention):
+                visible = visible[layout.parents[begin:end]]
+            start = baseline(layer, full, layout.examples[begin:end], visible)
+            difference = full - start
+            nodes = layout.nodes[begin:end, None, None, None].to(full.dtype)
+            paths[layer] = (start + nodes * difference).to(attention.dtype).requires_grad_(backward)
+            listed = layout.listed[begin - layout.clean : end - layout.clean]
+            parts[layer] = LayerRows(listed, full, difference, torch.empty(0))
+            return Replacement(begin, paths[layer])
 
         cut = self.branching.applied(layout) if self.branching else nullcontext()
         with torch.set_grad_enabled(backward), cut, self.control.watch(visit):
             values = self.evaluate(layout.examples)
-        if values.shape[0] != len(layout.examples):
-            raise UnsupportedModelError(
-                f"forward_func returned {values.shape[0]} values for {len(layout.examples)} rows"
-            )
         if backward:
-            layers = list(paths)
-            gradients = _gradients(values, layout.clean, [paths[layer] for layer in layers])
-            for layer, gradient in zip(layers, gradients, strict=True):
-                if gradient is None:
-                    self._check_constant(values, layout, layer)
-                    gradient = torch.zeros_like(paths[layer])
-                self._check_finite(gradient, layout, layer)
-                leaves[layer].gradient = gradient.to(leaves[layer].attention.dtype)
-        clean, branched = values[: layout.clean], values[layout.clean :]
-        in_order = torch.empty_like(branched.detach())
-        in_order[torch.tensor(layout.numbers[layout.clean :], device=branched.device)] = branched.detach()
+            for layer, gradient in self._gradients(values, layout, paths).items():
+                parts[layer].gradient = gradient.to(parts[layer].attention.dtype)
+        clean, branched = values.detach().tensor_split([layout.clean])
+        in_order = torch.empty_like(branched)
+        in_order[torch.tensor(layout.listed, device=branched.device)] = branched
         examples = layout.examples[: layout.clean].tolist()
-        return Chunk(in_order, dict(zip(examples, clean.detach(), strict=True)), leaves)
+        return Chunk(in_order, dict(zip(examples, clean, strict=True)), parts)
 
+    def _gradients(self, values: Tensor, layout: RowLayout, paths: dict[int, Tensor]) -> dict[int, Tensor]:
+        """Return dF/dA of every layer's rows.
 
-def _pass_over(*_: Any) -> None:
-    """Leaves attention as it is."""
+        Raises:
+            ValueError: the forward function loses the gradient, or it is not finite at an output that is.
+        """
+        computed: Sequence[Tensor | None] = [None] * len(paths)
+        if values.requires_grad:
+            # Weights, not values[clean:].sum(): the caller may be under torch.no_grad.
+            weights = torch.ones_like(values)
+            weights[: layout.clean] = 0
+            computed = torch.autograd.grad(values, list(paths.values()), weights, allow_unused=True)
+        gradients = {}
+        for (layer, path), gradient in zip(paths.items(), computed, strict=True):
+            rows = slice(*layout.slices[layer])
+            # A layer that F does not depend on has no gradient, and nothing to lose.
+            if gradient is None:
+                self._check_constant(layer, values[rows], values[layout.parents[rows]])
+            gradients[layer] = torch.zeros_like(path) if gradient is None else gradient
+            self._check_finite(layer, gradients[layer], layout.examples[rows])
+        return gradients
 
+    def run_joint(self, rows: Sequence[Row], *, backward: bool = True) -> JointChunk:
+        """Run one forward for these rows, all layers open at their nodes, and, unless only F is wanted, one backward.
 
-def _gradients(values: Tensor, clean: int, paths: list[Tensor]) -> Sequence[Tensor | None]:
-    """d values / d path for every path, clean rows left out; None where no graph leads to it."""
-    if not values.requires_grad:
-        return [None] * len(paths)
-    # Weights, not values[clean:].sum(): the caller may be under torch.no_grad.
-    weights = torch.ones_like(values)
-    weights[:clean] = 0
-    return torch.autograd.grad(values, paths, weights, allow_unused=True)
+        A row's attention is B + a (A - B) at every layer, A being what the layer computes from the row's own hidden
+        states, so that the chain of layers is part of the path. `Row.layer` is not used.
+        """
+        examples = torch.tensor([row.example for row in rows], device=self.device)
+        wide = torch.promote_types(self.dtype, torch.float32)
+        nodes = torch.tensor([row.node for row in rows], device=self.device, dtype=torch.double)[:, None, None, None]
+        ends = [i for i, row in enumerate(rows) if row.node == 1.0]
+        paths: dict[int, Tensor] = {}
+        differences: dict[int, Tensor] = {}
+        attentions: dict[int, list[Tensor]] = {i: [] for i in ends}
+
+        def visit(layer: int, attention: Tensor) -> Replacement:
+            self._check_shape(layer, attention)
+            full = attention.to(wide)
+            start = self.baseline(layer, full, examples, self.control.visible_keys())
+            difference = full - start
+            path = (start + nodes.to(wide) * difference).to(attention.dtype)
+            paths[layer] = path if path.requires_grad or not backward else path.requires_grad_()
+            differences[layer] = difference.detach()
+            for i in ends:
+                attentions[i].append(full[i].detach())
+            return Replacement(0, paths[layer])
+
+        with torch.set_grad_enabled(backward), self.control.watch(visit):
+            values = self.evaluate(examples)
+        maps = torch.zeros(0)
+        if backward:
+            layers = range(len(self.shapes))
+            gradients = self._joint_gradients(values, [paths[layer] for layer in layers], examples)
+            parts = [differences[layer] * gradient.to(wide) for layer, gradient in zip(layers, gradients, strict=True)]
+            maps = torch.cat([part.flatten(1) for part in parts], dim=1)
+        return JointChunk(values.detach(), maps, {i: self._in_order(attentions[i]) for i in ends})
+
+    def _joint_gradients(self, values: Tensor, paths: list[Tensor], examples: Tensor) -> list[Tensor]:
+        """Return dF/dA of every layer for rows of the joint path; raises as `_gradients` does."""
+        computed: Sequence[Tensor | None] = [None] * len(paths)
+        if values.requires_grad:
+            computed = torch.autograd.grad(values, paths, torch.ones_like(values), allow_unused=True)
+        if all(gradient is None for gradient in computed) and len(self.outputs) == self.batch:
+            self._check_constant(0, values, self.outputs[examples])
+        gradients = []
+        for layer, (path, gradient) in enumerate(zip(paths, computed, strict=True)):
+            gradients.append(torch.zeros_like(path) if gradient is None else gradient)
+            self._check_finite(layer, gradients[-1], examples)
+        return gradients
+
+    def _in_order(self, visited: list[Tensor]) -> list[Tensor]:
+        """Return what was met at the layers as they run in the order of the list of layers."""
+        by_layer = dict(zip(self.order, visited, strict=True))
+        return [by_layer[layer] for layer in range(len(self.shapes))]
+
+    def _check_shape(self, layer: int, attention: Tensor) -> None:
+        """Refuse attention whose shape changes with the batch."""
+        if attention.shape[1:] != self.shapes[layer]:
+            raise UnsupportedModelError(
+                f"{self.control.layers[layer]!r}: its attention's shape changes with the batch, from "
+                f"{tuple(self.shapes[layer])} to {tuple(attention.shape[1:])}"
+            )
+
+    def _check_constant(self, layer: int, values: Tensor, expected: Tensor) -> None:
+        """Refuse a forward function that loses the gradient: without one, F must not change with the attention."""
+        if not _close(values, expected, self.dtype):
+            raise ValueError(
+                f"forward_func's output changes with the attention of {self.control.layers[layer]!r} but carries "
+                "no gradient to it; leave .detach() and torch.no_grad() out of forward_func"
+            )
+
+    def _check_finite(self, layer: int, gradient: Tensor, examples: Tensor) -> None:
+        """Refuse gradients that are not finite at an output that is."""
+        broken = (~torch.isfinite(gradient)).flatten(1).any(1).nonzero()
+        if len(broken):
+            raise ValueError(
+                f"the gradient of forward_func's output to {self.control.layers[layer]!r} of example "
+                f"{int(examples[broken[0]])} is not finite: forward_func has no derivative there, or it overflows and "
+                "needs a wider floating-point type"
+            )
 
 
 def _working_dtype(attention: Tensor) -> torch.dtype:
-    """The type that a model computes in; autocast leaves the softmax in float32."""
+    """Return the type that a model computes in; autocast leaves the softmax in float32."""
     device = attention.device.type
     autocast = attention.dtype == torch.float32 and torch.is_autocast_enabled(device)
     return torch.get_autocast_dtype(device) if autocast else attention.dtype
@@ -242,6 +306,3 @@ def _close(actual: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
     """Whether two evaluations of F agree to what the floating-point type of the model can hold."""
     eps = max(torch.finfo(kind).eps for kind in (actual.dtype, dtype, torch.float32))
     return torch.allclose(actual, expected.to(actual.dtype), rtol=eps**0.5, atol=min(300 * eps, eps**0.5))
-
-
-# ---------------------------------------------------------------------------------------- late branching

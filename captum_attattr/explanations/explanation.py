@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 from captum_attattr import checks
+from captum_attattr.explanations.encoding import Text
 from captum_attattr.files import read_tensors, reading, write_tensors
 
-Text = str | tuple[str, str]
-"""A text, or a pair such as (premise, hypothesis)."""
+OUTPUTS = ("probability", "score")
+"""What F may be: the probability of a class, token or label, or a regression's score."""
 
 _HEADER = "captum_attattr"
 _VERSION = 2
-_SINCE_2 = ("value", "inputs")
+_SINCE_2 = frozenset({"value", "inputs", "output"})
 _INPUT = "inputs."  # begins the names of the inputs' tensors in a file
 
 
@@ -27,17 +28,18 @@ _INPUT = "inputs."  # begins the names of the inputs' tensors in a file
 class Explanation:
     """What every layer's attention did for one decision on one text. L layers, H heads, T tokens.
 
-    An explanation checks itself when it is made: types, shapes against each other, finite maps.
+    An explanation checks itself when it is made: types, shapes against each other, finite maps. Layers and heads that
+    `prune_heads` took are there, with zeros.
 
     Attributes:
         tokens: the T tokens, special ones included, padding never.
-            (Heads and layers that `prune_heads` took keep their places below, with zeros.)
         attributions: (L, H, T, T) float32, rows queries and columns keys; each layer adds up to
             F(A) - F(0).
         attention: (L, H, T, T) float32, the attention probabilities A.
         delta: (L,) sum of a layer's attributions minus (F(A) - F(0)).
-        error: (L,) estimated error of a layer's map relative to its Euclidean norm; NaN for a fixed rule.
-        nodes: (L,) number of quadrature nodes used.
+        error: (L,) estimated error of a layer's map relative to its Euclidean norm; NaN for a fixed rule, infinite
+            where a map of zeros cannot be right.
+        nodes: (L,) how many quadrature nodes were used.
         target: the class (or, for a language model, the token) whose probability F is attributed.
         label: its name.
         probability: the target's probability; for a regression model the score itself; NaN where it is not known.
@@ -48,9 +50,11 @@ class Explanation:
         value: F(A), the output that is attributed.
         inputs: the model's inputs by name, each (1, T): token ids, mask, token types. `model(**inputs)` runs the
             example again. None where they are not known: files of version 0.1 did not hold them.
+        output: what F is: "probability", or "score" of a regression. If it is not given, as in files of version 0.1,
+            a value outside of [0, 1] is a score.
 
     Raises:
-        TypeError, ValueError: a part of another type or shape, or maps that are not finite; the message names it.
+        TypeError, ValueError: a part of another type or shape, out of range, or not finite; the message names it.
     """
 
     tokens: list[str]
@@ -68,6 +72,7 @@ class Explanation:
     special: list[bool]
     value: float | None = None
     inputs: dict[str, Tensor] | None = None
+    output: str = ""
 
     def __post_init__(self) -> None:
         tokens = checks.strings("tokens", self.tokens)
@@ -79,28 +84,30 @@ class Explanation:
             )
         layers = (len(attributions),)
         probability = checks.finite("probability", self.probability, unknown=True)
+        value = probability if self.value is None else checks.finite("value", self.value, unknown=True)
         checked: dict[str, Any] = {
             "tokens": tokens,
             "attributions": attributions,
             "attention": attention,
             "delta": checks.tensor("delta", self.delta, layers, unknown=True),
-            "error": checks.tensor("error", self.error, layers, unknown=True),
+            "error": checks.tensor("error", self.error, layers, unknown=True, infinite=True),
             "nodes": checks.tensor("nodes", self.nodes, layers),
-            "target": checks.integers("target", [self.target], smallest=0)[0],
+            "target": checks.at_least(0, self.target, "target"),
             "label": checks.instance("label", self.label, str, "a string"),
             "probability": probability,
-            "prediction": checks.integers("prediction", [self.prediction], smallest=0)[0],
+            "prediction": checks.at_least(0, self.prediction, "prediction"),
             "text": checks.text_or_pair("text", self.text),
             "segments": checks.integers("segments", self.segments, len(tokens), smallest=0),
             "special": checks.flags("special", self.special, len(tokens)),
-            "value": probability if self.value is None else checks.finite("value", self.value, unknown=True),
-            "inputs": self.inputs and _inputs(self.inputs, len(tokens)),
+            "value": value,
+            "inputs": None if self.inputs is None else _inputs(self.inputs, len(tokens)),
+            "output": _output(self.output, probability),
         }
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
+        for name, part in checked.items():
+            object.__setattr__(self, name, part)
 
     def token_scores(self, layer: int | None = None) -> Tensor:
-        r"""What each token contributed: the sums of the maps' columns.
+        r"""Sum up what each token contributed, by the columns of the maps.
 
         .. math:: s_j = \frac{1}{|L|} \sum_{l \in L} \sum_h \sum_i \mathrm{Attr}_{lh}(A)_{ij}
 
@@ -128,10 +135,10 @@ class Explanation:
         return maps.mean(0) if layer is None else maps[checks.index("layer", layer, len(maps))]
 
     def strongest(self, count: int = 10, *, special: bool = True) -> list[tuple[int, int, int, int, float]]:
-        """The edges that carried most.
+        """List the edges that carried most.
 
         Args:
-            count: how many.
+            count: how many edges.
             special: whether edges of special tokens count.
 
         Returns:
@@ -177,8 +184,11 @@ class Explanation:
         with reading(path, "explanation", "Explanation.save") as file:
             version, content, tensors = read_tensors(file, _HEADER, _VERSION)
             inputs = {name.removeprefix(_INPUT): tensors.pop(name) for name in list(tensors) if name.startswith(_INPUT)}
-            wanted = {field.name for field in fields(cls)} - {"inputs"} - (set(_SINCE_2) if version == 1 else set())
+            wanted = {field.name for field in fields(cls)} - {"inputs"} - (_SINCE_2 if version == 1 else set())
             checks.names_match(content.keys() | tensors.keys(), wanted)
+            for name in ("attributions", "attention"):
+                if name in tensors and not tensors[name].is_floating_point():
+                    raise ValueError(f"{name} must hold floating-point numbers, not {tensors[name].dtype}")
             if isinstance(content["text"], list):
                 content["text"] = tuple(content["text"])
             return cls(**content, **tensors, inputs=inputs or None)
@@ -194,10 +204,24 @@ def _maps(name: str, value: Any, tokens: int) -> Tensor:
     return maps if maps.is_floating_point() else maps.float()
 
 
+def _output(output: Any, probability: float) -> str:
+    """Return what F is; if that is not given, what its value allows."""
+    outside = probability < 0 or probability > 1  # NaN, not known, is not
+    if output == "":
+        return "score" if outside else "probability"
+    if output not in OUTPUTS:
+        raise ValueError(f"output={output!r:.60} is unknown; use one of {', '.join(OUTPUTS)}")
+    if outside and output == "probability":
+        raise ValueError(f"probability must be from 0 to 1, not {probability}; of a regression, output is 'score'")
+    return str(output)
+
+
 def _inputs(inputs: Any, tokens: int) -> dict[str, Tensor]:
     """Return inputs by name, each a row of one value for each token."""
     if not isinstance(inputs, Mapping):
         raise TypeError(f"inputs must be a dict of tensors, not {type(inputs).__name__}")
+    if not inputs:
+        raise ValueError("inputs is empty: give None where the inputs are not known")
     return {
         checks.instance("the name of an input", name, str, "a string"): checks.tensor(
             f"inputs[{name!r}]", value, (1, tokens)

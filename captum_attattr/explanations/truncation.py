@@ -1,4 +1,4 @@
-"""Texts to tokens, cut to a length as BERT's own code cuts them."""
+"""Texts to tokens, cut to a length as BERT's original code cuts them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from transformers import BatchEncoding
 
-
-def tokenize(tokenizer: Any, parts: Sequence[str], limit: int | None) -> BatchEncoding:
+def tokenize(tokenizer: Any, parts: Sequence[str], limit: int | None) -> Any:
     """Tokenize one text or pair; of a pair that is too long, cut the longer text first.
 
-    Where both texts of a pair are cut and an odd number of tokens is to be had, the first text keeps one more, as in
-    BERT's own code, the published AttAttr code and transformers' slow tokenizers; fast ones give it to the second.
+    Where both texts of a pair are cut and there is room for an odd count of tokens, the first text keeps one more, as
+    in BERT's original code, the published AttAttr code and transformers' slow tokenizers; fast ones give it to the
+    second.
 
     Args:
         tokenizer: a transformers tokenizer.
@@ -25,22 +24,22 @@ def tokenize(tokenizer: Any, parts: Sequence[str], limit: int | None) -> BatchEn
     """
     options = {"return_tensors": "pt", "return_special_tokens_mask": True, "verbose": False}
     cut = {} if limit is None else {"truncation": True, "max_length": limit}
-    encoding: BatchEncoding = tokenizer(*parts, **options, **cut)
+    encoding = tokenizer(*parts, **options, **cut)
     if limit is None or len(parts) == 1 or not encoding.is_fast or tokenizer.truncation_side != "right":
         return encoding
     kept = Counter(encoding.sequence_ids(0))
     if kept[1] != kept[0] + 1:
         return encoding
     core = tokenizer.backend_tokenizer
-    core.no_truncation()  # the tokenizer sets it again when it is called
+    core.no_truncation()  # the tokenizer sets its truncation again when it is called
     first, second = (core.encode(part, add_special_tokens=False) for part in parts)
-    if len(first) == kept[0]:  # it is whole: only the second was cut, or none
+    if len(first) == kept[0]:  # not cut: only the second was, or none
         return encoding
     first.truncate(kept[0] + 1)
     second.truncate(kept[1] - 1)
     whole = core.post_process(first, second)
     values = {"input_ids": whole.ids, "token_type_ids": whole.type_ids, "attention_mask": whole.attention_mask}
     values["special_tokens_mask"] = whole.special_tokens_mask
-    return BatchEncoding(
+    return type(encoding)(
         {name: values[name] for name in encoding}, encoding=whole, tensor_type="pt", prepend_batch_axis=True
     )

@@ -9,50 +9,62 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-# How tokenizers mark words. WordPiece and BERTweet's BPE mark the pieces inside, others where a word begins or ends.
-_CONTINUES, _GOES_ON = "##", "@@"
+# How tokenizers mark words: the pieces inside a word, or where a word begins or ends.
+_INSIDE = "##"  # before a piece that continues a word: WordPiece
+_CONTINUED = "@@"  # after a piece that the next one continues: BERTweet
 _BEGINS = ("Ġ", "▁")  # a space before: byte-level BPE, SentencePiece
 _WHITE = ("Ċ", "ĉ", "č")  # line feed, tab and carriage return of byte-level BPE
 _ENDS = "</w>"  # CLIP, XLM, FlauBERT, BioGPT
 
-# Byte-level BPE writes a byte as the Latin-1 character of its number where that can be seen, and the others, from 0
-# on, as the characters from 256 on.
-_SEEN = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-_UNSEEN = [byte for byte in range(256) if byte not in _SEEN]
-_BYTES = {chr(byte): byte for byte in _SEEN} | {chr(256 + i): byte for i, byte in enumerate(_UNSEEN)}
+# Byte-level BPE writes a printable byte as its Latin-1 character, and the other bytes, in order, as the characters
+# from 256 on.
+_PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_OTHERS = [byte for byte in range(256) if byte not in _PRINTABLE]
+_BYTES = {chr(byte): byte for byte in _PRINTABLE} | {chr(256 + i): byte for i, byte in enumerate(_OTHERS)}
 
 
 def words(tokens: Sequence[str], special: Sequence[bool]) -> list[list[int]]:
-    """The positions of each word's pieces; a special token stands alone.
+    """Group the positions of tokens by word; a special token stands alone.
 
     Args:
         tokens: (T,) as the tokenizer has them, marks included.
-        special: (T,).
+        special: (T,) whether a token is special.
+
+    Returns:
+        The positions of each word's pieces.
+
+    Example:
+        >>> words(["[CLS]", "good", "film", "##s", "[SEP]"], [True, False, False, False, True])
+        [[0], [1], [2, 3], [4]]
     """
     ends, begins = any(token.endswith(_ENDS) for token in tokens), any(token.startswith(_BEGINS) for token in tokens)
 
     def inside(before: str, token: str) -> bool:
-        if token.startswith(_CONTINUES) or before.endswith(_GOES_ON):
+        if token.startswith(_INSIDE) or before.endswith(_CONTINUED):
             return True
         if ends:
             return not before.endswith(_ENDS)
         return begins and not token.startswith((*_BEGINS, *_WHITE)) and not before.endswith(_WHITE)
 
-    found: list[list[int]] = []
+    groups: list[list[int]] = []
     for i, token in enumerate(tokens):
         if i > 0 and not special[i - 1] and not special[i] and inside(tokens[i - 1], token):
-            found[-1].append(i)
+            groups[-1].append(i)
         else:
-            found.append([i])
-    return found
+            groups.append([i])
+    return groups
 
 
 def readable(tokens: Sequence[str]) -> list[str]:
-    """Tokens as a reader knows them: without the marks of words, and the bytes of byte-level BPE as text.
+    """Return tokens as a reader knows them: without the marks of words, and the bytes of byte-level BPE as text.
 
-    What begins inside a word keeps WordPiece's "##". Part of a character, which has no text of its own, is "\ufffd".
+    WordPiece's "##" stays. A token that is part of a character is "\ufffd".
+
+    Example:
+        >>> readable(["<s>", "good", "Ġfilm", "s", "</s>"])
+        ['<s>', 'good', 'film', 's', '</s>']
     """
-    if any(token.startswith(_CONTINUES) for token in tokens):
+    if any(token.startswith(_INSIDE) for token in tokens):
         return list(tokens)
     if any(token.startswith(_BEGINS[0]) for token in tokens):
         return [_without_space(_text_of_bytes(token)) for token in tokens]
@@ -64,32 +76,33 @@ def readable(tokens: Sequence[str]) -> list[str]:
 
 
 def _text_of_bytes(token: str) -> str:
+    """Return the text that a token of byte-level BPE stands for."""
     if not all(c in _BYTES for c in token):  # a special token may be anything
         return token
     return bytes(_BYTES[c] for c in token).decode("utf-8", errors="replace")
 
 
 def _without_space(text: str) -> str:
-    """Without the space before a word; spaces alone stay."""
+    """Return a text without the space before its word; spaces alone stay."""
     return text[1:] if text.startswith(" ") and text.strip(" ") else text
 
 
 def joined(pieces: Sequence[str]) -> str:
-    """A word of its pieces, without the marks between them."""
-    first, *rest = pieces
+    """Join a word's pieces, without the marks between them."""
+    word, *rest = pieces
     for piece in rest:
-        first = first.removesuffix(_GOES_ON) + piece.removeprefix(_CONTINUES)
-    return first
+        word = word.removesuffix(_CONTINUED) + piece.removeprefix(_INSIDE)
+    return word
 
 
 def summed(maps: Floats, positions: Sequence[Sequence[int]]) -> Floats:
-    """Maps (..., T, T) of pieces as maps of words: what the pieces have adds up."""
+    """Return maps (..., W, W) of words out of maps (..., T, T) of pieces, as sums over their pieces."""
     starts = [group[0] for group in positions]
-    found: Floats = np.add.reduceat(np.add.reduceat(maps, starts, -1), starts, -2)
-    return found
+    sums: Floats = np.add.reduceat(np.add.reduceat(maps, starts, -1), starts, -2)
+    return sums
 
 
 def attention_of(maps: Floats, positions: Sequence[Sequence[int]]) -> Floats:
-    """Attention (..., T, T) of words: the sum over a word's keys, the mean over its queries; rows add up to 1."""
-    found: Floats = summed(maps, positions) / np.array([len(group) for group in positions])[:, None]
-    return found
+    """Return the attention (..., W, W) of words: sums over a word's keys, means over its queries; rows add up to 1."""
+    attention: Floats = summed(maps, positions) / np.array([len(group) for group in positions])[:, None]
+    return attention

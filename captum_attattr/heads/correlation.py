@@ -6,9 +6,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import pearsonr, spearmanr
-from torch import Tensor
 
+from captum_attattr import checks
 from captum_attattr.heads.importance import HeadImportance
 
 
@@ -17,14 +16,25 @@ class Correlation:
     """How far two importances agree on the same heads.
 
     Attributes:
-        pearson: Pearson's correlation of the scores.
-        spearman: Spearman's correlation of their ranks.
+        pearson: Pearson's correlation of the scores; NaN where one of the importances is constant.
+        spearman: Spearman's correlation of their ranks; NaN likewise.
         heads: how many heads both have scores for.
+
+    Raises:
+        TypeError, ValueError: correlations that are not from -1 to 1, or fewer than two heads.
     """
 
     pearson: float
     spearman: float
     heads: int
+
+    def __post_init__(self) -> None:
+        for name in ("pearson", "spearman"):
+            value = checks.finite(name, getattr(self, name), unknown=True)
+            if abs(value) > 1:
+                raise ValueError(f"{name} must be from -1 to 1, not {value}")
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "heads", checks.at_least(2, self.heads, "heads"))
 
 
 def importance_correlation(first: HeadImportance, second: HeadImportance) -> Correlation:
@@ -39,10 +49,20 @@ def importance_correlation(first: HeadImportance, second: HeadImportance) -> Cor
     Raises:
         TypeError: something else than importances.
         ValueError: importances of different shapes, or fewer than two heads in common.
+
+    Example:
+        >>> first, second = (
+        ...     HeadImportance([[0.5, 0.1], [0.2, score]], [[0.0, 0.0], [0.0, 0.0]], 100, "taylor", {}, [], [], "")
+        ...     for score in (0.3, 0.7)
+        ... )
+        >>> round(importance_correlation(first, second).spearman, 6)
+        0.8
     """
-    for given in (first, second):
-        if not isinstance(getattr(given, "scores", None), Tensor):
-            raise TypeError(f"importances must be results of head_importance, got {type(given).__name__}")
+    from scipy.stats import pearsonr, spearmanr
+
+    for importance in (first, second):
+        if not isinstance(importance, HeadImportance):
+            raise TypeError(f"importances must be results of head_importance, got {type(importance).__name__}")
     if first.scores.shape != second.scores.shape:
         shapes = tuple(first.scores.shape), tuple(second.scores.shape)
         raise ValueError(f"importances of different models: {shapes[0]} and {shapes[1]} (layers, heads)")

@@ -2,43 +2,44 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captum_attattr.exceptions import ResultFileError
-from captum_attattr.explanations.encoding import Encoded, Text, TextModel
-from captum_attattr.files import existing_file, replacing
-from captum_attattr.heads.evaluation import Metric, checked_metric
+from captum_attattr import checks
+from captum_attattr.explanations.encoding import Encoded, Text
+from captum_attattr.explanations.text_model import TextModel
+from captum_attattr.files import read_json, reading, write_json
+from captum_attattr.heads.curves import rising, step_values
+from captum_attattr.heads.evaluation import Evaluation, Metric
+from captum_attattr.heads.labelled_examples import LabelledExamples
 from captum_attattr.heads.scoring import (
-    Batch,
+    LabelledBatch,
     attattr_scores,
     attention_scores,
     attributed_classes,
     check_gradients,
     chosen_reduction,
     method_options,
-    warn_unconverged,
 )
 from captum_attattr.model.attention_layers import AttentionLayer
 from captum_attattr.model.head_masks import head_gates
-from captum_attattr.model.modes import evaluation_mode
-from captum_attattr.runs.batches import run_batches
-from captum_attattr.runs.processes import is_main_process
 
-_SCORES = ("attribution", "attention")
-_MODES = ("prune", "keep")
+SCORES = ("attribution", "attention")
+MODES = ("prune", "keep")
 
 
 @dataclass(frozen=True)
 class Effectiveness:
     """A model with the k heads of each layer off, or alone on, that score highest for the example at hand.
+
+    An effectiveness checks itself when it is made.
 
     Attributes:
         heads: k = 0 .. H, the number of heads of every layer that are off ("prune") or on ("keep").
@@ -47,6 +48,9 @@ class Effectiveness:
         loss: likewise, the mean loss.
         rows: the number of examples.
         options: how maps were turned into scores.
+
+    Raises:
+        TypeError, ValueError: a part of another type, length or range; the message names it.
     """
 
     heads: list[int]
@@ -56,6 +60,26 @@ class Effectiveness:
     rows: int
     options: dict[str, Any]
 
+    def __post_init__(self) -> None:
+        heads = rising("heads", self.heads)
+        if not heads:
+            raise ValueError("effectiveness has no step: heads is empty")
+        metric, loss = (_by_score_and_mode(name, getattr(self, name), len(heads)) for name in ("metric", "loss"))
+        for score, mode in ((score, mode) for score in SCORES for mode in MODES):
+            if not np.isfinite(metric[score][mode]).any():
+                raise ValueError(f"metric[{score!r}][{mode!r}] has no finite value: {metric[score][mode]}")
+        options = checks.instance("options", self.options, dict, "a dict")
+        checks.strings("names of options", list(options))
+        checked = {
+            "heads": heads,
+            "metric_name": checks.instance("metric_name", self.metric_name, str, "a string"),
+            "metric": metric,
+            "loss": loss,
+            "rows": checks.at_least(0, self.rows, "rows"),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a JSON file.
 
@@ -63,31 +87,51 @@ class Effectiveness:
             The path.
 
         Raises:
-            ValueError: the directory does not exist, or `path` is one.
+            TypeError, ValueError: `path` is no path or a directory, or its directory does not exist.
         """
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
-        return Path(path)
+        return write_json(path, asdict(self))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Effectiveness:
         """Read what `save` wrote.
 
         Raises:
-            FileNotFoundError: there is no such file.
+            TypeError, FileNotFoundError: `path` is no path, or there is no such file.
             ResultFileError: not a file of `save`, or damaged.
         """
-        file = existing_file(path)
-        try:
-            found = cls(**json.loads(file.read_text(encoding="utf-8")))
-            parts = [
-                curve for by_score in (found.metric, found.loss) for s in _SCORES for curve in by_score[s].values()
-            ]
-            if any(len(curve) != len(found.heads) for curve in parts):
-                raise ValueError("its curves have different lengths")
-            return found
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ResultFileError(f"{str(path)!r} holds no effectiveness analysis: {error}") from error
+        with reading(path, "effectiveness analysis", "Effectiveness.save") as file:
+            content = checks.instance("its content", read_json(file), dict, "an object")
+            checks.names_match(content, (field.name for field in fields(cls)))
+            return cls(**content)
+
+
+def _by_score_and_mode(what: str, value: Any, count: int) -> dict[str, dict[str, list[float]]]:
+    """Return curves of `count` steps by score and mode.
+
+    Raises:
+        TypeError, ValueError: one is missing or has other steps, or there are others.
+    """
+    curves: dict[str, dict[str, list[float]]] = {}
+    by_score = checks.instance(what, value, dict, "a dict")
+    for score in SCORES:
+        by_mode = checks.instance(f"{what}[{score!r}]", by_score.get(score, {}), dict, "a dict")
+        for mode in MODES:
+            if mode not in by_mode:
+                raise ValueError(f"{what} of the effectiveness lacks [{score!r}][{mode!r}]")
+        curves[score] = {mode: step_values(f"{what}[{score!r}][{mode!r}]", by_mode[mode], count) for mode in MODES}
+        _check_nothing_more(f"{what}[{score!r}]", by_mode, MODES)
+    _check_nothing_more(what, by_score, SCORES)
+    return curves
+
+
+def _check_nothing_more(what: str, given: Mapping[Any, Any], wanted: Sequence[str]) -> None:
+    """Check that a dict has no other keys than those that are wanted.
+
+    Raises:
+        ValueError: it has.
+    """
+    if more := given.keys() - wanted:
+        raise ValueError(f"{what} holds more than {' and '.join(wanted)}: {more}")
 
 
 def effectiveness_analysis(
@@ -124,74 +168,68 @@ def effectiveness_analysis(
         As `head_importance`.
     """
     settings = method_options("attattr", options)
-    texts = TextModel(model, tokenizer, truncate)
-    items = texts.encode_all(examples)
-    gold = texts.labels(labels, len(items))
+    labelled = LabelledExamples.of(model, tokenizer, examples, labels, batch_size, truncate)
+    evaluation = Evaluation.of(labelled, metric)
+    texts, gold = labelled.texts, labelled.gold
     classes = attributed_classes(texts, gold, settings)
     check_gradients(texts.model)
-    batches = texts.batches(items, batch_size)
-    name, measure = checked_metric(metric, texts, gold)
-    about = {"analysis": "effectiveness", "options": settings, **texts.fingerprint(items, gold, batches)}
-    width = texts.width
-    unconverged: list[str] = []
 
-    def work(places: list[int]) -> Tensor:
-        batch = Batch(texts, [items[i] for i in places], classes[places], unconverged)
-        values = attattr_scores(batch, settings), attention_scores(batch, {})
-        scores = [chosen_reduction(each, settings) for each in values]
-        return torch.stack([_curves(texts, batch.items, gold[places], each, width) for each in scores], dim=1)
+    def work(_: int, indices: list[int], unconverged: list[str]) -> Tensor:
+        items = [labelled.items[index] for index in indices]
+        batch = LabelledBatch(texts, items, classes[indices], unconverged)
+        scores = [
+            chosen_reduction(values, settings)
+            for values in (attattr_scores(batch, settings), attention_scores(batch, {}))
+        ]
+        return torch.stack([_outcomes(texts, items, gold[indices], each) for each in scores], dim=1)
 
-    with evaluation_mode(texts.model):
-        values = run_batches(
-            batches,
-            work,
-            about,
-            resume=resume,
-            progress=progress,
-            desc="effectiveness",
-            notes=unconverged,
-            costs=texts.costs(items, batches),
-        )
-    if is_main_process():
-        warn_unconverged(unconverged)
-    curves = values.permute(1, 2, 3, 0, 4)  # (score, mode, k, example, loss and prediction)
+    about = {"analysis": "effectiveness", "options": settings}
+    (values,) = labelled.run(work, about, resume=resume, progress=progress, desc="effectiveness")
+    by_score = values.permute(1, 2, 3, 0, 4)  # (score, mode, k, N, 1 + P)
+    curves = {
+        score: {mode: evaluation.curves(by_mode[m]) for m, mode in enumerate(MODES)}
+        for score, by_mode in zip(SCORES, by_score, strict=True)
+    }
     return Effectiveness(
-        heads=list(range(width + 1)),
-        metric_name=name,
-        metric={
-            score: {mode: [measure(k[:, 1:]) for k in curves[s, m]] for m, mode in enumerate(_MODES)}
-            for s, score in enumerate(_SCORES)
-        },
-        loss={
-            score: {mode: [float(k[:, 0].mean()) for k in curves[s, m]] for m, mode in enumerate(_MODES)}
-            for s, score in enumerate(_SCORES)
-        },
-        rows=len(items),
+        heads=list(range(texts.width + 1)),
+        metric_name=evaluation.metric_name,
+        metric={score: {mode: curves[score][mode][0] for mode in MODES} for score in SCORES},
+        loss={score: {mode: curves[score][mode][1] for mode in MODES} for score in SCORES},
+        rows=len(labelled.items),
         options=settings,
     )
 
 
-def _curves(texts: TextModel, items: list[Encoded], gold: Tensor, scores: Tensor, width: int) -> Tensor:
-    """(B, mode, k, 1 + P) loss and prediction, each example with its own heads off."""
-    scores = scores.masked_fill(~texts.present(width), -torch.inf)  # heads that are gone come last
-    ranks = scores.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)  # (B, L, H): 0 is the strongest
+def _outcomes(texts: TextModel, items: list[Encoded], gold: Tensor, scores: Tensor) -> Tensor:
+    """Return loss and prediction in each mode for each k, where k heads of each layer are off or alone on.
+
+    Args:
+        texts, items, gold: B examples with their labels.
+        scores: (B, L, H) of each example, by which its heads are ranked.
+
+    Returns:
+        (B, mode, k, 1 + P).
+    """
+    heads = scores.shape[-1]
+    scores = scores.masked_fill(~texts.present(heads), -torch.inf)  # heads that are gone come last
+    rank = scores.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)  # (B, L, H), 0 the strongest
     inputs = texts.inputs(items)
     modes = []
-    for mode in _MODES:
+    for mode in MODES:
         steps = []
-        for k in range(width + 1):
-            on = ranks >= k if mode == "prune" else ranks < k
-            with torch.no_grad(), head_gates(_gates(texts.layers, on)):
+        for k in range(heads + 1):
+            on = rank >= k if mode == "prune" else rank < k
+            with torch.no_grad(), head_gates(_gates(texts, on)):
                 logits = texts.logits(inputs)
             steps.append(texts.outcomes(logits, gold))
         modes.append(torch.stack(steps, dim=1))
     return torch.stack(modes, dim=1)
 
 
-def _gates(layers: Sequence[AttentionLayer], on: Tensor) -> dict[AttentionLayer, Tensor]:
-    """(B, 1, H) for every layer, of the heads that are there."""
+def _gates(texts: TextModel, on: Tensor) -> dict[AttentionLayer, Tensor]:
+    """Return each layer's gates, (B, 1, H) of the heads that are there, from what is on, (B, L, H)."""
     gates = {}
-    for layer in layers:
-        own = on[:, layer.index]
-        gates[layer] = (own[:, list(layer.kept.numbers)] if layer.kept else own).float()[:, None]
+    for layer in texts.layers:
+        heads = on[:, layer.index]
+        gates[layer] = (heads[:, list(layer.kept.indices)] if layer.kept else heads).float()[:, None]
     return gates

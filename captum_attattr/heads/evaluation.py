@@ -1,81 +1,55 @@
-"""A model on rows with gold labels: its metric and loss with heads off, and what it weighs and takes without them."""
+"""What a model is measured by: a metric and the mean loss, on examples with gold labels."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from numbers import Real
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_attattr.checks import scalar
-from captum_attattr.explanations.attributed_output import Outputs
-from captum_attattr.explanations.encoding import Encoded, Text, TextModel
-from captum_attattr.heads.importance import Pair
+from captum_attattr.explanations.text_model import TextModel
+from captum_attattr.heads.labelled_examples import LabelledExamples
 from captum_attattr.heads.metrics import METRICS, score
-from captum_attattr.model.attention_layers import every_layer
-from captum_attattr.model.head_masks import mask_heads
-from captum_attattr.runs.digests import text_digests
 
 Metric = str | Callable[[list[Any], list[Any]], float]
 """A name that `metrics.score` knows, or a function of predictions and labels."""
 
 
 @dataclass(frozen=True)
-class EvaluationRows:
-    """Examples on which a model is measured, checked and ready.
+class Evaluation:
+    """Examples with gold labels, and the metric of a model's predictions on them.
 
     Attributes:
-        texts: the model.
-        items: the examples.
-        gold: (N,) or (N, C) their labels.
-        batches: how they go through the model.
-        metric_name: what `measure` gives.
-        measure: the metric of predictions, (N, P).
-        digests: one for each example, by which rows are told apart.
-        about: what tells a run over them from others.
+        examples: the examples.
+        metric_name: what the metric is called.
+        metric: gives the metric of predictions (N, P).
     """
 
-    texts: TextModel
-    items: list[Encoded]
-    gold: Tensor
-    batches: list[list[int]]
+    examples: LabelledExamples
     metric_name: str
-    measure: Callable[[Tensor], float]
-    digests: list[str]
-    about: dict[str, Any]
+    metric: Callable[[Tensor], float]
+
+    @classmethod
+    def of(cls, examples: LabelledExamples, metric: Metric | None) -> Evaluation:
+        """Check a metric as `pruning_curve` takes it.
+
+        Raises:
+            TypeError, ValueError: see `pruning_curve`.
+        """
+        return cls(examples, *_checked_metric(metric, examples.texts, examples.gold))
+
+    def curves(self, outcomes: Tensor) -> tuple[list[float], list[float]]:
+        """Return the metric and the mean loss of every step from (S, N, 1 + P), losses and predictions."""
+        return [self.metric(step[:, 1:]) for step in outcomes], [float(step[:, 0].mean()) for step in outcomes]
 
 
-def evaluation_rows(
-    model: nn.Module,
-    tokenizer: Any,
-    examples: Sequence[Text],
-    labels: Sequence[Any],
-    metric: Metric | None,
-    batch_size: int,
-    truncate: bool | int,
-) -> EvaluationRows:
-    """Check examples, labels and metric, and make the examples ready.
-
-    Raises:
-        TypeError, ValueError: see `pruning_curve`.
-    """
-    texts = TextModel(model, tokenizer, truncate)
-    items = texts.encode_all(examples)
-    gold = texts.labels(labels, len(items))
-    batches = texts.batches(items, batch_size)
-    name, measure = checked_metric(metric, texts, gold)
-    digests, about = text_digests(item.text for item in items), texts.fingerprint(items, gold, batches)
-    return EvaluationRows(texts, items, gold, batches, name, measure, digests, about)
-
-
-def checked_metric(metric: Metric | None, texts: Outputs, gold: Tensor) -> tuple[str, Callable[[Tensor], float]]:
-    """The name of a metric, the usual one for None, and a function of predictions (N, P) for these gold labels.
+def _checked_metric(metric: Metric | None, texts: TextModel, gold: Tensor) -> tuple[str, Callable[[Tensor], float]]:
+    """Return a metric's name, the usual one for None, and a function of predictions (N, P) for these gold labels.
 
     Raises:
         TypeError, ValueError: no metric that is known, or that fits the model.
@@ -84,20 +58,25 @@ def checked_metric(metric: Metric | None, texts: Outputs, gold: Tensor) -> tuple
         metric = "pearson" if texts.regression else "accuracy"
     function = metric if callable(metric) else _named_metric(metric, texts)
     name = metric if isinstance(metric, str) else str(getattr(metric, "__name__", type(metric).__name__))
-    wanted = gold.int().tolist() if texts.multilabel else gold.tolist()
+    labels = gold.int().tolist() if texts.multilabel else gold.tolist()
 
     def measure(predictions: Tensor) -> float:
-        value = scalar(function((predictions if texts.multilabel else predictions[:, 0]).tolist(), wanted))
+        value = scalar(function((predictions if texts.multilabel else predictions[:, 0]).tolist(), labels))
         if not isinstance(value, Real):
             raise TypeError(f"metric {name!r} must return a number, got {type(value).__name__}: {value!r}")
         return float(value)
 
-    if callable(metric):  # what it makes of the labels themselves says nothing but that it works
+    if callable(metric):  # tried on the labels themselves, so that it fails before the model runs
         measure(gold.cpu().double().reshape(len(gold), -1))
     return name, measure
 
 
-def _named_metric(metric: Any, texts: Outputs) -> Callable[[list[Any], list[Any]], float]:
+def _named_metric(metric: Any, texts: TextModel) -> Callable[[list[Any], list[Any]], float]:
+    """Return the function of a metric's name.
+
+    Raises:
+        TypeError, ValueError: as `_checked_metric`.
+    """
     if not isinstance(metric, str):
         raise TypeError(f"metric={metric!r} must be one of {', '.join(METRICS)}, or a function")
     if metric not in METRICS:
@@ -113,14 +92,5 @@ def _named_metric(metric: Any, texts: Outputs) -> Callable[[list[Any], list[Any]
 
 
 def _exact_matches(predictions: list[Any], labels: list[Any]) -> float:
-    """The share of the examples of which every label is right."""
+    """Return the fraction of the examples of which every label is right."""
     return statistics.mean(float(one == other) for one, other in zip(predictions, labels, strict=True))
-
-
-def without_heads(texts: TextModel, items: list[Encoded], gold: Tensor, heads: list[Pair]) -> Tensor:
-    """(B, 1 + P) loss and prediction of a batch with some heads off."""
-    layers, inputs = every_layer(texts.model, texts.kind), texts.inputs(items)
-    masked = mask_heads(texts.model, [(layers[layer], head) for layer, head in heads]) if heads else nullcontext()
-    with torch.no_grad(), masked:
-        logits = texts.logits(inputs)
-    return texts.outcomes(logits, gold)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -10,26 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from captum_attattr.exceptions import ResultFileError
-from captum_attattr.explanations.encoding import Text, TextModel
-from captum_attattr.files import existing_file, replacing
+from captum_attattr import checks
+from captum_attattr.explanations.encoding import Text
+from captum_attattr.explanations.text_model import TextModel
+from captum_attattr.files import read_tensors, reading, write_tensors
+from captum_attattr.heads.curves import ORDERS
+from captum_attattr.heads.labelled_examples import LabelledExamples
 from captum_attattr.heads.scoring import (
     METHODS,
-    Batch,
+    LabelledBatch,
     attributed_classes,
     check_gradients,
     chosen_reduction,
     method_options,
-    warn_unconverged,
 )
-from captum_attattr.model.modes import evaluation_mode
-from captum_attattr.runs.batches import run_batches
 from captum_attattr.runs.digests import model_digest, text_digests
-from captum_attattr.runs.processes import is_main_process
 
 _HEADER = "captum_attattr head importance"
 _VERSION = 1
@@ -42,8 +38,10 @@ Pair = tuple[int, int]
 class HeadImportance:
     """How much each head matters, over some examples. L layers, H heads.
 
+    An importance checks itself when it is made.
+
     Attributes:
-        scores: (L, H) float64, the mean over the examples; NaN for heads that `prune_heads` has taken.
+        scores: (L, H) float64, the mean over the examples; NaN for heads that `prune_heads` has taken, not for all.
         stderr: (L, H) float64, the standard error of that mean; NaN for one example, and for random scores.
         count: the number of examples; 0 for random scores.
         method: how the scores were made, a name that `head_importance` takes.
@@ -51,6 +49,9 @@ class HeadImportance:
         labels: the names of the gold labels that the examples have, each once; scores have none.
         examples: a digest of every example, by which a curve tells ranking rows from evaluation rows.
         model: a digest of the model's weights.
+
+    Raises:
+        TypeError, ValueError: a part of another type, shape or range; the message names it.
     """
 
     scores: Tensor
@@ -61,6 +62,34 @@ class HeadImportance:
     labels: list[str]
     examples: list[str]
     model: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", method_options(self.method, self.options))
+        scores = checks.numbers(f"scores of {self.name!r}", self.scores).detach().to("cpu", torch.float64)
+        if scores.dim() != 2 or not scores.numel():
+            raise ValueError(f"scores of {self.name!r} must have the shape (L, H), not {tuple(scores.shape)}")
+        if scores.isinf().any():
+            layer, head = scores.isinf().nonzero()[0].tolist()
+            found = f"[{layer}, {head}] is {scores[layer, head].item()}"
+            raise ValueError(f"scores of {self.name!r} must be finite, or NaN for no head, but {found}")
+        if scores.isnan().all():
+            raise ValueError(f"{self.name!r} has no finite score: all of its {scores.numel()} heads are NaN")
+        stderr = checks.numbers(f"stderr of {self.name!r}", self.stderr).detach().to("cpu", torch.float64)
+        if stderr.shape != scores.shape:
+            shapes = f"{tuple(scores.shape)} of its scores, not {tuple(stderr.shape)}"
+            raise ValueError(f"stderr of {self.name!r} must have the shape {shapes}")
+        if stderr.isinf().any() or (stderr < 0).any():
+            raise ValueError(f"stderr of {self.name!r} must be finite and not negative, or NaN where it is not known")
+        checked = {
+            "scores": scores,
+            "stderr": stderr,
+            "count": checks.at_least(0, self.count, "count"),
+            "labels": checks.strings("labels", self.labels),
+            "examples": checks.strings("examples", self.examples),
+            "model": checks.instance("model", self.model, str, "a digest"),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
     @property
     def name(self) -> str:
@@ -74,17 +103,17 @@ class HeadImportance:
         return self.method + (f" ({', '.join(changed)})" if changed else "")
 
     def ranking(self, order: str = "least") -> list[Pair]:
-        """All heads that are there, as (layer, head).
+        """Return all heads that are there, as (layer, head).
 
         Args:
             order: "least" important first, or "most"; equal scores in the order of layer and head.
         """
-        if order not in ("least", "most"):
+        if order not in ORDERS:
             raise ValueError(f"order={order!r} is unknown; use 'least' or 'most'")
         flat = self.scores.flatten()
-        places = torch.argsort(flat, stable=True, descending=order == "most").tolist()
+        indices = torch.argsort(flat, stable=True, descending=order == "most").tolist()
         heads = self.scores.shape[1]
-        return [divmod(place, heads) for place in places if not flat[place].isnan()]
+        return [divmod(index, heads) for index in indices if not flat[index].isnan()]
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a safetensors file: scores and errors as tensors, everything else as JSON in its header.
@@ -93,35 +122,24 @@ class HeadImportance:
             The path.
 
         Raises:
-            ValueError: the directory does not exist, or `path` is one.
+            TypeError, ValueError: `path` is no path or a directory, or its directory does not exist.
         """
-        rest = {f.name: getattr(self, f.name) for f in fields(self) if f.type != "Tensor"}
-        header = {_HEADER: json.dumps({"version": _VERSION, **rest}, ensure_ascii=False)}
-        with replacing(path) as temporary:
-            save_file({"scores": self.scores, "stderr": self.stderr}, temporary, metadata=header)
-        return Path(path)
+        content = {field.name: getattr(self, field.name) for field in fields(self)}
+        tensors = {name: content.pop(name) for name in ("scores", "stderr")}
+        return write_tensors(path, _HEADER, _VERSION, tensors, content)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> HeadImportance:
         """Read what `save` wrote.
 
         Raises:
-            FileNotFoundError: there is no such file.
+            TypeError, FileNotFoundError: `path` is no path, or there is no such file.
             ResultFileError: not a file of `save`, damaged, or of another version.
         """
-        file = existing_file(path)
-        try:
-            with safe_open(file, framework="pt") as opened:
-                header = json.loads((opened.metadata() or {})[_HEADER])
-                tensors = {name: opened.get_tensor(name) for name in ("scores", "stderr")}
-            version = header.pop("version")
-            if version != _VERSION or header["method"] not in METHODS:
-                raise ResultFileError(f"{str(path)!r} was written by another version of captum_attattr")
-            if tensors["scores"].dim() != 2 or tensors["scores"].shape != tensors["stderr"].shape:
-                raise ResultFileError(f"{str(path)!r} is damaged: scores and errors have different shapes")
-            return cls(**tensors, **header)
-        except (SafetensorError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-            raise ResultFileError(f"{str(path)!r} holds no head importance: {error}") from error
+        with reading(path, "head importance", "HeadImportance.save") as file:
+            _, content, tensors = read_tensors(file, _HEADER, _VERSION)
+            checks.names_match(content.keys() | tensors.keys(), (field.name for field in fields(cls)))
+            return cls(**content, **tensors)
 
 
 def head_importance(
@@ -202,41 +220,27 @@ def head_importance(
         (torch.Size([6, 12]), 72)
     """
     settings = method_options(method, options)
-    texts = TextModel(model, tokenizer, truncate)
-    items = texts.encode_all(examples)
-    gold = texts.labels(labels, len(items))
+    labelled = LabelledExamples.of(model, tokenizer, examples, labels, batch_size, truncate)
+    texts, items, gold = labelled.texts, labelled.items, labelled.gold
     classes = attributed_classes(texts, gold, settings) if method == "attattr" else gold
     if method == "accuracy_difference" and texts.regression:
         raise ValueError("method='accuracy_difference' needs classes, the model gives a score; use 'loss_difference'")
-    if method in ("attattr", "taylor", "taylor_logits", "attention"):  # attention is read as attributions are
+    scorer = METHODS[method]
+    if scorer.gradients:
         check_gradients(texts.model)
-    batches = texts.batches(items, batch_size)
-    scores = METHODS[method].scores
-    if scores is None:
+    score = scorer.scores
+    if score is None:
         return random_importance(texts, settings["seed"], model_digest(texts.model))
-    # Every reduction of the maps is kept: one file serves them all.
+
+    def work(_: int, indices: list[int], unconverged: list[str]) -> Tensor:
+        batch = LabelledBatch(texts, [items[index] for index in indices], classes[indices], unconverged)
+        return _finite(score(batch, settings), indices)
+
+    # The file holds every reduction of the maps, so one file serves them all.
     kept = {name: value for name, value in settings.items() if name not in ("reduce", "absolute", "normalize")}
-    about = {"method": method, "options": kept, **texts.fingerprint(items, gold, batches)}
-    unconverged: list[str] = []
-
-    def work(places: list[int]) -> Tensor:
-        batch = Batch(texts, [items[i] for i in places], classes[places], unconverged)
-        return _finite(scores(batch, settings), places)
-
-    with evaluation_mode(texts.model):
-        values = run_batches(
-            batches,
-            work,
-            about,
-            resume=resume,
-            progress=progress,
-            desc=method,
-            notes=unconverged,
-            costs=texts.costs(items, batches),
-        )
-    if is_main_process():
-        warn_unconverged(unconverged)
-    values = _finite(values, list(range(len(items))))  # a file of old may hold others
+    about = {"method": method, "options": kept}
+    (values,) = labelled.run(work, about, resume=resume, progress=progress, desc=method)
+    values = _finite(values, list(range(len(items))))  # a file of an older version may hold values that are not
     mean, stderr = _mean_and_error(chosen_reduction(values, settings), settings)
     absent = ~texts.present(mean.shape[1])
     return HeadImportance(
@@ -247,12 +251,12 @@ def head_importance(
         options=settings,
         labels=texts.names(gold),
         examples=text_digests(item.text for item in items),
-        model=about["model"],
+        model=labelled.fingerprint["model"],
     )
 
 
 def random_importance(texts: TextModel, seed: int, digest: str) -> HeadImportance:
-    """Uniform scores, which have seen no example; `digest` is the model's."""
+    """Return uniform scores, which have seen no example; `digest` is the model's."""
     generator = torch.Generator("cpu").manual_seed(seed)
     scores = torch.rand(texts.depth, texts.width, generator=generator, dtype=torch.float64, device="cpu")
     scores = scores.masked_fill(~texts.present(texts.width), torch.nan)
@@ -260,19 +264,23 @@ def random_importance(texts: TextModel, seed: int, digest: str) -> HeadImportanc
     return HeadImportance(scores, unknown, 0, "random", {"seed": seed}, [], [], digest)
 
 
-def _finite(values: Tensor, places: list[int]) -> Tensor:
-    """Scores of the examples at `places`, checked."""
+def _finite(values: Tensor, indices: list[int]) -> Tensor:
+    """Return the scores of examples, whose indices name them in the error.
+
+    Raises:
+        ValueError: they are not finite.
+    """
     broken = (~values.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
     if broken:
         raise ValueError(
-            f"the scores of texts[{places[broken[0]]}] are not finite: the model's numbers overflow; use a wider "
+            f"the scores of texts[{indices[broken[0]]}] are not finite: the model's numbers overflow; use a wider "
             "floating-point type"
         )
     return values
 
 
 def _mean_and_error(values: Tensor, settings: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Mean over the examples of (N, L, H), and its standard error."""
+    """Return the mean over the examples of (N, L, H), and its standard error."""
     mean = values.mean(0)
     stderr = values.std(0) / len(values) ** 0.5 if len(values) > 1 else torch.full_like(mean, torch.nan)
     if settings.get("normalize"):

@@ -5,58 +5,71 @@ from __future__ import annotations
 import copy
 import statistics
 import time
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from tqdm.auto import tqdm
+from torch import nn
 
-from captum_attattr.explanations.encoding import TextModel
-from captum_attattr.heads.evaluation import EvaluationRows
 from captum_attattr.heads.importance import Pair
+from captum_attattr.heads.labelled_examples import LabelledExamples
 from captum_attattr.model.attention_layers import every_layer
 from captum_attattr.model.head_pruning import prune_heads
+from captum_attattr.model.modes import evaluation_mode
 
-_LATENCY_REPEATS = 15
+_WARM_UP, _REPEATS = 2, 15  # runs of each model that do not count, and that do
 
 
-def structure(
-    rows: EvaluationRows, gone: list[list[Pair]], batch_size: int, progress: bool = False
-) -> list[tuple[int, float]]:
-    """Parameters and relative latency at every step, of copies whose heads are cut out."""
-    texts = rows.texts
-    order = sorted(rows.items, key=lambda item: item.length)
-    first = max(0, (len(order) - batch_size) // 2)
-    middle = [item for item in order[first : first + batch_size] if texts.pads or item.length == order[first].length]
-    inputs = texts.inputs(middle)
-    found = []
-    pruned = copy.deepcopy(texts.model)
+def parameters_and_latency(
+    examples: LabelledExamples, off: list[list[Pair]], progress: bool
+) -> tuple[list[int], list[float]]:
+    """Cut heads out of a copy of the model, step after step, and measure it on a batch of examples of median length.
+
+    Args:
+        examples: the model, and examples in batches.
+        off: the heads that are off at each of S steps; those of the step before are among them.
+        progress: show a bar for what takes longer than two seconds.
+
+    Returns:
+        (S,) the parameters, and (S,) the time divided by that of the whole model.
+    """
+    from tqdm.auto import tqdm
+
+    texts = examples.texts
+    by_length = sorted(examples.items, key=lambda item: item.length)
+    size = max(map(len, examples.batches))
+    first = max(0, (len(by_length) - size) // 2)
+    median = by_length[first : first + size]
+    inputs: dict[str, Any] = texts.inputs([item for item in median if texts.pads or item.length == median[0].length])
+    parameters, latency = [], []
     before: list[Pair] = []
-    for heads in tqdm(gone, desc="latency", unit="step", delay=2, disable=not progress):
-        fresh = [pair for pair in heads if pair not in before]
-        before = heads
-        if fresh:
-            layers = every_layer(pruned, texts.kind)
-            prune_heads(pruned, [(layers[layer], head) for layer, head in fresh])
-        parameters = sum(parameter.numel() for parameter in pruned.parameters())
-        found.append((parameters, _relative_time(texts, pruned, inputs)))
-    return found
+    with evaluation_mode(texts.model):
+        cut = copy.deepcopy(texts.model)
+        for heads in tqdm(off, desc="latency", unit="step", delay=2, disable=not progress):
+            if more := [pair for pair in heads if pair not in before]:
+                layers = every_layer(cut, texts.kind)
+                prune_heads(cut, [(layers[layer], head) for layer, head in more])
+            before = heads
+            parameters.append(sum(parameter.numel() for parameter in cut.parameters()))
+            whole_time, cut_time = _median_times([texts.model, cut], inputs | texts.extra, texts.device)
+            latency.append(cut_time / whole_time)
+    return parameters, latency
 
 
-def _relative_time(texts: TextModel, pruned: nn.Module, inputs: dict[str, Tensor]) -> float:
-    """Median time of the pruned model over that of the whole one, both taken in turn."""
-    times: dict[int, list[float]] = {0: [], 1: []}
+def _median_times(models: list[nn.Module], inputs: dict[str, Any], device: torch.device) -> list[float]:
+    """Return the median time of each model; they run in turn, so that a busy machine slows all of them alike."""
+    times: list[list[float]] = [[] for _ in models]
     with torch.no_grad():
-        for repeat in range(_LATENCY_REPEATS + 2):
-            for place, model in enumerate((texts.model, pruned)):
-                _synchronize(texts.device)
+        for _ in range(_WARM_UP + _REPEATS):
+            for model, taken in zip(models, times, strict=True):
+                _synchronize(device)
                 begin = time.perf_counter()
-                model(**inputs, **texts.extra)
-                _synchronize(texts.device)
-                if repeat >= 2:
-                    times[place].append(time.perf_counter() - begin)
-    return statistics.median(times[1]) / statistics.median(times[0])
+                model(**inputs)
+                _synchronize(device)
+                taken.append(time.perf_counter() - begin)
+    return [statistics.median(taken[_WARM_UP:]) for taken in times]
 
 
 def _synchronize(device: torch.device) -> None:
+    """Wait until a GPU has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -3,61 +3,50 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from captum_attattr import checks
 from captum_attattr.attribution.inputs import check_rule
 from captum_attattr.attribution.layer_attattr import LayerAttAttr
-from captum_attattr.checks import at_least, scalar
 from captum_attattr.exceptions import ConvergenceWarning
-from captum_attattr.explanations.encoding import Encoded, TextModel
+from captum_attattr.explanations.encoding import Encoded
+from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.model.attention_layers import AttentionLayer
 from captum_attattr.model.head_masks import head_gates, mask_heads
 from captum_attattr.model.projections import Heads
 
-_LIKE_LENGTH = 0.9
-"""Of the longest example's tokens, what the shortest beside it has when every row of them is many runs."""
+_FILLED = 0.9
+"""Least length of an example relative to the longest one that it is attributed with: attribution runs every example
+once for each layer and node, so padding costs more than a second pass through the model."""
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Some examples as the methods take them."""
+class LabelledBatch:
+    """Some examples with their labels, longest first. B examples."""
 
     texts: TextModel
     items: list[Encoded]
     labels: Tensor
-    """(B,), or (B, C) of several labels"""
+    """(B,), or (B, C) of a multi-label model"""
     unconverged: list[str]
-    """Where maps that did not converge are written down."""
+    """Maps that did not converge are appended here."""
 
-    def parts(self) -> Iterator[Batch]:
-        """The batch in runs of like length, so that little of it is padding."""
-        start = 0
-        for place, item in enumerate(self.items):
-            if item.length < _LIKE_LENGTH * self.items[start].length:
-                yield self._part(start, place)
-                start = place
-        yield self._part(start, len(self.items))
-
-    def _part(self, start: int, stop: int) -> Batch:
-        return Batch(self.texts, self.items[start:stop], self.labels[start:stop], self.unconverged)
-
-    def real(self, maps: Tensor, example: int) -> Tensor:
-        """(H, T, T) of one example without its padding, which is on the right."""
-        length = self.items[example].length
-        return maps[:, :length, :length]
+    def of_like_length(self) -> Iterator[LabelledBatch]:
+        """Yield the batch in parts that hold little padding."""
+        starts = [0]
+        for index, item in enumerate(self.items):
+            if item.length < _FILLED * self.items[starts[-1]].length:
+                starts.append(index)
+        for start, stop in zip(starts, [*starts[1:], len(self.items)], strict=True):
+            yield LabelledBatch(self.texts, self.items[start:stop], self.labels[start:stop], self.unconverged)
 
 
-def _reductions(map_: Tensor) -> Tensor:
-    """(V, H) of (H, T, T): every reduction, of the map as it is and of its absolute values."""
-    signed = map_.double().flatten(1)
-    variants = [reduce(values) for values in (signed, signed.abs()) for reduce in _REDUCTIONS.values()]
-    return torch.stack(variants)
-
+# ------------------------------------------------------------------------------------ scores from maps
 
 _REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "max": lambda flat: flat.amax(1),
@@ -66,78 +55,49 @@ _REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def chosen_reduction(values: Tensor, options: dict[str, Any]) -> Tensor:
-    """(N, L, H) of a method's values; those of maps hold every reduction, (N, V, L, H)."""
-    if "reduce" not in options:
-        return values
-    place = list(_REDUCTIONS).index(options["reduce"]) + len(_REDUCTIONS) * bool(options.get("absolute"))
-    return values[:, place]
+def attattr_scores(batch: LabelledBatch, options: dict[str, Any]) -> Tensor:
+    """Return every reduction of the attribution maps, (B, V, L, H)."""
+    return torch.cat([_attattr_scores(part, options) for part in batch.of_like_length()])
 
 
-def warn_unconverged(found: list[str]) -> None:
-    """One `ConvergenceWarning` for all maps of a run that did not converge."""
-    if found:
-        warnings.warn(
-            f"{len(found)} attribution maps have an estimated relative error above the tolerance: "
-            + "; ".join(found[:10])
-            + ("; ..." if len(found) > 10 else ""),
-            ConvergenceWarning,
-            stacklevel=3,
-        )
-
-
-def attattr_scores(batch: Batch, options: dict[str, Any]) -> Tensor:
-    """(B, V, L, H), every reduction of the attribution maps."""
-    return torch.cat([_attattr_scores(part, options) for part in batch.parts()])
-
-
-def _attattr_scores(batch: Batch, options: dict[str, Any]) -> Tensor:
+def _attattr_scores(batch: LabelledBatch, options: dict[str, Any]) -> Tensor:
+    """Return every reduction of the attribution maps of a batch that is attributed at once, (B, V, L, H)."""
     texts = batch.texts
     named = texts.inputs(batch.items)
-
-    def forward(*tensors: Tensor) -> Tensor:
-        return texts.probabilities(texts.logits(dict(zip(named, tensors, strict=True))))
-
-    inputs = tuple(named.values())
+    forward, inputs = texts.forward_function(list(named)), tuple(named.values())
     target = torch.zeros_like(batch.labels, dtype=torch.long) if texts.regression else batch.labels
     if options["target"] == "predicted" and not texts.regression:
         with torch.no_grad():
             target = forward(*inputs).argmax(-1)
-    quadrature = {name: options[name] for name in ("n_steps", "tolerance", "max_nodes", "internal_batch_size")}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # it would count examples within this batch
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the run warns once, by the examples' indices
         result = LayerAttAttr(forward, texts.layers).integrate(
             inputs[0],
             target=target,
             additional_forward_args=inputs[1:],
             method=options["rule"],
             store="cpu",
-            **quadrature,
+            **{name: options[name] for name in _NUMBERS},
         )
-    above = (result.error > options["tolerance"]).nonzero().tolist()
     batch.unconverged.extend(
-        f"example {batch.items[example].number}, {texts.layers[layer].kind} layer {texts.layers[layer].index}: "
+        f"example {batch.items[example].index}, {texts.layers[layer].kind} layer {texts.layers[layer].index}: "
         f"{float(result.error[layer, example]):.1e}"
-        for layer, example in above
+        for layer, example in (result.error > options["tolerance"]).nonzero().tolist()
     )
-    return _per_example(batch, result.attributions)
+    return _reduced(batch, result.attributions)
 
 
-def attention_scores(batch: Batch, options: dict[str, Any]) -> Tensor:
-    """(B, V, L, H), every reduction of the attention maps."""
+def attention_scores(batch: LabelledBatch, options: dict[str, Any]) -> Tensor:
+    """Return every reduction of the attention maps, (B, V, L, H)."""
     texts = batch.texts
     named = texts.inputs(batch.items)
-
-    def forward(*tensors: Tensor) -> Tensor:
-        return texts.logits(dict(zip(named, tensors, strict=True)))
-
     inputs = tuple(named.values())
-    maps = LayerAttAttr(forward, list(texts.layers)).attention(inputs[0], inputs[1:])
-    return _per_example(batch, [_with_choice(map_, layer) for map_, layer in zip(maps, texts.layers, strict=True)])
+    maps = LayerAttAttr(texts.forward_function(list(named)), list(texts.layers)).attention(inputs[0], inputs[1:])
+    return _reduced(batch, [_with_choice(map_, layer) for map_, layer in zip(maps, texts.layers, strict=True)])
 
 
 def _with_choice(map_: Tensor, layer: AttentionLayer) -> Tensor:
-    """(B, H, T, T) without the weight that a decoder's first token has no choice but to give itself, always 1."""
+    """Return a map (B, H, T, T) without what a decoder's first token must give itself, which is 1 in every head."""
     if layer.kind != "decoder" or map_.shape[-1] < 2:
         return map_
     map_ = map_.clone()
@@ -145,26 +105,45 @@ def _with_choice(map_: Tensor, layer: AttentionLayer) -> Tensor:
     return map_
 
 
-def _per_example(batch: Batch, maps: Sequence[Tensor]) -> Tensor:
-    """(B, V, L, H) of maps (B, H, T, T) for every layer."""
-    rows = []
-    for example in range(len(batch.items)):
-        by_layer = [_reductions(batch.real(map_[example].cpu(), example)) for map_ in maps]
+def _reduced(batch: LabelledBatch, maps: Sequence[Tensor]) -> Tensor:
+    """Return every reduction, of signed and of absolute values, of each layer's maps (B, H, T, T): (B, V, L, H)."""
+    examples = []
+    for example, item in enumerate(batch.items):
+        by_layer = []
+        for map_ in maps:
+            real = map_[example, :, : item.length, : item.length]  # padding is on the right
+            signed = real.cpu().double().flatten(1)
+            by_layer.append([reduce(flat) for flat in (signed, signed.abs()) for reduce in _REDUCTIONS.values()])
         variants = zip(*by_layer, strict=True)
-        rows.append(torch.stack([batch.texts.complete(variant) for variant in variants]))
-    return torch.stack(rows)
+        examples.append(torch.stack([batch.texts.complete(variant) for variant in variants]))
+    return torch.stack(examples)
 
 
-def _taylor(batch: Batch, options: dict[str, Any]) -> Tensor:
+def chosen_reduction(values: Tensor, options: dict[str, Any]) -> Tensor:
+    """Return the scores (N, L, H) that the options ask for, of all of a method's values: those of maps (N, V, L, H)."""
+    if "reduce" not in options:
+        return values
+    return values[:, list(_REDUCTIONS).index(options["reduce"]) + len(_REDUCTIONS) * options.get("absolute", False)]
+
+
+# ------------------------------------------------------------------------------- scores from the output
+
+
+def _taylor(batch: LabelledBatch, options: dict[str, Any]) -> Tensor:
+    """Return the sensitivity of the loss, (B, L, H)."""
     return _sensitivity(batch, lambda logits: batch.texts.losses(logits, batch.labels))
 
 
-def _taylor_logits(batch: Batch, options: dict[str, Any]) -> Tensor:
+def _taylor_logits(batch: LabelledBatch, options: dict[str, Any]) -> Tensor:
+    """Return the sensitivity of the sum of the logits, (B, L, H)."""
     return _sensitivity(batch, lambda logits: logits.sum(-1))
 
 
-def _sensitivity(batch: Batch, objective: Callable[[Tensor], Tensor]) -> Tensor:
-    """(B, L, H) sum over tokens of |<d objective / d head output, head output>|, as the gradient of gates at 1."""
+def _sensitivity(batch: LabelledBatch, objective: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the sum over tokens of |<d objective / d head output, head output>|, (B, L, H).
+
+    The product is the gradient of a gate that multiplies the head's output, at 1.
+    """
     texts = batch.texts
     named = texts.inputs(batch.items)
     shape = named["input_ids"].shape
@@ -178,42 +157,45 @@ def _sensitivity(batch: Batch, objective: Callable[[Tensor], Tensor]) -> Tensor:
     return torch.stack([texts.complete([layer[i] for layer in summed]) for i in range(len(batch.items))])
 
 
-def _accuracy_difference(batch: Batch, options: dict[str, Any]) -> Tensor:
-    def right(logits: Tensor) -> Tensor:
-        return batch.texts.right(logits, batch.labels).cpu().double()
-
-    return _without_each(batch, lambda whole, less: right(whole) - right(less))
+def _accuracy_difference(batch: LabelledBatch, options: dict[str, Any]) -> Tensor:
+    """Return how many right predictions are lost without each head, (B, L, H)."""
+    return _without_each(batch, lambda logits: -batch.texts.right(logits, batch.labels).cpu().double())
 
 
-def _loss_difference(batch: Batch, options: dict[str, Any]) -> Tensor:
-    def loss(logits: Tensor) -> Tensor:
-        return batch.texts.losses(logits, batch.labels).cpu().double()
-
-    return _without_each(batch, lambda whole, less: loss(less) - loss(whole))
+def _loss_difference(batch: LabelledBatch, options: dict[str, Any]) -> Tensor:
+    """Return how much loss is added without each head, (B, L, H)."""
+    return _without_each(batch, lambda logits: batch.texts.losses(logits, batch.labels).cpu().double())
 
 
-def _without_each(batch: Batch, change: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """(B, L, H) of what changes when one head alone is switched off."""
+def _without_each(batch: LabelledBatch, cost: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return what a cost (B,) of the logits rises by when one head alone is off, (B, L, H)."""
     texts = batch.texts
     inputs = texts.inputs(batch.items)
     with torch.no_grad():
-        whole = texts.logits(inputs)
-        columns = []
+        whole = cost(texts.logits(inputs))
+        by_layer = []
         for layer in texts.layers:
-            column = []
-            for number in Heads(layer).numbers:
-                with mask_heads(texts.model, {layer: [number]}):
-                    column.append(change(whole, texts.logits(inputs)))
-            columns.append(torch.stack(column))  # (H, B)
-    return torch.stack([texts.complete([column[:, i] for column in columns]) for i in range(len(batch.items))])
+            rises = []
+            for head in Heads(layer).indices:
+                with mask_heads(texts.model, {layer: [head]}):
+                    rises.append(cost(texts.logits(inputs)) - whole)
+            by_layer.append(torch.stack(rises))  # (H, B)
+    return torch.stack([texts.complete([rises[:, i] for rises in by_layer]) for i in range(len(batch.items))])
+
+
+# ------------------------------------------------------------------------------- methods and their options
 
 
 @dataclass(frozen=True)
 class Method:
-    """One way to score heads: what it does with a batch, and the options it knows, with their defaults."""
+    """One way to score heads."""
 
-    scores: Callable[[Batch, dict[str, Any]], Tensor] | None
+    scores: Callable[[LabelledBatch, dict[str, Any]], Tensor] | None
+    """What it makes of a batch; None if it needs no example."""
     options: dict[str, Any]
+    """The options that it knows, with their defaults."""
+    gradients: bool = False
+    """Whether it needs gradients, or reads attention as attribution does."""
 
 
 _QUADRATURE = {
@@ -223,47 +205,57 @@ _QUADRATURE = {
     "max_nodes": 1_000,
     "internal_batch_size": None,
 }
+_NUMBERS = ("n_steps", "tolerance", "max_nodes", "internal_batch_size")  # of the quadrature
 METHODS: dict[str, Method] = {
-    "attattr": Method(attattr_scores, {"reduce": "max", "absolute": False, "target": "gold", **_QUADRATURE}),
-    "taylor": Method(_taylor, {"normalize": True}),
-    "taylor_logits": Method(_taylor_logits, {"normalize": True}),
-    "attention": Method(attention_scores, {"reduce": "max"}),
+    "attattr": Method(attattr_scores, {"reduce": "max", "absolute": False, "target": "gold", **_QUADRATURE}, True),
+    "taylor": Method(_taylor, {"normalize": True}, True),
+    "taylor_logits": Method(_taylor_logits, {"normalize": True}, True),
+    "attention": Method(attention_scores, {"reduce": "max"}, True),
     "accuracy_difference": Method(_accuracy_difference, {}),
     "loss_difference": Method(_loss_difference, {}),
     "random": Method(None, {"seed": 0}),
 }
-_CHOICES = {
-    "reduce": ("max", "sum", "mean"),
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "reduce": tuple(_REDUCTIONS),
     "absolute": (True, False),
     "target": ("gold", "predicted"),
     "normalize": (True, False),
 }
+_SEEDS = 2**64  # as many as torch's generators tell apart
 
 
-def method_options(method: str, options: dict[str, Any]) -> dict[str, Any]:
-    """All options of a method, checked."""
+def method_options(method: Any, options: Any) -> dict[str, Any]:
+    """Return all options of a method, checked: those that are given, and the defaults of the others.
+
+    Raises:
+        TypeError, ValueError: an unknown method or option, or a value that an option does not take.
+    """
     if not isinstance(method, str) or method not in METHODS:
         raise ValueError(f"method={method!r} is unknown; use one of {', '.join(METHODS)}")
     known = METHODS[method].options
-    unknown = sorted(set(options) - set(known))
-    if unknown:
+    if not isinstance(options, Mapping):
+        raise TypeError(f"options must be a dict, not {type(options).__name__}: {options!r:.60}")
+    if unknown := sorted(set(checks.strings("names of options", list(options))) - set(known)):
         has = f"its options are {', '.join(known)}" if known else "it has no options"
         raise TypeError(f"method={method!r} does not know {', '.join(unknown)}; {has}")
-    settings = known | {name: _checked_option(name, scalar(value)) for name, value in options.items()}
-    if "rule" in settings:
-        numbers = {name: settings[name] for name in ("n_steps", "tolerance", "max_nodes", "internal_batch_size")}
-        try:
-            check_rule(settings["rule"], **numbers)
-        except ValueError as error:
-            raise ValueError(str(error).replace("method=", "rule=")) from None  # as it is called here
+    settings = known | {name: _checked_option(name, checks.scalar(value)) for name, value in options.items()}
+    if method == "attattr":
+        numbers = {name: settings[name] for name in _NUMBERS}
+        checked = check_rule(settings["rule"], **numbers, name="rule")._asdict()
+        settings |= {name: checked[name] for name in _NUMBERS}
     return settings
 
 
 def _checked_option(name: str, value: Any) -> Any:
+    """Return an option's value as Python's own; `check_rule` checks those of the quadrature.
+
+    Raises:
+        ValueError: a seed that is none, or something else than the option's choices.
+    """
     if name == "seed":
-        return at_least(0, value, "seed") % 2**64  # as many as there are
-    choices: tuple[Any, ...] = _CHOICES.get(name, ())
-    if not choices:
+        return checks.at_least(0, value, "seed") % _SEEDS
+    choices = _CHOICES.get(name)
+    if choices is None:
         return value
     if not isinstance(value, str | int) or value not in choices:
         raise ValueError(f"{name}={value!r} is unknown; use one of {', '.join(map(repr, choices))}")
@@ -271,7 +263,7 @@ def _checked_option(name: str, value: Any) -> Any:
 
 
 def check_gradients(model: nn.Module) -> None:
-    """Find out whether gradients can be had.
+    """Check that gradients can be had.
 
     Raises:
         ValueError: inference mode, now or when the model was made.
@@ -283,19 +275,18 @@ def check_gradients(model: nn.Module) -> None:
 
 
 def attributed_classes(texts: TextModel, gold: Tensor, options: dict[str, Any]) -> Tensor:
-    """(N,) the gold labels as `attattr_scores` takes them: the one class whose probability is attributed.
+    """Return the gold labels as `attattr_scores` takes them, (N,): the one class whose probability is attributed.
 
     Raises:
-        ValueError: texts with several gold labels, or none.
+        ValueError: examples with several gold labels, or none.
     """
     if not texts.multilabel:
         return gold
     if options["target"] == "gold":
-        counts = gold.sum(1).int().tolist()
-        for number, count in enumerate(counts):
+        for index, count in enumerate(gold.sum(1).int().tolist()):
             if count != 1:
                 raise ValueError(
-                    f"texts[{number}] has {count} gold labels, and what is attributed is the probability of one: give "
+                    f"texts[{index}] has {count} gold labels, and what is attributed is the probability of one: give "
                     "a text once for each of its labels, or use target='predicted'"
                 )
     return gold.argmax(1)

@@ -1,12 +1,12 @@
-"""Where a transformer's attention is: find its layers, read their probabilities, replace them.
+"""A model's attention under control: read in a forward, replaced for some rows of the batch, restored afterwards.
 
-This is the only room that knows how transformers builds attention. There are two routes:
+Attention is reached by one of two routes:
 
-* **interface**: most families send (query, key, value) through `transformers.AttentionInterface`. For the
-  length of a `AttentionControl` the model's configs name a function of ours, which calls the family's own
-  eager attention and, where rows are replaced, multiplies the replacement with the values.
+* **interface**: most families send (query, key, value) through `transformers.AttentionInterface`. Inside an
+  `AttentionControl` the model's configs name a function of this module, which calls the family's eager attention
+  and, where rows are replaced, multiplies the replacement with the values.
 * **softmax**: older families call softmax themselves. A `TorchFunctionMode` watches the one four-dimensional
-  softmax of every attention layer and can exchange rows of what it returns.
+  softmax of every attention layer and can replace rows of what it returns.
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import eager_mask
 
 from captum_attattr.exceptions import UnsupportedModelError
 from captum_attattr.model.attention_layers import (
@@ -39,27 +37,30 @@ from captum_attattr.model.modes import uncompiled
 _IMPLEMENTATION = "captum_attattr"
 _SOFTMAX = frozenset({torch.softmax, torch.nn.functional.softmax, Tensor.softmax, torch.special.softmax})
 
+_MASKED = -9_000
+"""Masks subtract 10,000 or more from a score (BigBird least, most the lowest number of the type), biases less."""
+
 _SOFTMAX_SHAPE = ", and its softmax must see (batch, heads, queries, keys), not a dimension that batch and heads share"
 
 
 class Replacement(NamedTuple):
-    """Attention to use in place of the model's own, for some consecutive rows of the batch."""
+    """Attention that takes the place of the model's for some consecutive rows of the batch."""
 
     start: int
     """First row that is replaced."""
     attention: Tensor
-    """(rows, H, Tq, Tk), in the model's own attention dtype."""
+    """(rows, H, Tq, Tk), in the dtype of the model's attention."""
 
 
 Visitor = Callable[[int, Tensor], "Replacement | None"]
-"""Called with (position in the layer list, probabilities (B, H, Tq, Tk)) at every layer of a forward."""
+"""Called with (index in the list of layers, probabilities (B, H, Tq, Tk)) at every layer of a forward."""
 
 
 class AttentionControl:
-    """A model whose attention can be watched; the model is restored when the context ends.
+    """A model whose attention can be read and replaced; the model is restored when the context ends.
 
     Inside `with AttentionControl(layers) as control`, the model computes attention eagerly and its
-    parameters need no gradient. Each forward that is to be seen runs inside `control.watch(visitor)`.
+    parameters need no gradient. Each forward whose attention is wanted runs inside `control.watch(visitor)`.
 
     Raises:
         UnsupportedModelError: a layer was not reached by a watched forward, reached twice, or reached in a way
@@ -83,6 +84,18 @@ class AttentionControl:
 
     def __exit__(self, *exc_info: object) -> None:
         self._stack.close()
+
+    @staticmethod
+    def visible_keys() -> Tensor | None:
+        """Return which keys the queries of the layer that is being visited may see; for use in a visitor.
+
+        Returns:
+            Booleans that broadcast to (B, H, Tq, Tk), from the mask and not from the probabilities, of which those of
+            visible keys may round to 0; None where there is no mask.
+        """
+        watch = _WATCH.get()
+        assert watch is not None, "no layer is being visited"
+        return watch.visible
 
     @contextmanager
     def watch(self, visitor: Visitor, *, check_output: bool = False) -> Iterator[None]:
@@ -119,23 +132,26 @@ class AttentionControl:
 
 
 class _Watch:
-    """What one watched forward has met so far."""
+    """The layers that one watched forward has passed so far."""
 
     def __init__(self, layers: Iterable[AttentionLayer], visitor: Visitor, check_output: bool) -> None:
-        self.position = {layer.key: i for i, layer in enumerate(layers)}
+        self.index = {layer.key: i for i, layer in enumerate(layers)}
         self.visitor = visitor
         self.check_output = check_output
         self.calls: dict[int, int] = {}
         self.seen: set[tuple[int, int]] = set()
         self.inside: list[nn.Module] = []
+        self.visible: Tensor | None = None
 
-    def visit(self, module: nn.Module, attention: Tensor) -> Replacement | None:
+    def visit(self, module: nn.Module, attention: Tensor, visible: Tensor | None) -> Replacement | None:
+        """Show the visitor a layer's attention, if the layer is one of the list."""
         key = id(module), self.calls.get(id(module), 0)
         self.calls[id(module)] = key[1] + 1
-        if key not in self.position:
+        if key not in self.index:
             return None
         self.seen.add(key)
-        return self.visitor(self.position[key], attention)
+        self.visible = visible
+        return self.visitor(self.index[key], attention)
 
 
 # One watch per thread (and per context): two threads may attribute two models at once.
@@ -150,7 +166,7 @@ def _attention_interface(
     attention_mask: Tensor | None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor]:
-    """The family's own eager attention, with the watched rows exchanged."""
+    """Compute the family's eager attention, and replace the rows that the watch asks for."""
     kind: Any = type(module)
     output, attention = _eager(kind)(module, query, key, value, attention_mask, **kwargs)
     watch = _WATCH.get()
@@ -158,23 +174,19 @@ def _attention_interface(
         return output, attention
     if watch.check_output:
         _check_output(module, output, attention, value)
-    replacement = watch.visit(module, attention)
+    visible = None if attention_mask is None else _visible(attention_mask[..., : attention.shape[-1]])
+    replacement = watch.visit(module, attention, visible)
     if replacement is not None:
         start, rows = replacement
         stop = start + len(rows)
-        output = _exchange(output, start, _times_values(rows, value[start:stop]))
-        attention = _exchange(attention, start, rows)  # for a forward function that reads the attentions
+        output = _replaced(output, start, _times_values(rows, value[start:stop]))
+        attention = _replaced(attention, start, rows)  # for a forward function that reads the attentions
     return output, attention
-
-
-AttentionInterface.register(_IMPLEMENTATION, _attention_interface)
-# Without a mask function of the same name the model would get no mask at all, silently.
-AttentionMaskInterface.register(_IMPLEMENTATION, eager_mask)
 
 
 @cache
 def _eager(kind: Any) -> Callable[..., tuple[Tensor, Tensor]]:
-    """The eager attention function that a module class falls back to."""
+    """Return the eager attention function that a module class falls back to."""
     for base in kind.__mro__:
         forward = vars(base).get("forward")
         function = inspect.unwrap(forward).__globals__.get("eager_attention_forward") if forward else None
@@ -185,20 +197,30 @@ def _eager(kind: Any) -> Callable[..., tuple[Tensor, Tensor]]:
     )
 
 
+def _visible(scores: Tensor) -> Tensor:
+    """Return where a mask, or scores to which a mask has been added, leave a key visible."""
+    return scores if scores.dtype == torch.bool else scores > _MASKED
+
+
 def _times_values(attention: Tensor, value: Tensor) -> Tensor:
-    """(n, H, Tq, Tk) times (n, Hkv, Tk, D), grouped heads repeated, as (n, Tq, H, D)."""
+    """Multiply (n, H, Tq, Tk) by (n, Hkv, Tk, D), grouped heads repeated, to (n, Tq, H, D)."""
     groups = attention.shape[1] // value.shape[1]
     if groups > 1:
         value = value.repeat_interleave(groups, dim=1)
     return (attention @ value).transpose(1, 2)
 
 
-def _exchange(whole: Tensor, start: int, rows: Tensor) -> Tensor:
-    """`whole` with `rows` in place of its rows from `start` on."""
+def _replaced(whole: Tensor, start: int, rows: Tensor) -> Tensor:
+    """Return `whole` with `rows` in place of its rows from `start` on."""
     return torch.cat((whole[:start], rows, whole[start + len(rows) :]))
 
 
 def _check_output(module: nn.Module, output: Tensor, attention: Tensor, value: Tensor) -> None:
+    """Check that a layer's output is attention times values.
+
+    Raises:
+        UnsupportedModelError: it is something else.
+    """
     expected = _times_values(attention, value)
     scale = output.abs().max() + 1e-30
     close = output.shape == expected.shape and bool(
@@ -212,7 +234,7 @@ def _check_output(module: nn.Module, output: Tensor, attention: Tensor, value: T
 
 
 class _SoftmaxMode(TorchFunctionMode):
-    """Shows the watch each attention layer's softmax, and exchanges the rows it asks for."""
+    """Shows the watch each attention layer's softmax, and replaces the rows that it asks for."""
 
     def __init__(self, watch: _Watch) -> None:
         super().__init__()
@@ -224,17 +246,18 @@ class _SoftmaxMode(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         if func not in _SOFTMAX or not self.watch.inside or result.dim() != 4:
             return result
-        replacement = self.watch.visit(self.watch.inside[-1], result)
-        return result if replacement is None else _exchange(result, *replacement)
+        scores = (args[0] if args else (kwargs or {})["input"]).detach()
+        replacement = self.watch.visit(self.watch.inside[-1], result, _visible(scores))
+        return result if replacement is None else _replaced(result, *replacement)
 
 
 @contextmanager
 def _inside(module: nn.Module, watch: _Watch) -> Iterator[None]:
-    """Keep `watch.inside` telling whether `module` is being computed."""
+    """Keep `module` at the end of `watch.inside` while it is being computed."""
     before = module.register_forward_pre_hook(lambda m, _: watch.inside.append(m))
 
     def leave(*_: object) -> None:
-        if watch.inside and watch.inside[-1] is module:  # else somebody's hook has raised before ours entered
+        if watch.inside and watch.inside[-1] is module:  # not where another hook has raised before ours was called
             watch.inside.pop()
 
     after = module.register_forward_hook(leave, always_call=True)
@@ -246,13 +269,13 @@ def _inside(module: nn.Module, watch: _Watch) -> Iterator[None]:
 
 
 _CLAIMED: set[int] = set()
-"""Ids of the attention modules and configs of all models that are under control now."""
+"""Ids of the attention modules and configs of every model that is under control now."""
 _CLAIM = threading.Lock()
 
 
 @contextmanager
 def _claimed(model: nn.Module) -> Iterator[None]:
-    """Keep everybody else from controlling the model's attention."""
+    """Claim the model's attention for one control, and have the interface's function registered until the last ends."""
     parts = {id(module) for module in model.modules() if attention_route(module)} | {
         id(config) for config in attention_configs(model)
     }
@@ -263,19 +286,40 @@ def _claimed(model: nn.Module) -> Iterator[None]:
                 "one model can be attributed once at a time"
             )
         _CLAIMED.update(parts)
+        _register()
     try:
         yield
     finally:
         with _CLAIM:
             _CLAIMED.difference_update(parts)
+            if not _CLAIMED:
+                _unregister()
+
+
+def _register() -> None:
+    """Give transformers the function that its configs are going to name."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import eager_mask
+
+    AttentionInterface.register(_IMPLEMENTATION, _attention_interface)
+    # Without a mask function of the same name the model would get no mask at all, silently.
+    AttentionMaskInterface.register(_IMPLEMENTATION, eager_mask)
+
+
+def _unregister() -> None:
+    """Take the function back: transformers has a method for the first step only."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    for interface in (AttentionInterface, AttentionMaskInterface):
+        interface._global_mapping.pop(_IMPLEMENTATION, None)
 
 
 @contextmanager
 def _eager_attention(model: nn.Module) -> Iterator[None]:
-    """Let every part of the model compute attention eagerly, where it can through our own function."""
-    # The attribute behind the property: the property's setter would spread to sub-configs in between.
+    """Let every part of the model compute attention eagerly, through the interface's function where it can."""
+    # The attribute behind the property: the property's setter would change sub-configs as well.
     old = [(config, config._attn_implementation_internal) for config in attention_configs(model)]
-    # A family outside the interface would take our name for one of its own and go wrong silently.
+    # A family outside the interface would not know the function's name, and go wrong silently.
     outside = {
         id(module.config)
         for module in model.modules()
@@ -303,6 +347,3 @@ def _no_parameter_gradients(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter in wanted:
             parameter.requires_grad_(True)
-
-
-# -------------------------------------------------------------------------------- the blocks around attention

@@ -1,4 +1,4 @@
-"""The attention layers of a model: found, counted and told apart, by the route that reaches their attention."""
+"""The attention layers of a model: found by how they compute attention, in the order in which they run."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from torch import nn
-from transformers import PreTrainedModel
 
 from captum_attattr.exceptions import UnsupportedModelError
-from captum_attattr.model.families import CAUSAL_OUTSIDE_INTERFACE, CROSS_ATTENTION_NAMES, REFUSED
+from captum_attattr.model.families import CAUSAL_OUTSIDE_INTERFACE, CROSS_ATTENTION_NAMES, REFUSED, SHARES_LAYERS
 
 
 class KeptHeads(NamedTuple):
     """What `prune_heads` left of a layer; an attribute `kept_heads` of its module."""
 
-    numbers: tuple[int, ...]
-    """The heads that are left, by their numbers in the original model."""
+    indices: tuple[int, ...]
+    """The heads that are left, by their indices in the original model."""
     of: int
-    """How many heads the layer had in the original model."""
+    """Heads of the layer in the original model."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,9 +32,9 @@ class AttentionLayer:
         module: the attention module itself (shared by several layers where weights are shared, as in ALBERT).
         name: the module's dotted name inside `model`.
         kind: "encoder", "decoder" (self-attention of an encoder or decoder) or "cross".
-        index: number of the layer among those of its kind, input side first.
-        call: which call of `module` in one forward is meant; 0 unless weights are shared.
-        route: "interface" or "softmax", the two ways in.
+        index: the layer's index among those of its kind, input side first.
+        call: the index of this layer's call among the calls of `module` in one forward; 0 unless weights are shared.
+        route: "interface" or "softmax": how its attention is reached (see `attention_control`).
     """
 
     model: nn.Module
@@ -52,13 +51,13 @@ class AttentionLayer:
 
     @property
     def kept(self) -> KeptHeads | None:
-        """What `prune_heads` left of the layer; None if nothing was removed."""
+        """What `prune_heads` left of the layer; None where nothing was removed."""
         kept: KeptHeads | None = getattr(self.module, "kept_heads", None)
         return kept
 
     @property
     def key(self) -> tuple[int, int]:
-        """What tells this layer from the model's others while a forward runs."""
+        """The module's identity and the call: unique among the layers of a model for as long as it lives."""
         return id(self.module), self.call
 
 
@@ -86,14 +85,14 @@ def attention_layers(model: nn.Module, kind: str | None = None) -> list[Attentio
         [AttentionLayer(encoder 0: encoder.layer.0.attention.self), \
 AttentionLayer(encoder 1: encoder.layer.1.attention.self)]
     """
-    layers = [layer for layer in every_layer(model, kind) if layer.kept is None or layer.kept.numbers]
+    layers = [layer for layer in every_layer(model, kind) if layer.kept is None or layer.kept.indices]
     if not layers:
         raise UnsupportedModelError(f"{family_name(model)} has no attention head left: all have been pruned")
     return layers
 
 
 def every_layer(model: nn.Module, kind: str | None = None) -> list[AttentionLayer]:
-    """What `attention_layers` finds, and the layers that have no head left."""
+    """Find what `attention_layers` finds, and the layers that have no head left."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     if kind not in (None, "encoder", "decoder", "cross"):
@@ -102,9 +101,9 @@ def every_layer(model: nn.Module, kind: str | None = None) -> list[AttentionLaye
     layers: list[AttentionLayer] = []
     counts = {"encoder": 0, "decoder": 0, "cross": 0}
     for name, module, call in attention_calls(model):
-        found = _kind(name, module, model)
-        layers.append(AttentionLayer(model, module, name, found, counts[found], call, attention_route(module) or ""))
-        counts[found] += 1
+        its = _kind(name, module, model)
+        layers.append(AttentionLayer(model, module, name, its, counts[its], call, attention_route(module) or ""))
+        counts[its] += 1
     if not layers:
         raise UnsupportedModelError(
             f"{family_name(model)} has no attention layer that goes through transformers' attention interface or "
@@ -119,11 +118,11 @@ def every_layer(model: nn.Module, kind: str | None = None) -> list[AttentionLaye
 
 
 def attention_calls(model: nn.Module) -> Iterator[tuple[str, nn.Module, int]]:
-    """(name, module, call) of every attention layer in the order of execution."""
-    found = [(name, module) for name, module in model.named_modules() if attention_route(module)]
-    shared = next((m for m in model.modules() if type(m).__name__ == "AlbertTransformer"), None)
+    """Yield (name, module, call) of every attention layer in the order of execution."""
+    attention = [(name, module) for name, module in model.named_modules() if attention_route(module)]
+    shared = next((m for m in model.modules() if type(m).__name__ == SHARES_LAYERS), None)
     if shared is None:
-        yield from ((name, module, 0) for name, module in found)
+        yield from ((name, module, 0) for name, module in attention)
         return
     # ALBERT shares weights: layer i runs every inner layer of group i // (layers / groups).
     config: Any = shared.config
@@ -131,20 +130,23 @@ def attention_calls(model: nn.Module) -> Iterator[tuple[str, nn.Module, int]]:
     calls: dict[int, int] = {}
     for i in range(config.num_hidden_layers):
         group = int(i / (config.num_hidden_layers / config.num_hidden_groups))
-        for name, module in found[group * inner : (group + 1) * inner]:
+        for name, module in attention[group * inner : (group + 1) * inner]:
             call = calls.get(id(module), 0)
             calls[id(module)] = call + 1
             yield name, module, call
 
 
 def attention_route(module: nn.Module) -> str | None:
-    """By which route a module computes attention; None if it does not."""
+    """Return the route by which a module computes attention, "interface" or "softmax"; None if it does not."""
     kind: Any = type(module)  # mypy takes a module class for unhashable
     return _class_route(kind)
 
 
 @cache
 def _class_route(kind: Any) -> str | None:
+    """Tell a class's route by the names that its methods use: no attribute says whether a module computes attention."""
+    from transformers import PreTrainedModel
+
     if issubclass(kind, PreTrainedModel) or kind.__module__.startswith("torch."):
         return None
     names: set[str] = set()
@@ -159,6 +161,7 @@ def _class_route(kind: Any) -> str | None:
 
 
 def _kind(name: str, module: nn.Module, model: nn.Module) -> str:
+    """Tell "encoder", "decoder" and "cross" attention apart."""
     parts = name.lower().split(".")
     if CROSS_ATTENTION_NAMES.intersection(parts) or "CrossAttention" in type(module).__name__:
         return "cross"
@@ -172,7 +175,7 @@ def _kind(name: str, module: nn.Module, model: nn.Module) -> str:
 
 
 def attention_configs(model: nn.Module) -> list[Any]:
-    """Every distinct config that some part of the model reads its attention implementation from."""
+    """Return every distinct config that some part of the model reads its attention implementation from."""
     configs = (getattr(module, "config", None) for module in model.modules())
     return list({id(c): c for c in configs if hasattr(c, "_attn_implementation_internal")}.values())
 
@@ -184,6 +187,11 @@ def family_name(model: nn.Module) -> str:
 
 
 def _refuse_unsupported(model: nn.Module) -> None:
+    """Refuse the families whose attention is not one full matrix per head.
+
+    Raises:
+        UnsupportedModelError: says why.
+    """
     for config in attention_configs(model):
         reason = REFUSED.get(getattr(config, "model_type", ""))
         if getattr(config, "attention_type", "") == "block_sparse":
@@ -196,7 +204,7 @@ def _refuse_unsupported(model: nn.Module) -> None:
 
 
 def block_stacks(layers: Iterable[AttentionLayer]) -> list[list[nn.Module]] | None:
-    """The stacks of blocks that the layers stand in, or None where a layer stands outside any stack.
+    """Return the stacks of blocks that the layers are in, or None where a layer is outside any stack.
 
     A stack is the outermost `nn.ModuleList` above a layer: `encoder.layer` of BERT, `encoder.block` and
     `decoder.block` of T5. Between two blocks of a stack the only thing that changes is the hidden state.

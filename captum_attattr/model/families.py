@@ -1,6 +1,8 @@
-"""What differs from family to family, by name: which are refused, which look back only, how parts are called."""
+"""Every table of family names: what transformers' families do differently, by config.model_type or by class name."""
 
 from __future__ import annotations
+
+# ------------------------------------------------------------------------------------------ reaching attention
 
 # Families whose attention is not one full (queries x keys) matrix per head, by config.model_type.
 REFUSED = {
@@ -15,13 +17,84 @@ REFUSED = {
     "yoso": "its attention is hashed: there is no full query-by-key matrix",
 }
 
-
-# Families outside the interface whose attention looks back only.
+# Families outside the attention interface whose attention looks back only, by config.model_type.
 CAUSAL_OUTSIDE_INTERFACE = frozenset(
     {"bloom", "mpt", "codegen", "gptj", "gpt_neo", "xglm", "falcon", "ctrl", "openai-gpt"}
 )
 
-
+# What cross-attention modules are called in their parents, in lower case.
 CROSS_ATTENTION_NAMES = frozenset(
     {"encoder_attn", "encdecattention", "crossattention", "cross_attn", "cross_attention"}
 )
+
+# The class that runs one attention module for several layers: ALBERT's.
+SHARES_LAYERS = "AlbertTransformer"
+
+# ------------------------------------------------------------------------------------------- inputs and outputs
+
+# Families whose positions start after the padding token's, by config.model_type.
+OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "xlm-roberta-xl", "esm"})
+
+# What configs call the most positions that a model takes.
+POSITION_LIMITS = ("max_position_embeddings", "n_positions")
+
+
+def causal_language_models() -> frozenset[str]:
+    """Return the class names of the causal language models that transformers lists."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    return frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+
+
+# ------------------------------------------------------------------------------ the linear maps around attention
+
+# Attributes of attention modules: the size of one head, the count of heads, the size of all heads together.
+HEAD_SIZES = ("head_dim", "attention_head_size", "head_size", "d_head", "key_value_proj_dim")
+HEAD_COUNTS = ("num_heads", "n_heads", "num_attention_heads", "n_head")
+ALL_HEADS_SIZES = ("all_head_size", "split_size")
+
+# The output projection: its name inside the attention module, or its path from the module's parent.
+OUTPUTS = ("o_proj", "out_proj", "out_lin", "c_proj", "Wo", "dense", "o", "projection")
+OUTPUTS_BESIDE = ("output.dense", "post_attention.conv1d")
+
+# Maps whose rows are heads.
+QUERIES = frozenset({"query", "q_proj", "q_lin", "q", "query_proj"})
+KEYS = frozenset({"key", "k_proj", "k_lin", "k", "key_proj"})
+VALUES = frozenset({"value", "v_proj", "v_lin", "v", "value_proj"})
+# More maps and biases whose rows are heads: DeBERTa's positions, LUKE's entities.
+MORE_MAPS = frozenset(
+    {"pos_key_proj", "pos_query_proj", "pos_proj", "pos_q_proj", "q_bias", "v_bias"}
+    | {"w2e_query", "e2w_query", "e2e_query"}
+)
+SINKS = "sinks"  # GPT-OSS: one entry for each head
+# Maps that give queries, keys and values at once: one after the other ("blocks"), or of each head together ("heads").
+FUSED = {
+    ("GPT2Attention", "c_attn"): "blocks",
+    ("ModernBertAttention", "Wqkv"): "blocks",
+    ("GPTNeoXAttention", "query_key_value"): "heads",
+    ("DisentangledSelfAttention", "in_proj"): "heads",
+}
+UNTOUCHED = frozenset({"q_norm", "k_norm", "LayerNorm"})  # of one head's size, or after the output
+
+# Why heads cannot be cut out of a family, by config.model_type: they are known outside of the attention module too.
+SHARED_BIAS = "its position bias has a column for each head and is shared by all layers"
+NOT_CUT = {
+    **dict.fromkeys(("t5", "mt5", "umt5", "mpnet", "bloom", "mpt"), SHARED_BIAS),
+    "phi3": "it splits its queries, keys and values by the head count of the model's config",
+}
+
+# Values that an attention module's forward returns, by class name, where it is not (output, probabilities);
+# 0 stands for the output alone, not in a tuple.
+RETURNED = {
+    "T5Gemma2MergedAttention": 3,
+    **dict.fromkeys(
+        (
+            *("MobileViTSelfAttention", "Cosmos3EdgeVisionAttention", "EdgeTamVideoPerceiverAttention"),
+            *("Phi4MultimodalAudioAttention", "Qwen2_5OmniAudioAttention", "Qwen3OmniMoeAudioAttention"),
+            "Qwen3ASRAudioAttention",
+        ),
+        0,
+    ),
+}
+# Attention modules whose forward returns two outputs: LUKE's words and entities, PEGASUS-X's tokens and global tokens.
+NEVER_EMPTY = frozenset({"LukeSelfAttention", "PegasusXGlobalLocalAttention"})

@@ -1,4 +1,4 @@
-"""Heads weighted or switched off: a gate is a number that multiplies what one head gives (Michel et al. 2019)."""
+"""Heads weighted or switched off: a gate is a factor of what one head gives (Michel et al. 2019)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from captum_attattr.model.modes import uncompiled
 from captum_attattr.model.projections import Heads
 
 HeadSpec = Mapping[Any, Iterable[int]] | Iterable[tuple[Any, int]]
-"""Heads: {layer: [heads]}, or (layer, head) pairs. A layer is its number in a model whose heads are all there, or
-an `AttentionLayer`; heads are numbered as in the original model."""
+"""Heads: {layer: [heads]}, or (layer, head) pairs. A layer is an index, counted from the input as `attention_layers`
+does in the unpruned model, or an `AttentionLayer`; a head is an index in the original model."""
 
 
 @contextmanager
@@ -31,9 +31,9 @@ def mask_heads(model: nn.Module, heads: HeadSpec) -> Iterator[None]:
 
     Args:
         model: any model that `attention_layers` finds layers in.
-        heads: ``{layer: [head, ...]}`` or (layer, head) pairs; a layer is a number, counted from the input as
-            `attention_layers` does in the unpruned model, or an `AttentionLayer` (cross attention too). Heads
-            are numbered as in the original model; those that are gone already are passed over.
+        heads: ``{layer: [head, ...]}`` or (layer, head) pairs; a layer is an index, counted from the input as
+            `attention_layers` does in the unpruned model, or an `AttentionLayer` (cross attention too). Heads are
+            indices in the original model; those that `prune_heads` has removed already are passed over.
 
     Raises:
         TypeError, ValueError: no head at all, or a layer or head that the model does not have; a context inside a
@@ -53,15 +53,14 @@ def mask_heads(model: nn.Module, heads: HeadSpec) -> Iterator[None]:
         (True, True)
     """
     gates = {}
-    for layer, numbers in selected_heads(model, heads).items():
-        of = Heads(layer)
-        gates[layer] = torch.tensor([float(number not in numbers) for number in of.numbers], device="cpu")
+    for layer, masked in selected_heads(model, heads).items():
+        gates[layer] = torch.tensor([float(head not in masked) for head in Heads(layer).indices], device="cpu")
     with head_gates(gates):
         yield
 
 
 def selected_heads(model: nn.Module, heads: HeadSpec) -> dict[AttentionLayer, set[int]]:
-    """The heads that are meant, by layer; layers without a head left are not among them.
+    """Return the heads that a `HeadSpec` names, by layer; layers without a head left are not among them.
 
     Raises:
         TypeError, ValueError: see `mask_heads`.
@@ -71,21 +70,22 @@ def selected_heads(model: nn.Module, heads: HeadSpec) -> dict[AttentionLayer, se
     if not pairs:
         raise ValueError(f"heads={heads!r} names no head; give at least one, as {{0: [1, 2]}}")
     wanted: dict[tuple[int, int], tuple[AttentionLayer, set[int]]] = {}
-    for given, head in pairs:
+    for given, value in pairs:
         layer = _layer(model, layers, given)
-        number = integer(head)
-        if number is None:
-            raise TypeError(f"head {head!r} of layer {given!r} must be an integer")
+        head = integer(value)
+        if head is None:
+            raise TypeError(f"head {value!r} of layer {given!r} must be an integer")
         count = Heads(layer).original
-        if not 0 <= number < count:
-            raise ValueError(f"head {number} of layer {given!r} is out of range: the layer has heads 0 to {count - 1}")
-        wanted.setdefault(layer.key, (layer, set()))[1].add(number)
-    return {layer: numbers for layer, numbers in wanted.values() if layer.kept is None or layer.kept.numbers}
+        if not 0 <= head < count:
+            raise ValueError(f"head {head} of layer {given!r} is out of range: the layer has heads 0 to {count - 1}")
+        wanted.setdefault(layer.key, (layer, set()))[1].add(head)
+    return {layer: chosen for layer, chosen in wanted.values() if layer.kept is None or layer.kept.indices}
 
 
 def _pairs(heads: Any) -> list[tuple[Any, Any]]:
+    """Return the (layer, head) pairs of a `HeadSpec`; what layer and head are is not checked yet."""
     if isinstance(heads, Mapping):
-        heads = [(layer, number) for layer, numbers in heads.items() for number in _listed(layer, numbers)]
+        heads = [(layer, head) for layer, listed in heads.items() for head in _listed(layer, listed)]
     heads = _plain(heads)
     if isinstance(heads, str) or not isinstance(heads, Iterable):
         raise TypeError(f"heads must be {{layer: [heads]}} or (layer, head) pairs, got {heads!r}")
@@ -93,31 +93,33 @@ def _pairs(heads: Any) -> list[tuple[Any, Any]]:
     for pair in pairs:
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise TypeError(f"heads must be {{layer: [heads]}} or (layer, head) pairs, got {pair!r} among them")
-    return [(layer, number) for layer, number in pairs]
+    return [(layer, head) for layer, head in pairs]
 
 
 def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, Tensor | np.ndarray) else value
 
 
-def _listed(layer: Any, numbers: Any) -> Iterable[Any]:
-    numbers = scalar(numbers)
-    if isinstance(numbers, str) or not isinstance(numbers, Iterable):
-        raise TypeError(f"the heads of layer {layer!r} must be a list, got {numbers!r}")
-    return numbers
+def _listed(layer: Any, heads: Any) -> Iterable[Any]:
+    """Check that a layer's heads are some iterable."""
+    heads = scalar(heads)
+    if isinstance(heads, str) or not isinstance(heads, Iterable):
+        raise TypeError(f"the heads of layer {layer!r} must be a list, got {heads!r}")
+    return heads
 
 
 def _layer(model: nn.Module, layers: list[AttentionLayer], given: Any) -> AttentionLayer:
+    """Return the layer of a model that an index or a handle names."""
     if isinstance(given, AttentionLayer):
         if all(given.module is not module for module in model.modules()):
             raise ValueError(f"{given!r} is no layer of this {type(model).__name__}")
         return next((layer for layer in layers if layer.key == given.key), given)
-    number = integer(given)
-    if number is None:
+    index = integer(given)
+    if index is None:
         raise TypeError(f"layer {given!r} must be a number or one of attention_layers(model)")
-    if not 0 <= number < len(layers):
-        raise ValueError(f"layer {number} is out of range: the model has layers 0 to {len(layers) - 1}")
-    return layers[number]
+    if not 0 <= index < len(layers):
+        raise ValueError(f"layer {index} is out of range: the model has layers 0 to {len(layers) - 1}")
+    return layers[index]
 
 
 @contextmanager
@@ -129,11 +131,11 @@ def head_gates(gates: Mapping[AttentionLayer, Tensor]) -> Iterator[None]:
             require gradients; at 1, d loss / d gate is <d loss / d head output, head output>.
     """
     hooks: dict[nn.Module, dict[int, tuple[AttentionLayer, Tensor]]] = {}
-    bare: dict[int, Tensor] = {}
+    bare: list[tuple[AttentionLayer, Tensor]] = []
     for layer, gate in gates.items():
         output = Heads(layer).output
         if output is None:
-            bare[id(layer.module.o)] = gate
+            bare.append((layer, gate))
         else:
             hooks.setdefault(output, {})[layer.call] = layer, gate
     with ExitStack() as stack:
@@ -149,7 +151,7 @@ def head_gates(gates: Mapping[AttentionLayer, Tensor]) -> Iterator[None]:
 
 
 def _caller(layer: AttentionLayer) -> nn.Module:
-    """The module that runs a shared layer over and over: the parent of the list that the layer stands in."""
+    """Return the module that runs a shared layer several times: the parent of the `nn.ModuleList` that holds it."""
     parts = layer.name.split(".")
     prefixes = [".".join(parts[:i]) for i in range(1, len(parts))]
     stack = next((p for p in prefixes if isinstance(layer.model.get_submodule(p), nn.ModuleList)), "")
@@ -157,36 +159,46 @@ def _caller(layer: AttentionLayer) -> nn.Module:
 
 
 def active_gates(model: nn.Module) -> list[list[Any]]:
-    """The gates that work on a model now, as [layer, call, gate's numbers]; empty without any."""
+    """Return the gates that are active on a model, as [layer's name, call, gate's values]; empty without any.
+
+    Equal masks of equal models give equal lists, in any process; nested masks give what one mask of all their heads
+    gives.
+    """
     hooks = [hook for module in model.modules() for hook in module._forward_pre_hooks.values()]
-    gates = [gate for hook in hooks if isinstance(hook, _Gate) for gate in hook.calls.items()]
-    found = [[layer.name, call, gate.detach().cpu().tolist()] for call, (layer, gate) in gates]
+    gates = [pair for hook in hooks if isinstance(hook, _Gate) for pair in hook.calls.values()]
     modes: list[Any] = torch.overrides._get_current_function_mode_stack()  # type: ignore[no-untyped-call]
-    return found + [["bare", 0, list(mode.gates)] for mode in modes if isinstance(mode, _BareOutput)]
+    gates += [pair for mode in modes if isinstance(mode, _BareOutput) for pair in mode.gates]
+    products: dict[tuple[int, str, int], Tensor] = {}
+    positions = {module: (position, name) for position, (name, module) in enumerate(model.named_modules())}
+    for layer, gate in gates:
+        if layer.module in positions:  # else the mode belongs to another model
+            key = *positions[layer.module], layer.call
+            products[key] = products.get(key, 1) * gate.detach().cpu()
+    return [[name, call, gate.tolist()] for (_, name, call), gate in sorted(products.items(), key=lambda item: item[0])]
 
 
 class _Gate:
-    """Gates an output projection's input; where layers share it (ALBERT), each of a forward's calls by its own gate."""
+    """Multiplies an output projection's input by a gate; where layers share it (ALBERT), a gate for each call."""
 
     def __init__(self, calls: dict[int, tuple[AttentionLayer, Tensor]]) -> None:
         self.calls = calls
         self.layer = next(iter(calls.values()))[0]
         self.runs = sum(other.module is self.layer.module for other in every_layer(self.layer.model, self.layer.kind))
-        self.number = 0
+        self.next_call = 0
 
     def __reduce__(self) -> Any:
-        """A copy of a model is its own: what is switched off in the original is on in it."""
+        """Leave a copy of the model unmasked: nothing would ever remove its gates."""
         return _Open, ()
 
     def start(self, *_: Any) -> None:
-        """A pass over the shared layers begins; the one before may have broken off."""
-        self.number = 0
+        """Begin a pass over the shared layers; the one before may have broken off."""
+        self.next_call = 0
 
     def __call__(self, projection: nn.Module, args: Any) -> Any:
-        number, self.number = self.number, (self.number + 1) % self.runs
-        if number not in self.calls:
+        call, self.next_call = self.next_call, (self.next_call + 1) % self.runs
+        if call not in self.calls:
             return None
-        states, gate = args[0], self.calls[number][1].to(args[0])
+        states, gate = args[0], self.calls[call][1].to(args[0])
         if isinstance(projection, nn.Conv1d):  # (B, H D, T)
             states = states.transpose(1, 2)
         gated = (states.unflatten(-1, (gate.shape[-1], -1)) * gate[..., None]).flatten(-2)
@@ -194,10 +206,10 @@ class _Gate:
 
 
 class _Open:
-    """What a copy has in the place of a gate."""
+    """The hook of a copied model in place of a gate: it changes nothing."""
 
     def __call__(self, *_: Any) -> None:
-        """Change nothing."""
+        """Return None, which leaves a module's input as it is."""
 
     start = __call__
 
@@ -205,16 +217,17 @@ class _Open:
 class _BareOutput(TorchFunctionMode):
     """Gates the heads of XLNet, whose output projection is a parameter: einsum(ibnd,hnd->ibh) of heads and it."""
 
-    def __init__(self, gates: dict[int, Tensor]) -> None:
+    def __init__(self, gates: list[tuple[AttentionLayer, Tensor]]) -> None:
         super().__init__()
         self.gates = gates
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is torch.einsum and len(args) == 3 and id(args[2]) in self.gates:
-            gate = self.gates[id(args[2])].to(args[1])
-            if gate.dim() > 1:  # (B, T, H), where XLNet has (T, B, H)
-                gate = gate.transpose(0, 1)
-            args = (args[0], args[1] * gate[..., None], args[2])
+        if func is torch.einsum and len(args) == 3:
+            for layer, gate in self.gates:
+                if args[2] is layer.module.o:
+                    gate = gate.to(args[1])
+                    gate = gate.transpose(0, 1) if gate.dim() > 1 else gate  # (B, T, H), where XLNet has (T, B, H)
+                    args = (args[0], args[1] * gate[..., None], args[2])
         return func(*args, **(kwargs or {}))

@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import copy
-import dis
-import inspect
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-import transformers
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, Cache, PreTrainedConfig, PreTrainedModel
 
 from captum_attattr.exceptions import ResultFileError, UnsupportedModelError
 from captum_attattr.files import checked_path
 from captum_attattr.model.attention_layers import AttentionLayer, KeptHeads, every_layer
+from captum_attattr.model.families import NEVER_EMPTY, RETURNED
 from captum_attattr.model.head_masks import HeadSpec, active_gates, selected_heads
 from captum_attattr.model.modes import plain
 from captum_attattr.model.projections import Cut, Heads, apply_cut
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 _RECORD = "pruned_heads"
-"""The entry of a model's config that says which heads are gone: {"encoder.0": [1, 2]}, original numbers."""
+"""The entry of a model's config that says which heads are gone: {"encoder.0": [1, 2]}, by original indices."""
 
 
 def prune_heads(model: nn.Module, heads: HeadSpec) -> None:
@@ -57,21 +56,19 @@ def prune_heads(model: nn.Module, heads: HeadSpec) -> None:
         (torch.Size([12, 24]), {'encoder.0': [1, 3], 'encoder.1': [0, 1, 2, 3]})
     """
     plans = planned_cuts(model, heads)
-    for module, (found, keep, cuts) in plans.items():
+    for pruned, (before, keep, cuts) in plans.items():
         for cut in cuts:
             apply_cut(cut)
-        found.set_counts(len(keep))
-        settled: Any = module
-        settled.kept_heads = KeptHeads(tuple(keep), found.original)
+        before.set_counts(len(keep))
+        module: Any = pruned
+        module.kept_heads = KeptHeads(tuple(keep), before.original)
         if not keep:
-            settled.forward = partial(
-                _forward_without_heads, module, found.output, found.layer.kind == "cross", _returned(module)
-            )
+            module.forward = partial(_forward_without_heads, module, before.output, before.layer.kind == "cross")
     _record(model)
 
 
 def planned_cuts(model: nn.Module, heads: HeadSpec) -> dict[nn.Module, tuple[Heads, list[int], list[Cut]]]:
-    """What `prune_heads` is to do in every attention module; nothing is done yet.
+    """Return what `prune_heads` is to do in every attention module: (heads before, heads that stay, cuts).
 
     Raises:
         TypeError, ValueError, UnsupportedModelError: see `prune_heads`.
@@ -81,84 +78,77 @@ def planned_cuts(model: nn.Module, heads: HeadSpec) -> dict[nn.Module, tuple[Hea
         raise ValueError("heads cannot be removed inside mask_heads, which counts on them; leave that context first")
     _check_shared(model, chosen)
     plans: dict[nn.Module, tuple[Heads, list[int], list[Cut]]] = {}
-    for layer, numbers in chosen.items():
-        found = Heads(layer)
-        keep = [number for number in found.numbers if number not in numbers]
-        if len(keep) == found.count:
+    for layer, removed in chosen.items():
+        heads_now = Heads(layer)
+        keep = [head for head in heads_now.indices if head not in removed]
+        if len(keep) == heads_now.count:
             continue  # they are gone already
-        _check_groups(found, keep)
-        if not keep:
-            _check_can_be_empty(layer)
-        plans[layer.module] = found, keep, found.cuts(keep)
+        _check_groups(heads_now, keep)
+        kind = type(layer.module).__name__
+        if not keep and kind in NEVER_EMPTY:
+            raise UnsupportedModelError(f"{layer!r}: {kind} cannot lose all of its heads")
+        plans[layer.module] = heads_now, keep, heads_now.cuts(keep)
     return plans
 
 
 def _check_groups(heads: Heads, keep: list[int]) -> None:
-    for number in keep:
-        group = heads.group_of(number)
+    """Check that heads which share keys and values go together."""
+    for head in keep:
+        group = heads.group_of(head)
         gone = [other for other in group if other not in keep]
         if gone:
             raise ValueError(
-                f"heads {gone} of {heads.layer!r} share their keys and values with head {number}: a key-value group is "
+                f"heads {gone} of {heads.layer!r} share their keys and values with head {head}: a key-value group is "
                 f"removed as a whole; give all of {group}, or switch heads off with mask_heads"
             )
 
 
 def _check_shared(model: nn.Module, chosen: Mapping[AttentionLayer, set[int]]) -> None:
-    """Layers that share weights lose the same heads."""
-    by_key = {layer.key: numbers for layer, numbers in chosen.items()}
-    for layer, numbers in chosen.items():
+    """Check that layers which share weights lose the same heads."""
+    by_key = {layer.key: removed for layer, removed in chosen.items()}
+    for layer, removed in chosen.items():
         for other in every_layer(model, layer.kind):
-            if other.module is layer.module and by_key.get(other.key) != numbers:
+            if other.module is layer.module and by_key.get(other.key) != removed:
                 raise ValueError(
                     f"{layer!r} and {other!r} share their weights and can only lose the same heads, not "
-                    f"{sorted(numbers)} and {sorted(by_key.get(other.key, ()))}; mask_heads tells them apart"
+                    f"{sorted(removed)} and {sorted(by_key.get(other.key, ()))}; mask_heads tells them apart"
                 )
 
 
-def _check_can_be_empty(layer: AttentionLayer) -> None:
-    if type(layer.module).__name__ == "LukeSelfAttention":  # returns words and entities apart
-        raise UnsupportedModelError(f"{layer!r}: {type(layer.module).__name__} cannot lose all of its heads")
-
-
-def _returned(module: nn.Module) -> int:
-    """How many values a module's forward returns."""
-    steps = list(dis.get_instructions(inspect.unwrap(type(module).forward)))
-    built = (step.arg for step, after in pairwise(steps) if (step.opname, after.opname) == _TUPLE_RETURNED)
-    return max((count for count in built if count), default=2)
-
-
-_TUPLE_RETURNED = ("BUILD_TUPLE", "RETURN_VALUE")
-
-
 def _forward_without_heads(
-    module: nn.Module, projection: nn.Module | None, cross: bool, returned: int, *args: Any, **kwargs: Any
-) -> tuple[Tensor | None, ...]:
-    """What an attention layer without heads gives: the bias of its output projection, or nothing."""
+    module: nn.Module, projection: nn.Module | None, cross: bool, *args: Any, **kwargs: Any
+) -> Any:
+    """Compute what an attention layer without heads gives: the bias of its output projection, or nothing."""
     hidden: Tensor = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
-    rest = (None,) * (returned - 1)
     if not cross:
         _count_tokens(module, hidden, *args, **kwargs)
     if projection is None or all(part is not projection for part in module.modules()):
-        return hidden.new_zeros(*hidden.shape[:-1], 0), *rest
-    part: Any = projection
-    output = torch.zeros_like(hidden) if part.bias is None else part.bias.to(hidden).repeat(*hidden.shape[:-1], 1)
-    norm = getattr(module, "LayerNorm", None)  # ALBERT adds and normalises inside its attention
-    return (output if norm is None else norm(hidden + output)), *rest
+        output = hidden.new_zeros(*hidden.shape[:-1], 0)
+    else:
+        bias: Any = projection.bias
+        output = torch.zeros_like(hidden) if bias is None else bias.to(hidden).repeat(*hidden.shape[:-1], 1)
+        norm = getattr(module, "LayerNorm", None)  # ALBERT adds and normalises inside its attention
+        output = output if norm is None else norm(hidden + output)
+    values = RETURNED.get(type(module).__name__, 2)
+    return (output, *(None,) * (values - 1)) if values else output
 
 
 def _count_tokens(module: Any, hidden: Tensor, *args: Any, **kwargs: Any) -> None:
-    """Put one small key for each token into the cache: its first layer tells the model how many there were."""
+    """Put one small key for each token into the cache: models ask its first layer how many tokens there were."""
+    from transformers import Cache
+
     given = next((value for value in (*args, *kwargs.values()) if isinstance(value, Cache)), None)
-    number = next((getattr(module, name) for name in ("layer_idx", "layer_id") if hasattr(module, name)), None)
-    if given is not None and number is not None:
+    index = next((getattr(module, name) for name in ("layer_idx", "layer_id") if hasattr(module, name)), None)
+    if given is not None and index is not None:
         cache: Cache = getattr(given, "self_attention_cache", given)  # an encoder-decoder has two
         keys = hidden.new_ones(len(hidden), 1, hidden.shape[1], 1)
-        cache.update(keys, keys, number, {"cache_position": kwargs.get("cache_position")})
+        cache.update(keys, keys, index, {"cache_position": kwargs.get("cache_position")})
 
 
 def _record(model: nn.Module) -> None:
-    """Write into the config of every model in it which heads are gone."""
+    """Write into the config of every transformers model inside `model` which heads are gone."""
+    from transformers import PreTrainedModel
+
     owners: list[PreTrainedModel] = []
     for module in model.modules():
         inside = any(module is part for owner in owners for part in owner.modules())
@@ -167,14 +157,16 @@ def _record(model: nn.Module) -> None:
     for owner in owners:
         pruned = _pruned(owner) if any(hasattr(module, "kept_heads") for module in owner.modules()) else None
         if (getattr(owner.config, _RECORD, None) or None) != pruned:
-            _own_config(owner)
+            _copy_config(owner)
             vars(owner.config).pop(_RECORD, None)
             if pruned is not None:
                 owner.config.pruned_heads = pruned
 
 
-def _own_config(model: PreTrainedModel) -> None:
+def _copy_config(model: PreTrainedModel) -> None:
     """Give a model a copy of its config: other models may have been built from the same one."""
+    from transformers import PreTrainedConfig
+
     copies: dict[int, Any] = {}
     copy.deepcopy(model.config, copies)  # with the configs inside it
     for module in model.modules():
@@ -184,25 +176,23 @@ def _own_config(model: PreTrainedModel) -> None:
 
 
 def _pruned(model: nn.Module) -> dict[str, list[int]]:
-    layers = [*every_layer(model), *_cross_layers(model)]
-    return {_name(layer): sorted(set(range(layer.kept.of)) - set(layer.kept.numbers)) for layer in layers if layer.kept}
+    """Return the heads that are gone, by layer, as a config records them."""
+    kept = {name: layer.kept for name, layer in _named_layers(model).items()}
+    return {name: sorted(set(range(k.of)) - set(k.indices)) for name, k in kept.items() if k}
 
 
-def _name(layer: AttentionLayer) -> str:
-    return f"{layer.kind}.{layer.index}"
-
-
-def _cross_layers(model: nn.Module) -> list[AttentionLayer]:
-    try:
-        return every_layer(model, "cross")
-    except ValueError:
-        return []
+def _named_layers(model: nn.Module) -> dict[str, AttentionLayer]:
+    """Return all layers of a model, cross-attention included, by their names in a config's record."""
+    layers = every_layer(model)
+    with suppress(ValueError):  # no cross-attention
+        layers += every_layer(model, "cross")
+    return {f"{layer.kind}.{layer.index}": layer for layer in layers}
 
 
 def save_pruned(model: PreTrainedModel, path: str | os.PathLike[str], **options: Any) -> Path:
     """Save a pruned model with transformers' own `save_pretrained`; `load_pruned` reads it.
 
-    The heads that are gone stand in config.json as `pruned_heads`, {"encoder.0": [1, 3]}, by original numbers.
+    config.json has the heads that are gone as `pruned_heads`, {"encoder.0": [1, 3]}, by original indices.
 
     Args:
         model: a model of transformers, pruned or not.
@@ -213,9 +203,11 @@ def save_pruned(model: PreTrainedModel, path: str | os.PathLike[str], **options:
         The folder.
 
     Raises:
-        TypeError: the model is none of transformers, or `path` is no path.
+        TypeError: `model` is no transformers model, or `path` is no path.
         ValueError: `path` is a file, or a folder that cannot be made.
     """
+    from transformers import PreTrainedModel
+
     model = plain(model)
     if not isinstance(model, PreTrainedModel):
         raise TypeError(f"model must be a transformers model, got {type(model).__name__}")
@@ -245,20 +237,22 @@ def load_pruned(path: str | os.PathLike[str], **options: Any) -> PreTrainedModel
     Raises:
         TypeError: `path` is no path.
         FileNotFoundError: there is no such folder, or no config in it.
-        ValueError: the config does not fit: no known architecture, or heads that it cannot have lost; or
+        ValueError: the config has no known architecture, or records heads that the model cannot have lost; or
             `trust_remote_code` is asked for.
         ResultFileError: a file is damaged or missing.
         RuntimeError: the weights are not those of a model without these heads (transformers' own report).
     """
+    import transformers
+
     if options.get("trust_remote_code"):
         raise ValueError("trust_remote_code=True: load_pruned never runs a folder's own code; leave it out")
     if not (checked_path(path) / "config.json").is_file():
         raise FileNotFoundError(f"no pruned model in {str(path)!r}: it has no config.json")
     with _whole(path):
-        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        config = transformers.AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     names = config.architectures or []
     kind: Any = getattr(transformers, names[0], None) if names else None
-    if not (isinstance(kind, type) and issubclass(kind, PreTrainedModel)):
+    if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
         raise ValueError(f"{str(path)!r} names {names} as its architecture, which transformers does not have")
     pruned = getattr(config, _RECORD, None) or {}
 
@@ -270,14 +264,14 @@ def load_pruned(path: str | os.PathLike[str], **options: Any) -> PreTrainedModel
     cut = type(kind.__name__, (kind,), {"__init__": build, "__module__": kind.__module__})
     with _whole(path):
         loaded: Any = cut.from_pretrained(path, **options | {"local_files_only": True})  # type: ignore[attr-defined]
-    model: PreTrainedModel = loaded[0] if isinstance(loaded, tuple) else loaded  # output_loading_info=True
+    model = loaded[0] if isinstance(loaded, tuple) else loaded  # output_loading_info=True
     model.__class__ = kind
     return loaded  # type: ignore[no-any-return]
 
 
 @contextmanager
 def _whole(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Say which folder it is whose files are damaged or missing."""
+    """Name the folder in errors about damaged or missing files."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -285,12 +279,16 @@ def _whole(folder: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _heads_of(model: nn.Module, pruned: Mapping[str, list[int]]) -> list[tuple[AttentionLayer, int]]:
-    """The heads that a config's record names."""
+    """Return the heads that a config's record names.
+
+    Raises:
+        ValueError: the record is damaged, or another model's.
+    """
     lists = pruned.values() if isinstance(pruned, Mapping) else [None]
-    if not all(isinstance(numbers, list) and all(type(number) is int for number in numbers) for numbers in lists):
+    if not all(isinstance(heads, list) and all(type(head) is int for head in heads) for heads in lists):
         raise ValueError(f"the config's {_RECORD} must be {{'encoder.0': [heads]}}, got {pruned!r}")
-    layers = {_name(layer): layer for layer in [*every_layer(model), *_cross_layers(model)]}
+    layers = _named_layers(model)
     unknown = sorted(set(pruned) - set(layers))
     if unknown:
         raise ValueError(f"the config's {_RECORD} name {unknown}; the model has {sorted(layers)}")
-    return [(layers[name], number) for name, numbers in pruned.items() for number in numbers]
+    return [(layers[name], head) for name, heads in pruned.items() for head in heads]

@@ -1,4 +1,7 @@
-"""Compiled models (`torch.compile`): hooks and replaced attention do not reach code that is compiled already."""
+"""How a model runs while it is looked at: in evaluation mode, and not compiled.
+
+Hooks and replaced attention do not reach code that `torch.compile` has compiled already.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from torch import nn
 
 
 class _Stance:
-    """The compiler's stance, which is one for the whole process, and who needs it to be eager."""
+    """The compiler's stance, one for the whole process: eager as long as anyone needs it to be."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -20,6 +23,7 @@ class _Stance:
         self._eager: Any = None
 
     def enter(self) -> None:
+        """Make the stance eager, if it is not yet."""
         with self._lock:
             if not self._users:
                 try:
@@ -32,9 +36,10 @@ class _Stance:
             self._users += 1
 
     def leave(self) -> None:
+        """Restore the stance, if nobody else needs it to be eager."""
         with self._lock:
             self._users -= 1
-            if not self._users:  # the last one, whichever thread that is
+            if not self._users:  # the last user, in whichever thread
                 self._eager.__exit__(None, None, None)
 
 
@@ -43,13 +48,13 @@ _STANCE = _Stance()
 
 @contextmanager
 def uncompiled() -> Iterator[None]:
-    """Let everything run as it is written; what is compiled is kept, and used again afterwards.
+    """Run everything uncompiled inside the context; compiled code is kept, and used again afterwards.
 
     Compiled code calls only the hooks that were there when it was compiled. That holds for `torch.compile(model)`,
     `model.compile()`, single blocks, and a function around the model, of which the model does not know.
 
     Raises:
-        ValueError: this is called by compiled code.
+        ValueError: the context begins inside compiled code.
     """
     _STANCE.enter()
     try:
@@ -59,13 +64,13 @@ def uncompiled() -> Iterator[None]:
 
 
 def plain(model: Any) -> Any:
-    """The model that `torch.compile` has wrapped; everything else as it is."""
+    """Return the model that `torch.compile` has wrapped; anything else unchanged."""
     return model._orig_mod if isinstance(model, nn.Module) and hasattr(model, "_orig_mod") else model
 
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode, and not compiled; each of its modules is put back into its own mode."""
+    """Run a model in evaluation mode, uncompiled; the mode of each of its modules is restored afterwards."""
     training = [module for module in model.modules() if module.training]
     try:
         for module in training:

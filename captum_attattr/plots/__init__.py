@@ -1,4 +1,4 @@
-"""Plotly figures of results, one for each kind. They import results only, never a model."""
+"""Plotly figures of results, one function for each kind. A figure trusts the result, which checked itself."""
 
 from captum_attattr.plots.attack import plot_attack
 from captum_attattr.plots.attention import plot_attention

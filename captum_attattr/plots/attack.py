@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from captum_attattr.plots.attack_checks import check_report
+import plotly.graph_objects as go
+
+from captum_attattr.checks import instance
 from captum_attattr.plots.attack_hovers import clean_hover, draw_hover, fixed, mean_hover, trigger_hover, trigger_origin
 from captum_attattr.plots.attack_layout import (
-    ALL,
-    PAIR,
-    Place,
+    CONTROL_STEP,
+    Sizes,
     accuracy_axis,
-    layout,
-    menu,
-    numbered,
+    attack_layout,
     numbers_axis,
-    of_victim,
     row_of,
+    victim_changes,
+    victim_menu,
 )
-from captum_attattr.plots.canvas.labels import named
-from captum_attattr.plots.canvas.panels import Line, colours, painted
-from captum_attattr.plots.canvas.theme import Theme, relayout
+from captum_attattr.plots.canvas.labels import name_label
+from captum_attattr.plots.canvas.layout import axis_number, option
+from captum_attattr.plots.canvas.lines import Line, hovers, line_colours, painted
+from captum_attattr.plots.canvas.theme import GREY, PALE, relayout
+from captum_attattr.triggers.extraction import Trigger
+from captum_attattr.triggers.report import ALL, AttackReport, Measure, Outcome, VictimResult
 
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
+_COLOURS = {"clean": line_colours(0), "line": line_colours(0), "triggers": line_colours(1)}
+_COLOURS |= {"means": GREY, "draws": GREY, "band": PALE, "numbers": GREY}
 
-    from captum_attattr.triggers.extraction import Trigger
-    from captum_attattr.triggers.report import AttackReport, Measure, Outcome, VictimResult
-
-_GREY: dict[Theme, str] = {"light": "#5d6a77", "dark": "#98a4b0"}
-_BAND: dict[Theme, str] = {"light": "#c3cad1", "dark": "#4b5560"}
-_COLOURS = {"clean": colours(0), "line": colours(0), "triggers": colours(1)}
-_COLOURS |= {"means": _GREY, "draws": _GREY, "band": _BAND, "numbers": _GREY}
-
-# By `VictimResult.verdict`. The triangles point to where the trigger lies, seen from the random words.
+# By the words of `VictimResult.verdict`. Triangles point to where the trigger lies, seen from the random words.
 _SYMBOLS = {
     "stronger than random words": "triangle-left",
     "like random words": "diamond-open",
@@ -52,10 +47,11 @@ _HINT_CONTROLS = (
 _HINT_MENU = " The menu or the arrow keys choose a model."
 
 
-class _Drawn(NamedTuple):
-    """A trigger on the rows of a panel."""
+class _Row(NamedTuple):
+    """A trigger on the rows of a panel, and below it its random words."""
 
-    row: float
+    position: float
+    """of the trigger, in rows; its random words are `CONTROL_STEP` below"""
     trigger: Trigger
     measure: Measure
     verdict: str
@@ -63,73 +59,78 @@ class _Drawn(NamedTuple):
 
     @property
     def accuracies(self) -> list[float]:
-        """Of the controls."""
+        """The accuracies of the random words."""
         return [measure.accuracy for _, measure in self.controls]
 
     @property
     def mean(self) -> float:
+        """The mean of these."""
         return sum(self.accuracies) / len(self.controls)
 
 
 class _Panel(NamedTuple):
-    """The rows of one gold class of one victim, or all of its rows."""
+    """What a victim did on its rows of one gold class, or on all of them."""
 
     name: str
     """of victim and class, as plotly may show it"""
     where: str
-    """of the rows, for a hover"""
+    """which rows, for a hover"""
     clean: Measure
-    drawn: list[_Drawn]
+    rows: list[_Row]
 
     @classmethod
     def of(cls, victim: VictimResult, group: str, controls: bool) -> _Panel:
-        drawn = [
-            _Drawn(
+        rows = [
+            _Row(
                 row_of(i, controls),
                 outcome.trigger,
                 victim.measure(outcome, group),
-                victim.verdict(outcome, found, group),
-                [(control, victim.measure(control, group)) for control in found],
+                victim.verdict(outcome, draws, group),
+                [(draw, victim.measure(draw, group)) for draw in draws],
             )
-            for i, (outcome, found) in enumerate(victim.triggers())
+            for i, (outcome, draws) in enumerate(victim.triggers())
             if outcome.trigger
         ]
-        where = "all rows" if group == ALL else f"gold class {named(group)}"
-        name = f"{named(victim.name)} {named(group)}"
-        return cls(name, where, victim.measure(victim.outcomes[0], group), drawn)
+        where = "all rows" if group == ALL else f"gold class {name_label(group)}"
+        name = f"{name_label(victim.name)} {name_label(group)}"
+        return cls(name, where, victim.measure(victim.outcomes[0], group), rows)
 
     @property
     def ends(self) -> list[float]:
         """The accuracies that are drawn, and the ends of their intervals."""
-        measures = [self.clean, *(one.measure for one in self.drawn)]
-        draws = [accuracy for one in self.drawn for accuracy in one.accuracies]
+        measures = [self.clean, *(row.measure for row in self.rows)]
+        draws = [accuracy for row in self.rows for accuracy in row.accuracies]
         return [end for measure in measures for end in (measure.low, measure.high)] + draws
 
-    def lines(self, axes: tuple[str, str, str], last: float, origins: list[list[str]]) -> list[Line]:
-        """All traces, those in front last. `axes` are those of accuracies, of numbers and of rows."""
+    def lines(self, index: int, line: int, last: float, origins: list[list[str]]) -> list[Line]:
+        """Return all traces, those in front last.
+
+        Args:
+            index: of the panel.
+            line: the line of panels in which it is.
+            last: position of the last row.
+            origins: for each trigger, of `trigger_origin`.
+        """
         kinds = {"line": _clean_line(self, last), **_controls(self), **_outcomes(self, origins)}
         kinds["numbers"] = _numbers(self)
         lines = []
-        for kind, own in kinds.items():
-            x, numbers, y = axes
+        for kind, trace in kinds.items():
+            x = numbers_axis(index) if kind == "numbers" else accuracy_axis(index)
             looks = {"type": "scatter", "name": f"{self.name} {kind}", "showlegend": False}
-            looks |= {"xaxis": f"x{numbers if kind == 'numbers' else x}", "yaxis": f"y{y}"}
-            lines.append(Line(looks | own, _COLOURS[kind]))
+            looks |= {"xaxis": f"x{x}", "yaxis": f"y{axis_number(line)}"}
+            lines.append(Line(looks | trace, _COLOURS[kind]))
         return lines
 
 
-def _hovered(texts: list[str]) -> dict[str, Any]:
-    return {"customdata": texts, "hovertemplate": "%{customdata}<extra></extra>"}
-
-
 def _mark(symbols: list[str], size: int) -> dict[str, Any]:
-    """One symbol for all marks, or one for each; full ones have no border, of which plotly makes a dark one."""
+    """Return one symbol for all marks, or one for each. Full ones have no border: plotly would make it dark."""
     widths = [1.5 * symbol.endswith("-open") for symbol in symbols]
     one = len(symbols) == 1
     return {"symbol": symbols[0] if one else symbols, "size": size, "line": {"width": widths[0] if one else widths}}
 
 
 def _interval(measures: list[Measure]) -> dict[str, Any]:
+    """Return the error bars of accuracies, from the lower to the upper end of their intervals."""
     return {
         "type": "data",
         "symmetric": False,
@@ -141,7 +142,7 @@ def _interval(measures: list[Measure]) -> dict[str, Any]:
 
 
 def _clean_line(panel: _Panel, last: float) -> dict[str, Any]:
-    """The clean accuracy, down through all rows."""
+    """Return the clean accuracy as a line down through all rows."""
     return {
         "x": [panel.clean.accuracy] * 2,
         "y": [0, last + 0.5],
@@ -152,43 +153,45 @@ def _clean_line(panel: _Panel, last: float) -> dict[str, Any]:
 
 
 def _controls(panel: _Panel) -> dict[str, dict[str, Any]]:
-    """Random words: the band of their draws, each of these, and the mean."""
-    drawn = [one for one in panel.drawn if one.controls]
-    if not drawn:
+    """Return the marks of random words: the band of their draws, each draw, and the mean."""
+    rows = [row for row in panel.rows if row.controls]
+    if not rows:
         return {}
-    draws = [(one.row + PAIR, control, measure) for one in drawn for control, measure in one.controls]
-    ends = [(accuracy, one.row + PAIR) for one in drawn for accuracy in (min(one.accuracies), max(one.accuracies))]
-    broken = [point for i in range(0, len(ends), 2) for point in (*ends[i : i + 2], (None, None))]
+    draws = [(row.position + CONTROL_STEP, draw, measure) for row in rows for draw, measure in row.controls]
+    bands: list[tuple[float | None, float | None]] = []  # with a gap after each
+    for row in rows:
+        bands += [(end, row.position + CONTROL_STEP) for end in (min(row.accuracies), max(row.accuracies))]
+        bands.append((None, None))
     return {
         "band": {
-            "x": [x for x, _ in broken],
-            "y": [y for _, y in broken],
+            "x": [x for x, _ in bands],
+            "y": [y for _, y in bands],
             "mode": "lines",
             "line": _BROAD,
             "hoverinfo": "skip",
         },
         "draws": {
             "x": [measure.accuracy for *_, measure in draws],
-            "y": [row for row, *_ in draws],
+            "y": [position for position, *_ in draws],
             "mode": "markers",
             "marker": _mark(["line-ns-open"], 9),
-            **_hovered([draw_hover(control.tokens, panel.where, measure) for _, control, measure in draws]),
+            **hovers([draw_hover(draw.tokens, panel.where, measure) for _, draw, measure in draws]),
         },
         "means": {
-            "x": [one.mean for one in drawn],
-            "y": [one.row + PAIR for one in drawn],
+            "x": [row.mean for row in rows],
+            "y": [row.position + CONTROL_STEP for row in rows],
             "mode": "markers",
             "marker": _mark(["circle"], 8),
-            **_hovered([mean_hover(one.trigger, panel.where, [m for _, m in one.controls]) for one in drawn]),
+            **hovers([mean_hover(row.trigger, panel.where, [m for _, m in row.controls]) for row in rows]),
         },
     }
 
 
 def _outcomes(panel: _Panel, origins: list[list[str]]) -> dict[str, dict[str, Any]]:
-    """The clean rows and the triggers, with their intervals."""
-    hovers = [
-        trigger_hover(one.trigger, panel.where, one.measure, [m for _, m in one.controls], one.verdict, origin)
-        for one, origin in zip(panel.drawn, origins, strict=True)
+    """Return the marks of the clean rows and of the triggers, with their intervals."""
+    texts = [
+        trigger_hover(row.trigger, panel.where, row.measure, [m for _, m in row.controls], row.verdict, origin)
+        for row, origin in zip(panel.rows, origins, strict=True)
     ]
     return {
         "clean": {
@@ -197,29 +200,29 @@ def _outcomes(panel: _Panel, origins: list[list[str]]) -> dict[str, dict[str, An
             "error_x": _interval([panel.clean]),
             "mode": "markers",
             "marker": _mark(["circle"], 9),
-            **_hovered([clean_hover(panel.where, panel.clean)]),
+            **hovers([clean_hover(panel.where, panel.clean)]),
         },
         "triggers": {
-            "x": [one.measure.accuracy for one in panel.drawn],
-            "y": [one.row for one in panel.drawn],
-            "error_x": _interval([one.measure for one in panel.drawn]),
+            "x": [row.measure.accuracy for row in panel.rows],
+            "y": [row.position for row in panel.rows],
+            "error_x": _interval([row.measure for row in panel.rows]),
             "mode": "markers",
-            "marker": _mark([_SYMBOLS[one.verdict] for one in panel.drawn], 11),
-            **_hovered(hovers),
+            "marker": _mark([_SYMBOLS[row.verdict] for row in panel.rows], 11),
+            **hovers(texts),
         },
     }
 
 
 def _numbers(panel: _Panel) -> dict[str, Any]:
-    """The accuracies as text, so that print tells them too."""
+    """Return the accuracies as text, so that print tells them too."""
     numbers = [(0.0, panel.clean.accuracy)]
-    for one in panel.drawn:
-        numbers.append((one.row, one.measure.accuracy))
-        if one.controls:
-            numbers.append((one.row + PAIR, one.mean))
+    for row in panel.rows:
+        numbers.append((row.position, row.measure.accuracy))
+        if row.controls:
+            numbers.append((row.position + CONTROL_STEP, row.mean))
     return {
         "x": [1] * len(numbers),
-        "y": [row for row, _ in numbers],
+        "y": [position for position, _ in numbers],
         "text": [fixed(accuracy) for _, accuracy in numbers],
         "mode": "text",
         "textposition": "middle left",
@@ -228,8 +231,8 @@ def _numbers(panel: _Panel) -> dict[str, Any]:
     }
 
 
-def _key(verdicts: set[str], controls: bool) -> list[Line]:
-    """The legend's entries: traces without a mark, since those in the panels may be hidden."""
+def _legend(verdicts: set[str], controls: bool) -> list[Line]:
+    """Return the legend's entries: traces without a mark, since the traces of the panels may be hidden."""
     dot = {"mode": "markers", "marker": _mark(["circle"], 9)}
     entries: list[tuple[str, str, dict[str, Any]]] = [
         ("clean", "clean", dot | {"mode": "lines+markers", "line": _DOTTED}),
@@ -247,7 +250,7 @@ def _key(verdicts: set[str], controls: bool) -> list[Line]:
 
 
 def _limits(panels: list[_Panel]) -> list[float]:
-    """The same for all panels, so that they can be compared."""
+    """Return from where to where the accuracies go: the same for all panels, so that they can be compared."""
     ends = [end for panel in panels for end in panel.ends]
     low, high = min(ends), max(ends)
     room = 0.04 * max(high - low, 0.02)
@@ -259,10 +262,10 @@ def plot_attack(report: AttackReport) -> go.Figure:
 
     One panel for all rows and one for each gold class. Its first row is the clean accuracy, which a dotted line
     takes down through all others; then comes each trigger with its 95 % interval (Wilson), and below it the
-    random words in the same places: every draw a tick, a band from the lowest to the highest of them, and their
+    random words in the same positions: every draw a tick, a band from the lowest to the highest of them, and their
     mean. The mark tells the verdict without colours: a full triangle to the left costs more accuracy than each
     draw, an open one to the right less, a diamond lies among them; a trigger that changes no prediction, and one
-    without control, have marks of their own. A menu leads to the models of `transfer`.
+    without control, have other marks. A menu leads to the models of `transfer`.
 
     Args:
         report: a result of `attack`.
@@ -274,8 +277,6 @@ def plot_attack(report: AttackReport) -> go.Figure:
 
     Raises:
         TypeError: not an `AttackReport`.
-        ValueError: no victim; a victim without rows or triggers, or with two classes of the same name; two victims
-            of the same name; predictions that are not one class for each row; scores or accuracies that are NaN.
 
     Example:
         >>> from captum_attattr.triggers.report import AttackReport, Outcome, VictimResult
@@ -291,29 +292,37 @@ def plot_attack(report: AttackReport) -> go.Figure:
         >>> [trace.x for trace in figure.data if trace.name.endswith("triggers")]  # all, negative, positive
         [(0.5,), (1.0,), (0.0,)]
     """
-    victims = check_report(report).victims
-    controls = any(found for victim in victims for _, found in victim.triggers())
-    found = [[_Panel.of(victim, group, controls) for group in (ALL, *victim.class_names)] for victim in victims]
-    every = [panel for panels in found for panel in panels]
-    lines = _key({one.verdict for panel in every for one in panel.drawn}, controls)
-    place = Place.of(victims, [line.trace["name"] for line in lines])
-    owners = [-1] * len(lines)
-    for i, panels in enumerate(found):
-        origins = [trigger_origin(one.trigger, victims[0], report.choice, k) for k, one in enumerate(panels[0].drawn)]
-        for k, (panel, (line, *_)) in enumerate(zip(panels, place.panels(len(panels)), strict=True)):
-            axes = (accuracy_axis(k), numbers_axis(k), numbered(line))
-            own = panel.lines(axes, place.last, origins)
-            lines += [Line({**each.trace, "visible": i == 0 or "legendonly"}, each.colours) for each in own]
-            owners += [i] * len(own)
-    most, limits = max(map(len, found)), _limits(every)
-    whole = layout(place, most)
-    for k in range(most):
-        whole[f"xaxis{accuracy_axis(k)}"] = {**whole[f"xaxis{accuracy_axis(k)}"], "range": limits}
-    changes = [of_victim(victim, report, place, most) for victim in victims]
+    victims = instance("report", report, AttackReport, "an AttackReport, what `attack` returns").victims
+    controls = any(draws for victim in victims for _, draws in victim.triggers())
+    panels = [[_Panel.of(victim, group, controls) for group in (ALL, *victim.class_names)] for victim in victims]
+    every = [panel for some in panels for panel in some]
+    lines = _legend({row.verdict for panel in every for row in panel.rows}, controls)
+    sizes = Sizes.of(victims, [line.trace["name"] for line in lines])
+    owners = [-1] * len(lines)  # the index of each trace's victim; -1 for the legend, which all share
+    for i, some in enumerate(panels):
+        origins = [trigger_origin(row.trigger, victims[0], report.choice, k) for k, row in enumerate(some[0].rows)]
+        for k, (panel, (line, *_)) in enumerate(zip(some, sizes.panels(len(some)), strict=True)):
+            added = panel.lines(k, line, sizes.last, origins)
+            lines += [Line({**each.trace, "visible": i == 0 or "legendonly"}, each.colours) for each in added]
+            owners += [i] * len(added)
+    most = max(map(len, panels))
+    layout = attack_layout(sizes, most, _limits(every))
+    changes = [victim_changes(victim, report, sizes, most) for victim in victims]
     several = len(victims) > 1
     if several:
-        whole["updatemenus"] = [menu(victims, changes, owners, place)]
+        layout["updatemenus"] = [victim_menu(sizes, _options(victims, changes, owners))]
     hint = (_HINT_CONTROLS if controls else "") + _HINT + (_HINT_MENU if several else "")
-    figure = painted(lines, whole, "attack", "victim" if several else None, hint)
+    figure = painted(lines, layout, "attack", hint=hint, menu="victim" if several else None)
     relayout(figure, changes[0])
     return figure
+
+
+def _options(victims: list[VictimResult], changes: list[dict[str, Any]], owners: list[int]) -> list[dict[str, Any]]:
+    """Return the options of the menu of victims: each shows its traces, and changes the layout."""
+    options = []
+    for i, (victim, change) in enumerate(zip(victims, changes, strict=True)):
+        # Traces that are not visible at all would leave their colours to the others.
+        visible = [True if owner in (i, -1) else "legendonly" for owner in owners]
+        label = f"{name_label(victim.name)}, {'attacked' if i == 0 else 'transfer'}"
+        options.append(option(label, {"visible": visible}, change))
+    return options

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
 
-from captum_attattr.explanations.parts import Floats
+from captum_attattr.checks import instance
+from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.formatting import signed
 from captum_attattr.plots.attention_layout import (
-    COLOURS,
-    LINE,
-    Place,
-    label_step,
-    layout,
-    of_head,
-    of_layer,
-    of_range,
-    of_view,
-    themes,
+    COLOUR_AXES,
+    LABEL_HEIGHT,
+    Sizes,
+    attention_layout,
+    head_changes,
+    layer_changes,
+    page_themes,
+    range_changes,
+    view_changes,
 )
-from captum_attattr.plots.attention_maps import VIEWS, Maps, checked, chosen
-from captum_attattr.plots.canvas.labels import label
+from captum_attattr.plots.attention_maps import VIEWS, Floats, Maps, indices
+from captum_attattr.plots.canvas.labels import token_label
 from captum_attattr.plots.canvas.theme import finish, relayout, scale
-
-if TYPE_CHECKING:
-    from captum_attattr.explanations.explanation import Explanation
 
 _THUMBNAIL_CELLS = 30_000  # of all thumbnails together: plotly draws them anew at every choice
 
@@ -38,10 +35,10 @@ _HINT_RANGE = "Colours that end at less than the maximum show weak links."
 
 
 def _large_maps(maps: Maps, view: str) -> list[dict[str, Any]]:
-    """One trace for each head, at (head x T, -layer x T) of one plane: choosing a head moves the axes.
+    """Return one trace for each view of each head, at (head x T, -layer x T) of one plane.
 
-    The views lie upon each other, all but one of them transparent: the hover tells all, and nothing is stored
-    twice. Maps outside the axes cost the browser next to nothing.
+    Choosing a head moves the axes; maps outside them cost the browser next to nothing. The views lie upon each
+    other, all but one of them transparent: the hover tells all, and nothing is stored twice.
     """
     layers, heads, size = maps.shape
     gap = int(size <= 40)  # a line between cells, while they are large
@@ -55,23 +52,23 @@ def _large_maps(maps: Maps, view: str) -> list[dict[str, Any]]:
     holder = {"type": "scatter", "name": "labels", "xaxis": "x3", "yaxis": "y3", "x": [None], "y": [None]}
     traces: list[dict[str, Any]] = [{**holder, "hoverinfo": "skip", "showlegend": False}]
     for (kind, values), text in zip(maps.views.items(), texts, strict=True):
-        looks = {"coloraxis": COLOURS[kind], "opacity": float(kind == view)}
+        looks = {"coloraxis": COLOUR_AXES[kind], "opacity": float(kind == view)}
         for layer, head in np.ndindex(layers, heads):
-            place = {"x0": head * size, "y0": -layer * size, "dy": -1, "name": f"{kind} {layer} {head}"}
+            corner = {"x0": head * size, "y0": -layer * size, "dy": -1, "name": f"{kind} {layer} {head}"}
             hover = text.format(layer, head) + "<extra></extra>"
-            traces.append({**common, **looks, **place, "z": values[layer, head], "hovertemplate": hover})
+            traces.append({**common, **looks, **corner, "z": values[layer, head], "hovertemplate": hover})
     return traces
 
 
 def _pooled(values: Floats, starts: npt.NDArray[np.intp]) -> Floats:
-    """The value farthest from zero of each block of cells."""
+    """Return the value farthest from zero of each block of cells, which begin at `starts`."""
     high = np.maximum.reduceat(np.maximum.reduceat(values, starts, -1), starts, -2)
     low = np.minimum.reduceat(np.minimum.reduceat(values, starts, -1), starts, -2)
     return np.where(high >= -low, high, low)
 
 
 def _thumbnails(maps: Maps, view: str, tile: int) -> list[dict[str, Any]]:
-    """All heads side by side, in every view, and an unseen trace above them whose cells are the heads."""
+    """Return all heads side by side, in every view, and an unseen trace above them whose cells are the heads."""
     layers, heads, size = maps.shape
     most = max(6, math.isqrt(_THUMBNAIL_CELLS // (layers * heads)))
     starts = np.arange(0, size, -(-size // most))
@@ -82,19 +79,19 @@ def _thumbnails(maps: Maps, view: str, tile: int) -> list[dict[str, Any]]:
     for kind, values in maps.views.items():
         cells = np.pad(_pooled(values, starts), ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=np.nan)
         mosaic = cells.transpose(0, 2, 1, 3).reshape(len(y), len(x))[:-1, :-1]
-        looks = {"coloraxis": COLOURS[kind], "opacity": float(kind == view), "hoverinfo": "skip"}
+        looks = {"coloraxis": COLOUR_AXES[kind], "opacity": float(kind == view), "hoverinfo": "skip"}
         traces.append({"type": "heatmap", "name": f"{kind} thumbnails", "x": x, "y": y, "z": mosaic, **looks})
     unseen = {"colorscale": scale("rgba(0,0,0,0)", "rgba(0,0,0,0)"), "showscale": False}
     sums = maps.attributions.sum((2, 3), dtype=np.float64).astype(np.float32)
     hover = "%{y}<br>attributions sum to %{z:+.3~g}<br>strongest: %{customdata}<extra></extra>"
-    places = {"type": "heatmap", "name": "heads", "x0": 0.5, "y0": 0.5, "z": sums}
-    return [*traces, {**places, **unseen, "customdata": _strongest(maps), "hovertemplate": hover}]
+    heads_trace = {"type": "heatmap", "name": "heads", "x0": 0.5, "y0": 0.5, "z": sums}
+    return [*traces, {**heads_trace, **unseen, "customdata": _strongest(maps), "hovertemplate": hover}]
 
 
 def _strongest(maps: Maps) -> list[list[str]]:
-    """For each head the query and the key whose attribution is farthest from zero, and that attribution."""
+    """Return for each head the query and the key whose attribution is farthest from zero, and that attribution."""
     layers, heads, size = maps.shape
-    names = [label(token) for token in maps.tokens]
+    names = [token_label(token) for token in maps.tokens]
     flat = maps.attributions.reshape(layers, heads, -1)
     cells = np.abs(flat).argmax(-1)
 
@@ -119,14 +116,13 @@ def plot_attention(
     head and where the colours end. In a page of `write_html`, a click on a thumbnail or an arrow key chooses
     a head too.
 
-    "difference" is attribution less attention, each map in shares of its own largest absolute value:
+    "difference" is attribution less attention, each map divided by its largest absolute value:
     :math:`D_{ij} = Attr_{ij} / \max_{kl} |Attr_{kl}| - A_{ij} / \max_{kl} A_{kl}` for every head, from -2 to 1.
     Above zero a link matters more than the attention it gets suggests, below zero less; a map of zeros counts
     as zero.
 
     Args:
-        explanation: its `tokens` (T), `attributions` and `attention` (L, H, T, T), `delta` and `error` (L,),
-            `target`, `label`, `probability` and `text` are shown.
+        explanation: of `explain`.
         layer: the layer shown at first, from 0; by default, that of the head with the largest sum of
             absolute attributions.
         head: the head shown at first, from 0; by default, likewise.
@@ -137,44 +133,47 @@ def plot_attention(
         of layer 3, head 5. Thumbnails of long texts show the value farthest from zero of each block of cells.
 
     Raises:
-        TypeError: a token is not a string, or a layer or head not an integer.
-        ValueError: the maps do not match the tokens or one another or are not finite, or there is no such
-            layer, head or view.
+        TypeError: not an Explanation, or a layer or head that is not an integer.
+        ValueError: there is no such layer, head or view.
 
     Example:
-        >>> import types, numpy
-        >>> maps = numpy.array([[[[0.0, 0.2], [-0.1, 0.3]]]])
-        >>> explanation = types.SimpleNamespace(
-        ...     tokens=["good", "film"], attributions=maps, attention=abs(maps), delta=[0.01], error=[0.001],
-        ...     target=1, label="positive", probability=0.9, text="good film",
+        >>> import torch
+        >>> maps = torch.tensor([[[[0.0, 0.2], [-0.1, 0.3]]]])
+        >>> explanation = Explanation(
+        ...     tokens=["good", "film"], attributions=maps, attention=maps.abs(), delta=[0.01], error=[0.001],
+        ...     nodes=[9], target=1, label="positive", probability=0.9, prediction=1, text="good film", segments=[0, 0],
+        ...     special=[False, False],
         ... )
         >>> [trace.name for trace in plot_attention(explanation).data if trace.type == "heatmap"]
         ['attribution 0 0', 'attention 0 0', 'difference 0 0']
     """
     if view not in VIEWS:
         raise ValueError(f"view must be 'attribution', 'attention' or 'difference', not {view!r}")
-    maps = checked(explanation)
+    maps = Maps.of(instance("explanation", explanation, Explanation, "an Explanation"))
     strength = np.abs(maps.attributions).sum((2, 3), dtype=np.float64)
-    layers, heads = chosen("layer", layer, maps.shape[0]), chosen("head", head, maps.shape[1])
+    layers, heads = indices("layer", layer, maps.shape[0]), indices("head", head, maps.shape[1])
     layer, head = max(((i, j) for i in layers for j in heads), key=lambda each: float(strength[each]))
 
-    place = Place.of(maps)
-    thumbnails = _thumbnails(maps, view, place.tile) if place.tile else []
+    sizes = Sizes.of(maps)
+    thumbnails = _thumbnails(maps, view, sizes.tile) if sizes.tile else []
     figure = go.Figure([*thumbnails, *_large_maps(maps, view)])
     active = {"view": VIEWS.index(view), "layer": layer, "head": head, "range": 0}
-    figure.update_layout(layout(explanation, maps, place, active))
-    relayout(figure, of_layer(maps, layer), of_head(maps, head), of_view(maps, view)[1], of_range(maps, 1))
-    attention = {"labels": [label(token) for token in maps.tokens], "step": label_step(maps, place)}
-    attention |= {"tiles": {"x": maps.shape[1], "y": maps.shape[0]}, "room": place.side / LINE}
-    hint = (_HINT_CHOOSE if place.tile else "") + _HINT_ENLARGE + _HINT_RANGE
+    figure.update_layout(attention_layout(explanation, maps, sizes, active))
+    _, colour_axes = view_changes(maps, view)
+    relayout(figure, layer_changes(maps, layer), head_changes(maps, head), colour_axes, range_changes(maps, 1))
     count = maps.shape[0] * maps.shape[1]
     last = len(figure.data) - count
-    differences = [[i, i - 2 * count, i - count] for i in range(last, len(figure.data))]
-    meta = {
-        "scripts": ["attention"],
-        "attention": attention,
-        "hint": hint,
-        "filename": "attention",
-        "differences": differences,
-    }
-    return finish(figure, themes(place), **meta)
+    return finish(
+        figure,
+        page_themes(sizes),
+        scripts=["attention"],
+        attention={
+            "labels": [token_label(token) for token in maps.tokens],
+            "step": sizes.label_step(len(maps.tokens)),
+            "tiles": {"x": maps.shape[1], "y": maps.shape[0]},
+            "room": sizes.side / LABEL_HEIGHT,
+        },
+        hint=(_HINT_CHOOSE if sizes.tile else "") + _HINT_ENLARGE + _HINT_RANGE,
+        filename="attention",
+        differences=[[i, i - 2 * count, i - count] for i in range(last, len(figure.data))],
+    )

@@ -1,43 +1,34 @@
-"""Where the parts of an attention figure are, and what its menus change."""
+"""The layout of the figure of all maps, and what its menus change in it.
+
+There are three pairs of axes. "x" and "y" have one unit for each head and layer: the thumbnails. "x2" and "y2" have one
+unit for each token of each head and layer: the plane of the large maps (see `_window`), whose tokens only a hover
+shows. "x3" and "y3" lie over these and have the labels of as many tokens as there is room for.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.formatting import number, signed, whole_text
 from captum_attattr.plots.attention_maps import VIEWS, Maps
-from captum_attattr.plots.canvas.labels import label, length, predicted, wrapped
-from captum_attattr.plots.canvas.theme import DIVERGING, FONT, PAGES, WIDTH, Theme, heading, scale, shortened
+from captum_attattr.plots.canvas.labels import fitted, hover_label, prediction_title, token_label, token_width
+from captum_attattr.plots.canvas.layout import WIDTH, Area, option
+from captum_attattr.plots.canvas.theme import DIVERGING, GRID_GROUND, PAGES, Theme, scale
 
-if TYPE_CHECKING:
-    from captum_attattr.explanations.explanation import Explanation
-
-COLOURS = dict(zip(VIEWS, ("coloraxis", "coloraxis2", "coloraxis3"), strict=True))
+COLOUR_AXES = dict(zip(VIEWS, ("coloraxis", "coloraxis2", "coloraxis3"), strict=True))
 """The colour axis of each view."""
 RANGES = (1, 2, 5, 10, 20)
 """The colours end at the largest value divided by one of these."""
 
-_LOOKS: dict[Theme, dict[str, Any]] = {
-    "light": {
-        **PAGES["light"],
-        "plot_bgcolor": "#c5ccd4",
-        "coloraxis.colorscale": scale(*DIVERGING["light"]),
-        "coloraxis2.colorscale": scale("#fafafa", "#8f7cc0", "#3a0f75"),
-        "coloraxis3.colorscale": scale(*DIVERGING["light"]),
-        "shapes[0].line.color": "#000000",
-    },
-    "dark": {
-        **PAGES["dark"],
-        "plot_bgcolor": "#3c4651",
-        "coloraxis.colorscale": scale(*DIVERGING["dark"]),
-        "coloraxis2.colorscale": scale("#171c22", "#7a5fd0", "#e6dcff"),
-        "coloraxis3.colorscale": scale(*DIVERGING["dark"]),
-        "shapes[0].line.color": "#ffffff",
-    },
+_ATTENTION: dict[Theme, tuple[str, ...]] = {
+    "light": ("#fafafa", "#8f7cc0", "#3a0f75"),
+    "dark": ("#171c22", "#7a5fd0", "#e6dcff"),
 }
+_FRAME: dict[Theme, str] = {"light": "#000000", "dark": "#ffffff"}  # around the thumbnail of the head that is shown
 
 # Lengths in pixels.
 _MAP, _LARGEST_MAP = 520, 640
@@ -48,195 +39,214 @@ _ROW_NAMES, _COLUMN_NAMES = 58, 50  # "layer 11" beside the thumbnails, "head 11
 _AXIS_TITLE = 25
 _DIFFERENCE = "attribution ⁄ max<br>− attention ⁄ max"  # of the map of each head
 
-LINE = 11.5  # height of a line of an axis label
+LABEL_HEIGHT = 11.5  # of a line of an axis label
+
+_BARE = {"showgrid": False, "zeroline": False, "ticks": "", "showspikes": False, "tickmode": "array"}
 
 
-class Place(NamedTuple):
-    """Where things are, in pixels from the upper left corner of the area inside the margins."""
+class Sizes(NamedTuple):
+    """Sizes in pixels; `left` and `top` count from the upper left corner of the area inside the margins."""
 
     tile: int  # side of a thumbnail; 0 if there is but one head
     left: int  # of the large map
     top: int  # of the large map and of the thumbnails
     side: int  # of the large map
-    angle: int  # of the labels of its columns
-    width: int
-    height: int
+    angle: int  # of the labels of its columns, in degrees
+    area: Area
 
     @classmethod
-    def of(cls, maps: Maps) -> Place:
-        """Places for these layers, heads and tokens."""
+    def of(cls, maps: Maps) -> Sizes:
+        """Return the sizes for these layers, heads and tokens."""
         layers, heads, size = maps.shape
         side = min(max(_MAP, 12 * size), _LARGEST_MAP)
-        label = max(length(token) for token in maps.tokens) + 8
+        label = max(token_width(token) for token in maps.tokens) + 8
         room = WIDTH - 2 * _EDGE - _ROW_NAMES - _AXIS_TITLE - label - side - _COLOUR_BAR
         tile = 0 if layers == heads == 1 else max(10, min(room // heads, side // layers, 130))
         left = _AXIS_TITLE + label + (_ROW_NAMES + heads * tile if tile else 0)
         flat = label < side / size
         top = max(_AXIS_TITLE + (20 if flat else label), _COLUMN_NAMES if tile else 0)
-        return cls(tile, left, top, side, 0 if flat else -90, left + side, top + max(side, layers * tile))
+        area = Area(left + side, top + max(side, layers * tile), _EDGE, _COLOUR_BAR + _EDGE, _TOP, _EDGE)
+        return cls(tile, left, top, side, 0 if flat else -90, area)
 
     def domains(self, left: int, width: int, height: int) -> tuple[list[float], list[float]]:
-        """Those of a plot whose upper left corner is at (`left`, top)."""
-        x = [left / self.width, (left + width) / self.width]
-        y = [1 - (self.top + height) / self.height, 1 - self.top / self.height]
-        return x, y
+        """Return plotly's x and y of the ends of a plot whose upper left corner is at (`left`, `top`)."""
+        x = [self.area.x(left), self.area.x(left + width)]
+        return x, [self.area.above(-self.top - height), self.area.above(-self.top)]
+
+    def label_step(self, tokens: int) -> int:
+        """Return how many tokens share one label: 1 if there is room for all labels, 2 if for every second one ..."""
+        return math.ceil(tokens * LABEL_HEIGHT / self.side)
 
 
-def label_step(maps: Maps, place: Place) -> int:
-    """Every how many tokens there is room for a label."""
-    return math.ceil(len(maps.tokens) * LINE / place.side)
+class _Direction(NamedTuple):
+    """One of the two directions of a map: along the keys, or down the queries."""
+
+    axis: Literal["x", "y"]
+    crossing: str
+    role: str
+    """of the tokens"""
+    unit: str
+    """what is a column or a row of thumbnails"""
+    side: str
+    """where the labels are"""
+    sign: int
+    """1 if positions count upwards along the axis, -1 if downwards"""
+    units: int
+    """how many heads or layers there are"""
+
+    def large(self, maps: Maps, domain: list[float]) -> dict[str, Any]:
+        """Return the axis of the plane of large maps, whose ticks are the tokens as the hover tells them."""
+        texts = [f"{self.role} {position}: {hover_label(token)}" for position, token in enumerate(maps.tokens)]
+        positions = self.sign * np.arange(self.units * len(texts))
+        looks = {"anchor": f"{self.crossing}2", "domain": domain, "showticklabels": False}
+        return {**_BARE, **looks, "tickvals": positions, "ticktext": texts * self.units}
+
+    def labels(self, maps: Maps, step: int, angle: int) -> dict[str, Any]:
+        """Return the axis over it, with the label of every `step`-th token."""
+        marked = np.arange(0, len(maps.tokens), step)
+        positions = self.sign * np.add.outer(np.arange(self.units) * len(maps.tokens), marked).ravel()
+        where = {"anchor": f"{self.crossing}3", "overlaying": f"{self.axis}2", "matches": f"{self.axis}2"}
+        looks = {"side": self.side, "tickfont": {"size": 11}, "tickangle": angle if self.axis == "x" else 0}
+        looks["title"] = {"standoff": 6, "font": {"size": 13}}
+        texts = [token_label(maps.tokens[position]) for position in marked] * self.units
+        return {**_BARE, **where, **looks, "tickvals": positions, "ticktext": texts}
+
+    def thumbnails(self, tile: int, domain: list[float]) -> dict[str, Any]:
+        """Return the axis of the thumbnails: one unit for each head, or for each layer from the top down."""
+        ends = [0, self.units] if self.sign > 0 else [self.units, 0]
+        upright = self.axis == "x" and tile < _COLUMN_NAMES
+        looks = {"tickfont": {"size": min(11, tile)}, "tickangle": -90 if upright else 0, "side": self.side}
+        texts = [f"{self.unit} {index}" for index in range(self.units)]
+        ticks = {"tickvals": np.arange(self.units) + 0.5, "ticktext": texts}
+        return {**_BARE, "domain": domain, "range": ends, **looks, **ticks, "fixedrange": True}
 
 
-def _axes(maps: Maps, place: Place) -> dict[str, Any]:
-    """x, y: thumbnails. x2, y2: large map, whose tokens only a hover shows. x3, y3: the same, with labels."""
+def _axes(maps: Maps, sizes: Sizes) -> dict[str, Any]:
+    """Return the axes of the thumbnails, of the plane of large maps, and of its labels."""
     layers, heads, size = maps.shape
-    full, short = [wrapped(token) for token in maps.tokens], [label(token) for token in maps.tokens]
-    marked = np.arange(0, size, label_step(maps, place))
-    large = place.domains(place.left, place.side, place.side)
-    small = place.domains(_ROW_NAMES, heads * place.tile, layers * place.tile)
-    bare = {"showgrid": False, "zeroline": False, "ticks": "", "showspikes": False, "tickmode": "array"}
+    x = _Direction("x", "y", "key", "head", "top", 1, heads)
+    y = _Direction("y", "x", "query", "layer", "left", -1, layers)
+    large = sizes.domains(sizes.left, sizes.side, sizes.side)
+    small = sizes.domains(_ROW_NAMES, heads * sizes.tile, layers * sizes.tile)
     axes: dict[str, Any] = {}
-    for i, (axis, other, count) in enumerate((("x", "y", heads), ("y", "x", layers))):
-        role, name, side, sign = (("key", "head", "top", 1), ("query", "layer", "left", -1))[i]
-        where = {"anchor": f"{other}2", "domain": large[i], "showticklabels": False}
-        texts = [f"{role} {position}: {token}" for position, token in enumerate(full)] * count
-        axes[f"{axis}axis2"] = {**bare, **where, "tickvals": sign * np.arange(count * size), "ticktext": texts}
-        where = {"anchor": f"{other}3", "overlaying": f"{axis}2", "matches": f"{axis}2", "side": side}
-        looks = {
-            "tickfont": {"size": 11},
-            "title": {"standoff": 6, "font": {"size": 13}},
-            "tickangle": 0 if i else place.angle,
-        }
-        positions = sign * np.add.outer(np.arange(count) * size, marked).ravel()
-        texts = [short[position] for position in marked] * count
-        axes[f"{axis}axis3"] = {**bare, **where, **looks, "tickvals": positions, "ticktext": texts}
-        if place.tile:
-            where = {"domain": small[i], "range": [count, 0] if i else [0, count], "side": side}
-            upright = i == 0 and place.tile < _COLUMN_NAMES
-            looks = {"tickfont": {"size": min(11, place.tile)}, "tickangle": -90 if upright else 0}
-            texts = [f"{name} {index}" for index in range(count)]
-            ticks = {"tickvals": np.arange(count) + 0.5, "ticktext": texts}
-            axes[f"{axis}axis"] = {**bare, **where, **looks, **ticks, "fixedrange": True}
+    for direction, large_domain, small_domain in zip((x, y), large, small, strict=True):
+        axes[f"{direction.axis}axis2"] = direction.large(maps, large_domain)
+        axes[f"{direction.axis}axis3"] = direction.labels(maps, sizes.label_step(size), sizes.angle)
+        if sizes.tile:
+            axes[f"{direction.axis}axis"] = direction.thumbnails(sizes.tile, small_domain)
     return axes
 
 
-def _window(axis: str, maps: Maps, index: int) -> dict[str, Any]:
-    """Show tile `index` of the large plane along `axis` and frame its thumbnails; a zoom stays inside it."""
+def _window(axis: Literal["x", "y"], maps: Maps, index: int) -> dict[str, Any]:
+    """Return the changes that show one head (along x) or one layer (along y), and frame its thumbnail.
+
+    All large maps lie in one plane, and choosing one moves the axes: the keys of head h are the columns h T to
+    h T + T - 1, the queries of layer l the rows -l T down to -l T - T + 1. A cell reaches half a unit to each side.
+    """
     layers, heads, size = maps.shape
-    first, last = (index, index + 1) if axis == "x" else (-index - 1, -index)
-    shift = -0.5 if axis == "x" else 0.5  # from the middle of a cell to its edge
-    ends = [first * size + shift, last * size + shift]
+    if axis == "x":
+        ends = [index * size - 0.5, (index + 1) * size - 0.5]
+    else:
+        ends = [0.5 - (index + 1) * size, 0.5 - index * size]
     # plotly fits an axis into what is allowed, also at a double-click; it keeps the direction of the range.
     bounds: dict[str, Any] = {"minallowed": ends[0], "maxallowed": ends[1], "range": ends, "autorange": True}
-    change = {f"{axis}axis{number}.{key}": value for number in (2, 3) for key, value in bounds.items()}
-    frame = {f"shapes[0].{axis}0": index, f"shapes[0].{axis}1": index + 1}
-    return change if layers == heads == 1 else {**change, **frame}
+    changes = {f"{axis}axis{number}.{key}": value for number in (2, 3) for key, value in bounds.items()}
+    if layers * heads > 1:
+        changes |= {f"shapes[0].{axis}0": index, f"shapes[0].{axis}1": index + 1}
+    return changes
 
 
-def of_layer(maps: Maps, layer: int) -> dict[str, Any]:
-    """What changes in the layout when a layer is chosen."""
-    total, error = signed(maps.attributions[layer].sum(dtype=np.float64)), maps.error[layer]
-    accuracy = "error not estimated" if not np.isfinite(error) else f"estimated relative error {number(error)}"
-    delta = f"delta {signed(maps.delta[layer])}"
+def layer_changes(maps: Maps, layer: int) -> dict[str, Any]:
+    """Return what changes in the layout when a layer is chosen."""
+    total, delta, error = maps.attributions[layer].sum(dtype=np.float64), maps.delta[layer], maps.error[layer]
+    accuracy = f"estimated relative error {number(error)}" if np.isfinite(error) else "error not estimated"
+    remainder = f"delta {signed(delta)}" if np.isfinite(delta) else "delta not known"
     if maps.shape[0] == maps.shape[1] == 1:  # beside the menus of a narrow figure
-        note = f"<b>attributions</b> sum to {total}<br>{delta}<br>{accuracy}"
+        note = f"<b>attributions</b> sum to {signed(total)}<br>{remainder}<br>{accuracy}"
     else:
-        note = f"<b>layer {layer}</b>: attributions sum to {total}<br>{delta}, {accuracy}"
+        note = f"<b>layer {layer}</b>: attributions sum to {signed(total)}<br>{remainder}, {accuracy}"
     texts = {"yaxis3.title.text": f"query token, layer {layer}", "annotations[0].text": note}
     return {**_window("y", maps, layer), **texts}
 
 
-def of_head(maps: Maps, head: int) -> dict[str, Any]:
-    """What changes in the layout when a head is chosen."""
+def head_changes(maps: Maps, head: int) -> dict[str, Any]:
+    """Return what changes in the layout when a head is chosen."""
     return {**_window("x", maps, head), "xaxis3.title.text": f"key token, head {head}"}
 
 
-def of_view(maps: Maps, view: str) -> list[dict[str, Any]]:
-    """What changes in the traces, and in the layout, when a view is chosen."""
+def view_changes(maps: Maps, view: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what changes in the traces, and in the layout, when a view is chosen."""
     layers, heads, _ = maps.shape
     shown = [float(view == kind) for kind in VIEWS]
     # In the order of the traces: thumbnails of the views, the heads, the labels, large maps of the views.
     opacity = [*shown, 1.0, 1.0] if layers * heads > 1 else [1.0]
     opacity += [value for value in shown for _ in range(layers * heads)]
-    scales = {f"{colours}.showscale": view == kind for kind, colours in COLOURS.items()}
-    return [{"opacity": opacity}, scales]
+    return {"opacity": opacity}, {f"{axis}.showscale": view == kind for kind, axis in COLOUR_AXES.items()}
 
 
-def of_range(maps: Maps, part: int) -> dict[str, Any]:
-    """What changes in the layout when the colours end at the `part`-th part of the largest value."""
-    changes = {f"{COLOURS['attention']}.cmax": 1 / part}
+def range_changes(maps: Maps, divisor: int) -> dict[str, Any]:
+    """Return what changes in the layout when the colours end at the largest value divided by `divisor`."""
+    changes = {f"{COLOUR_AXES['attention']}.cmax": 1 / divisor}
     for view in ("attribution", "difference"):
-        end = float(np.abs(maps.views[view]).max() or 1) / part  # a scale has a length, even if all is zero
-        changes |= {f"{COLOURS[view]}.cmin": -end, f"{COLOURS[view]}.cmax": end}
+        end = float(np.abs(maps.views[view]).max() or 1) / divisor  # a scale has a length, even if all is zero
+        changes |= {f"{COLOUR_AXES[view]}.cmin": -end, f"{COLOUR_AXES[view]}.cmax": end}
     return changes
 
 
-def _menus(maps: Maps, place: Place, active: dict[str, int]) -> list[dict[str, Any]]:
+def _menus(maps: Maps, sizes: Sizes, active: dict[str, int]) -> list[dict[str, Any]]:
     layers, heads, _ = maps.shape
-    choices: dict[str, list[tuple[str, Any]]] = {
-        "view": [(view, of_view(maps, view)) for view in VIEWS],
-        "layer": [(f"layer {i}", [of_layer(maps, i)]) for i in range(layers)],
-        "head": [(f"head {i}", [of_head(maps, i)]) for i in range(heads)],
-        "range": [(f"colours to {100 // part} % of max", [of_range(maps, part)]) for part in RANGES],
+    ranges = [(f"colours to {100 // divisor} % of max", divisor) for divisor in RANGES]
+    options = {
+        "view": [option(view, *view_changes(maps, view)) for view in VIEWS],
+        "layer": [option(f"layer {i}", layout=layer_changes(maps, i)) for i in range(layers)],
+        "head": [option(f"head {i}", layout=head_changes(maps, i)) for i in range(heads)],
+        "range": [option(text, layout=range_changes(maps, divisor)) for text, divisor in ranges],
     }
     menus, left = [], 0
-    for name, options in choices.items():
-        if name in ("layer", "head") and not place.tile:
+    for name, choices in options.items():
+        if name in ("layer", "head") and not sizes.tile:
             continue
-        at = {"x": left / place.width, "xanchor": "left", "y": 1 + _MENUS / place.height, "yanchor": "top"}
-        kind = {"type": "buttons", "direction": "right"} if name == "view" else {"type": "dropdown"}
-        method = "update" if name == "view" else "relayout"
-        buttons = [{"label": label, "method": method, "args": change} for label, change in options]
-        menus.append({"name": name, "active": active[name], "buttons": buttons, **at, **kind})
+        flat = name == "view"
+        menus.append(sizes.area.menu(name, choices, above=_MENUS, left=left, active=active[name], flat=flat))
         left += _MENU_WIDTHS[name]
     return menus
 
 
-def _colour_bar(place: Place, title: str, numbers: str) -> dict[str, Any]:
-    """Beside the large map, as high as it is."""
-    x = {"x": 1 + 12 / place.width, "xanchor": "left", "xpad": 0, "thickness": 14}
-    y = {"y": 1 - place.top / place.height, "yanchor": "top", "ypad": 0, "lenmode": "pixels", "len": place.side}
-    return {
-        **x,
-        **y,
-        "title": {"text": title, "side": "top", "font": {"size": 12}},
-        "tickformat": numbers,
-        "outlinewidth": 0,
-    }
+def page_themes(sizes: Sizes) -> dict[Theme, dict[str, Any]]:
+    """Return the changes of colours for light and for dark pages."""
+    themes: dict[Theme, dict[str, Any]] = {}
+    for theme, page in PAGES.items():
+        themes[theme] = {
+            **page,
+            "plot_bgcolor": GRID_GROUND[theme],
+            "coloraxis.colorscale": scale(*DIVERGING[theme]),
+            "coloraxis2.colorscale": scale(*_ATTENTION[theme]),
+            "coloraxis3.colorscale": scale(*DIVERGING[theme]),
+            **({"shapes[0].line.color": _FRAME[theme]} if sizes.tile else {}),
+        }
+    return themes
 
 
-def _title(explanation: Explanation, place: Place) -> dict[str, Any]:
-    value = float(explanation.probability)
-    main = predicted("Self-attention attribution", explanation.label, explanation.target, value)
-    return heading(main, shortened(whole_text(explanation.text), place.width), place.height + _TOP + _EDGE)
+def attention_layout(explanation: Explanation, maps: Maps, sizes: Sizes, active: dict[str, int]) -> dict[str, Any]:
+    """Return the layout, but for what the menus change; `active` has the index of each menu's first choice."""
+    area = sizes.area
+    title = prediction_title(
+        "Self-attention attribution", explanation.label, explanation.target, explanation.output, explanation.value
+    )
+    note = {"xref": "paper", "x": area.x(area.width + _COLOUR_BAR), "xanchor": "right", "align": "right"}
+    note |= {"yref": "paper", "y": area.above(_MENUS), "yanchor": "top", "showarrow": False}
 
+    def bar(name: str, numbers: str) -> dict[str, Any]:
+        return area.colour_bar(area.width + 12, sizes.top, sizes.side, name, tickformat=numbers)
 
-def themes(place: Place) -> dict[Theme, dict[str, Any]]:
-    """The changes of colours for light and for dark pages."""
-
-    def exists(path: str) -> bool:
-        return bool(place.tile) or not path.startswith("shapes")
-
-    return {name: {path: colour for path, colour in theme.items() if exists(path)} for name, theme in _LOOKS.items()}
-
-
-def layout(explanation: Explanation, maps: Maps, place: Place, active: dict[str, int]) -> dict[str, Any]:
-    """The layout, but for what the menus change."""
-    note = {"xref": "paper", "x": 1 + _COLOUR_BAR / place.width, "xanchor": "right", "align": "right"}
-    note |= {"yref": "paper", "y": 1 + _MENUS / place.height, "yanchor": "top", "showarrow": False}
-    return {
-        "template": "none",
-        "width": place.width + _COLOUR_BAR + 2 * _EDGE,
-        "height": place.height + _TOP + _EDGE,
-        "margin": {"l": _EDGE, "r": _COLOUR_BAR + _EDGE, "t": _TOP, "b": _EDGE},
-        "font": {"family": FONT, "size": 12},
-        "hovermode": "x unified",
-        "title": _title(explanation, place),
-        "updatemenus": _menus(maps, place, active),
-        "annotations": [note],
-        "shapes": [{"xref": "x", "yref": "y", "line": {"width": 2.5}}] if place.tile else [],
-        "coloraxis": {"colorbar": _colour_bar(place, "attribution", "+.2~g")},
-        "coloraxis2": {"colorbar": _colour_bar(place, "attention", ".2~g"), "cmin": 0},
-        "coloraxis3": {"colorbar": _colour_bar(place, _DIFFERENCE, "+.2~g")},
-        **_axes(maps, place),
-    }
+    layout = area.layout(
+        title,
+        fitted(whole_text(explanation.text), area.width),
+        updatemenus=_menus(maps, sizes, active),
+        annotations=[note],
+        shapes=[{"xref": "x", "yref": "y", "line": {"width": 2.5}}] if sizes.tile else [],
+        coloraxis={"colorbar": bar("attribution", "+.2~g")},
+        coloraxis2={"colorbar": bar("attention", ".2~g"), "cmin": 0},
+        coloraxis3={"colorbar": bar(_DIFFERENCE, "+.2~g")},
+    )
+    return {**layout, "hovermode": "x unified", **_axes(maps, sizes)}

@@ -1,23 +1,23 @@
-"""The checked arrays of an explanation, as `plot_attention` shows them."""
+"""The arrays of an explanation, as `plot_attention` shows them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from captum_attattr.checks import index
-from captum_attattr.explanations.parts import Floats, both_maps_of, probability_of, tokens_of, values_of
+from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.words import readable
 
-if TYPE_CHECKING:
-    from captum_attattr.explanations.explanation import Explanation
+Floats = npt.NDArray[np.float32]
 
 VIEWS = ("attribution", "attention", "difference")
 
 
 class Maps(NamedTuple):
-    """The checked arrays of one explanation."""
+    """The arrays of one explanation. L layers, H heads, T tokens."""
 
     tokens: list[str]
     attributions: Floats  # (L, H, T, T)
@@ -25,6 +25,16 @@ class Maps(NamedTuple):
     difference: Floats  # (L, H, T, T)
     delta: Floats  # (L,)
     error: Floats  # (L,)
+
+    @classmethod
+    def of(cls, explanation: Explanation) -> Maps:
+        """Take the arrays of an explanation, and compute the difference."""
+        attributions, attention, delta, error = (
+            part.float().numpy(force=True)
+            for part in (explanation.attributions, explanation.attention, explanation.delta, explanation.error)
+        )
+        difference = _relative(attributions) - _relative(attention)
+        return cls(readable(explanation.tokens), attributions, attention, difference, delta, error)
 
     @property
     def views(self) -> dict[str, Floats]:
@@ -38,33 +48,16 @@ class Maps(NamedTuple):
         return layers, heads, tokens
 
 
-def checked(explanation: Explanation) -> Maps:
-    """The arrays of an explanation.
-
-    Raises:
-        TypeError, ValueError: they are not what an explanation has.
-    """
-    tokens = tokens_of(
-        explanation, "attributions", "attention", "delta", "error", "probability", "target", "label", "text"
-    )
-    attributions, attention = both_maps_of(explanation, len(tokens))
-    probability_of(explanation)
-    layers = len(attributions)
-    delta = values_of(explanation, "delta", layers)
-    error = values_of(explanation, "error", layers, unknown=True)  # a fixed rule leaves the error NaN
-    return Maps(readable(tokens), attributions, attention, _shares(attributions) - _shares(attention), delta, error)
-
-
-def _shares(maps: Floats) -> Floats:
-    """Every head's map divided by its own largest absolute value; a map of zeros stays one."""
+def _relative(maps: Floats) -> Floats:
+    """Divide every head's map by its largest absolute value; a map of zeros stays one."""
     largest = np.abs(maps).max((2, 3), keepdims=True)
-    shares: Floats = np.divide(maps, largest, out=np.zeros_like(maps), where=largest > 0)
-    return shares
+    relative: Floats = np.divide(maps, largest, out=np.zeros_like(maps), where=largest > 0)
+    return relative
 
 
-def chosen(name: str, value: int | None, count: int) -> range:
-    """The indices which are meant: all if there is no value."""
+def indices(name: str, value: int | None, count: int) -> range:
+    """Return the index that a user gave, checked, as a range; all indices if it is None."""
     if value is None:
         return range(count)
-    place = index(name, value, count)
-    return range(place, place + 1)
+    position = index(name, value, count)
+    return range(position, position + 1)

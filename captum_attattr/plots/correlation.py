@@ -3,40 +3,32 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
 
+from captum_attattr.checks import instance
 from captum_attattr.formatting import counted
-from captum_attattr.plots.canvas.theme import FONT, PAGES, Changes, Theme, axes, finish, heading, steps
-from captum_attattr.plots.head_scores import Scores, checked, value
-
-if TYPE_CHECKING:
-    from captum_attattr.heads.importance import HeadImportance
+from captum_attattr.heads.correlation import importance_correlation
+from captum_attattr.heads.importance import HeadImportance
+from captum_attattr.plots.canvas.layout import AXIS_LINE, Area
+from captum_attattr.plots.canvas.lines import SYMBOLS, Line, hovers, painted
+from captum_attattr.plots.canvas.theme import PALE, Theme, blended
+from captum_attattr.plots.head_scores import Scores, with_error
 
 _LAYERS: dict[Theme, tuple[str, ...]] = {
     "light": ("#d9922e", "#b0455c", "#6a2a86", "#10093a"),
     "dark": ("#5f4dbd", "#b060b4", "#f08a5d", "#ffe9b0"),
 }
-_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "triangle-down", "star")
 
 # Lengths in pixels.
-_SIDE, _HIGHEST = 560, 620  # of the plot
+_WIDTH, _HEIGHT, _LARGEST_HEIGHT = 620, 560, 620  # of the plot
+_LEFT, _LEGEND, _TOP, _BOTTOM = 78, 90, 62, 54  # margins
 _LEGEND_LINE = 19  # for one layer
 
 _HINT = "Click a layer to hide or show it, double-click to show it alone. The light bars are standard errors."
-
-
-def _correlation(first: HeadImportance, second: HeadImportance) -> str:
-    from captum_attattr.heads.correlation import importance_correlation  # with it come the models
-
-    found = importance_correlation(first, second)
-    if math.isnan(found.pearson):
-        return f"No correlation: the scores of one are all equal, over {found.heads} heads"
-    pearson, spearman = (f"{value:.3f}".replace("-", "−") for value in (found.pearson, found.spearman))
-    return f"Pearson {pearson}, Spearman {spearman} over {found.heads} heads"
 
 
 def plot_correlation(
@@ -44,7 +36,7 @@ def plot_correlation(
 ) -> go.Figure:
     """Draw two importances of the same heads against each other, one mark for each head.
 
-    The layers have marks of their own, from light to dark (on dark pages, from dark to light).
+    The layers have symbols and colours, from light to dark (on dark pages, from dark to light).
 
     Args:
         first: a result of `head_importance`; it is the horizontal axis.
@@ -57,102 +49,84 @@ def plot_correlation(
 
     Raises:
         TypeError: not a `HeadImportance`, or names that are not two strings.
-        ValueError: different numbers of layers or heads, fewer than two heads in common, infinite scores.
+        ValueError: different numbers of layers or heads, or fewer than two heads in common.
 
     Example:
-        >>> import torch, types
+        >>> import torch
         >>> first, second = (
-        ...     types.SimpleNamespace(
-        ...         scores=torch.tensor(scores), stderr=torch.full((2, 2), torch.nan),
-        ...         count=100, labels=["negative", "positive"], name=name,
+        ...     HeadImportance(
+        ...         scores=torch.tensor(scores), stderr=torch.full((2, 2), torch.nan), count=100, method=method,
+        ...         options={}, labels=["negative", "positive"], examples=[], model="",
         ...     )
-        ...     for name, scores in (("attattr", [[0.5, 0.1], [0.2, 0.3]]), ("taylor", [[0.8, 0.2], [0.3, 0.4]]))
+        ...     for method, scores in (("attattr", [[0.5, 0.1], [0.2, 0.3]]), ("taylor", [[0.8, 0.2], [0.3, 0.4]]))
         ... )
         >>> plot_correlation(first, second).layout.title.subtitle.text
         'Pearson 0.983, Spearman 1.000 over 4 heads'
     """
-    what = "both arguments must be a HeadImportance"
     if names is not None and (not isinstance(names, tuple | list) or len(names) != 2):
         raise TypeError(f"names must be two strings, not {names!r}")
-    x, y = (checked(each, what, name) for each, name in zip((first, second), names or (None, None), strict=True))
+    x, y = (
+        Scores.of(instance("both arguments", each, HeadImportance, "a HeadImportance"), name)
+        for each, name in zip((first, second), names or (None, None), strict=True)
+    )
     subtitle = _correlation(first, second)
-    both: npt.NDArray[np.bool_] = ~(x.gone | y.gone)
+    both: npt.NDArray[np.bool_] = ~(x.missing | y.missing)
     if not both.all():
         subtitle += f"; {counted(int((~both).sum()), 'head')} without a score left out"
-    errors = _error_bars(x, y, both)
-    marks = [_layer_marks(layer, x, y, both[layer]) for layer in range(len(both)) if both[layer].any()]
-    plot, legend = (_SIDE + 60, min(max(_SIDE, _LEGEND_LINE * (len(both) + 2)), _HIGHEST)), 90
-    left, top, bottom = 78, 62, 54
-    figure = go.Figure(
-        [*errors, *marks],
-        {
-            "template": "none",
-            "width": left + plot[0] + legend,
-            "height": top + plot[1] + bottom,
-            "margin": {"l": left, "r": legend, "t": top, "b": bottom},
-            "font": {"family": FONT, "size": 12},
-            "hovermode": "closest",
-            "hoverlabel": {"align": "left"},
-            "title": heading(f"Head importance: <b>{x.name}</b> and <b>{y.name}</b>", subtitle, top + plot[1] + bottom),
-            "legend": {"x": 1.01, "y": 1, "yanchor": "top", "title": {"text": "layer"}, "tracegroupgap": 0},
-            **{
-                f"{axis}axis": {
-                    "title": {"text": each.name, "standoff": 10, "font": {"size": 13}},
-                    "showline": True,
-                    "ticks": "outside",
-                    "ticklen": 4,
-                    "exponentformat": "power",
-                    "automargin": False,
-                }
-                for axis, each in (("x", x), ("y", y))
-            },
-        },
+    colours = {theme: blended(steps, len(both)) for theme, steps in _LAYERS.items()}
+    marks = [
+        Line(_layer_marks(layer, x, y, both[layer]), {theme: steps[layer] for theme, steps in colours.items()})
+        for layer in range(len(both))
+        if both[layer].any()
+    ]
+    height = min(max(_HEIGHT, _LEGEND_LINE * (len(both) + 2)), _LARGEST_HEIGHT)
+    area = Area(_WIDTH, height, _LEFT, _LEGEND, _TOP, _BOTTOM)
+    looks = {**AXIS_LINE, "exponentformat": "power", "automargin": False}
+    layout = area.layout(
+        f"Head importance: <b>{x.name}</b> and <b>{y.name}</b>",
+        subtitle,
+        legend=area.legend_beside(title={"text": "layer"}, tracegroupgap=0),
+        xaxis={**looks, "title": {"text": x.name, "standoff": 10, "font": {"size": 13}}},
+        yaxis={**looks, "title": {"text": y.name, "standoff": 10, "font": {"size": 13}}},
     )
-    errors_colour = {"light": "#c3cad1", "dark": "#4b5560"}
-    themes: dict[Theme, Changes] = {
-        theme: {
-            **PAGES[theme],
-            "plot_bgcolor": PAGES[theme]["paper_bgcolor"],
-            "colorway": [errors_colour[theme]] * len(errors)
-            + [colour for colour, some in zip(steps(colours, len(both)), np.any(both, axis=1), strict=True) if some],
-            **axes(theme, ["xaxis", "yaxis"]),
-        }
-        for theme, colours in _LAYERS.items()
-    }
-    return finish(figure, themes, hint=_HINT, filename="correlation")
+    return painted([*_error_bars(x, y, both), *marks], layout, "correlation", hint=_HINT)
+
+
+def _correlation(first: HeadImportance, second: HeadImportance) -> str:
+    """Return both correlations in words."""
+    correlation = importance_correlation(first, second)
+    if math.isnan(correlation.pearson):
+        return f"No correlation: the scores of one are all equal, over {correlation.heads} heads"
+    pearson, spearman = (f"{value:.3f}".replace("-", "−") for value in (correlation.pearson, correlation.spearman))
+    return f"Pearson {pearson}, Spearman {spearman} over {correlation.heads} heads"
 
 
 def _layer_marks(layer: int, x: Scores, y: Scores, both: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    """Return the heads of a layer that both importances have scores for."""
     heads = np.flatnonzero(both)
-    values = [
-        [f"{each.name}: {value(each.scores[layer, head], each.stderr[layer, head])}" for each in (x, y)]
-        for head in heads
-    ]
+    texts = []
+    for head in heads:
+        values = [f"{each.name}: {with_error(each.scores[layer, head], each.stderr[layer, head])}" for each in (x, y)]
+        texts.append("<br>".join([f"<b>layer {layer}, head {head}</b>", *values]))
     return {
         "type": "scatter",
         "mode": "markers",
         "name": str(layer),
         "x": x.scores[layer, heads],
         "y": y.scores[layer, heads],
-        "marker": {"symbol": _SYMBOLS[layer % len(_SYMBOLS)], "size": 9},
-        "customdata": [
-            f"<b>layer {layer}, head {head}</b><br>" + "<br>".join(lines)
-            for head, lines in zip(heads, values, strict=True)
-        ],
-        "hovertemplate": "%{customdata}<extra></extra>",
+        "marker": {"symbol": SYMBOLS[layer % len(SYMBOLS)], "size": 9},
         "showlegend": True,
+        **hovers(texts),
     }
 
 
-def _error_bars(x: Scores, y: Scores, both: npt.NDArray[np.bool_]) -> list[dict[str, Any]]:
-    """Behind all marks, in one trace; none if no standard error is known."""
+def _error_bars(x: Scores, y: Scores, both: npt.NDArray[np.bool_]) -> list[Line]:
+    """Return the standard errors of all heads in one trace behind the marks; none if none is known."""
     bars = {
         f"error_{axis}": {"type": "data", "array": each.stderr[both], "width": 0, "thickness": 1}
         for axis, each in (("x", x), ("y", y))
         if np.isfinite(each.stderr[both]).any()
     }
-    if not bars:
-        return []
     looks = {
         "type": "scatter",
         "name": "± error",
@@ -161,4 +135,4 @@ def _error_bars(x: Scores, y: Scores, both: npt.NDArray[np.bool_]) -> list[dict[
         "hoverinfo": "skip",
         "showlegend": False,
     }
-    return [{**looks, "x": x.scores[both], "y": y.scores[both], **bars}]
+    return [Line({**looks, "x": x.scores[both], "y": y.scores[both], **bars}, PALE)] if bars else []

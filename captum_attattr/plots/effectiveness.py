@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import numpy as np
 import plotly.graph_objects as go
 
+from captum_attattr.checks import instance
 from captum_attattr.formatting import counted, number
-from captum_attattr.plots.canvas.labels import named
-from captum_attattr.plots.canvas.panels import Floats, Line, Panel, colours, layout, numbers, painted
+from captum_attattr.heads.effectiveness import Effectiveness
+from captum_attattr.plots.canvas.labels import name_label
+from captum_attattr.plots.canvas.lines import Line, hovers, line_colours, painted
+from captum_attattr.plots.canvas.panels import PANELS_HINT, Panel, panels_area, panels_layout
 
-if TYPE_CHECKING:
-    from captum_attattr.heads.effectiveness import Effectiveness
-
-_SCORES = ("attribution", "attention")
+# Attribution is orange, as in all figures.
+_SCORES = {"attribution": ("solid", "circle", line_colours(1)), "attention": ("dash", "square-open", line_colours(0))}
 _MODES = {"prune": "are off", "keep": "alone are on"}
-
-
-def _effect(effectiveness: Effectiveness, what: str, score: str, mode: str) -> Floats:
-    values = getattr(effectiveness, what)
-    if score not in values or mode not in values[score]:
-        raise ValueError(f"{what} of the effectiveness lacks [{score!r}][{mode!r}]")
-    return numbers(values[score][mode], f"{what}[{score!r}][{mode!r}]", len(effectiveness.heads))
 
 
 def plot_effectiveness(effectiveness: Effectiveness) -> go.Figure:
@@ -40,7 +31,6 @@ def plot_effectiveness(effectiveness: Effectiveness) -> go.Figure:
 
     Raises:
         TypeError: not an `Effectiveness`.
-        ValueError: a curve is missing, is not as long as `heads`, or has no finite value.
 
     Example:
         >>> from captum_attattr.heads.effectiveness import Effectiveness
@@ -49,51 +39,48 @@ def plot_effectiveness(effectiveness: Effectiveness) -> go.Figure:
         >>> [trace.meta for trace in plot_effectiveness(effectiveness).data]
         ['attribution prune', 'attribution keep', 'attention prune', 'attention keep']
     """
-    for attribute in ("heads", "metric_name", "metric", "loss", "rows", "options"):
-        if not hasattr(effectiveness, attribute):
-            raise TypeError(f"effectiveness must be an Effectiveness, not {type(effectiveness).__name__}")
-    heads = numbers(effectiveness.heads, "heads", len(effectiveness.heads))
-    metric, most = named(effectiveness.metric_name), int(max(effectiveness.heads, default=0))
-    if not len(heads):
-        raise ValueError("effectiveness has no step: heads is empty")
-    lines = []
-    for place, score in enumerate(_SCORES):
-        for panel, (mode, state) in enumerate(_MODES.items()):
-            values = _effect(effectiveness, "metric", score, mode)
-            if not np.isfinite(values).any():
-                raise ValueError(f"metric[{score!r}][{mode!r}] has no finite value: {values.tolist()}")
-            losses = _effect(effectiveness, "loss", score, mode)
-            hovers = [
-                f"<b>{score}</b><br>the {k:.0f} strongest of {most} heads per layer {state}<br>"
-                f"{metric} {number(value)}<br>loss {number(loss)}"
-                for k, value, loss in zip(heads, values, losses, strict=True)
-            ]
-            axis = "2" if panel else ""
-            trace = {
-                "type": "scatter",
-                "name": score,
-                "meta": f"{score} {mode}",
-                "x": heads,
-                "y": values,
-                "xaxis": f"x{axis}",
-                "yaxis": f"y{axis}",
-                "mode": "lines+markers",
-                "line": {"width": 2, "dash": ("solid", "dash")[place]},
-                "marker": {"symbol": ("circle", "square-open")[place], "size": 8},
-                "customdata": hovers,
-                "hovertemplate": "%{customdata}<extra></extra>",
-                "legendgroup": score,
-                "showlegend": not panel,
-            }
-            lines.append(Line(trace, colours(1 - place)))  # attribution is orange, as everywhere
-    titles = ["strongest heads of every layer switched off", "strongest heads of every layer left on, all others off"]
+    instance("effectiveness", effectiveness, Effectiveness, "an Effectiveness")
+    most = max(effectiveness.heads)
+    metric = name_label(effectiveness.metric_name)
     ticks = {"dtick": max(1, most // 12), "tick0": 0}
+    titles = ["strongest heads of every layer switched off", "strongest heads of every layer left on, all others off"]
     panels = [
         Panel(0.5, {"title": titles[0], **ticks}, {"title": metric}),
         Panel(0.5, {"title": titles[1], **ticks}, {"title": metric, "matches": "y"}),
     ]
     options = effectiveness.options
-    chosen = "".join(f", {key} {named(str(options[key]))}" for key in ("target", "reduce") if key in options)
+    chosen = "".join(f", {key} {name_label(str(options[key]))}" for key in ("target", "reduce") if key in options)
     title = f"Effectiveness of head scores: <b>{metric}</b>"
     rows = f"{counted(effectiveness.rows, 'row')}; for each of them the heads are ranked within every layer{chosen}"
-    return painted(lines, layout(panels, list(_SCORES), title, rows, []), "effectiveness")
+    layout = panels_layout(panels, panels_area(list(_SCORES), menu=False), title, rows)
+    lines = [_line(effectiveness, score, mode) for score in _SCORES for mode in _MODES]
+    return painted(lines, layout, "effectiveness", hint=PANELS_HINT)
+
+
+def _line(effectiveness: Effectiveness, score: str, mode: str) -> Line:
+    """Return the metric over k, for one score; "prune" is the left panel, "keep" the right one."""
+    heads, metric, loss = effectiveness.heads, effectiveness.metric[score][mode], effectiveness.loss[score][mode]
+    name = name_label(effectiveness.metric_name)
+    texts = [
+        f"<b>{score}</b><br>the {k} strongest of {max(heads)} heads per layer {_MODES[mode]}<br>"
+        f"{name} {number(value)}<br>loss {number(mean)}"
+        for k, value, mean in zip(heads, metric, loss, strict=True)
+    ]
+    axis = "" if mode == "prune" else "2"
+    dash, symbol, colours = _SCORES[score]
+    trace = {
+        "type": "scatter",
+        "name": score,
+        "meta": f"{score} {mode}",
+        "x": heads,
+        "y": metric,
+        "xaxis": f"x{axis}",
+        "yaxis": f"y{axis}",
+        "mode": "lines+markers",
+        "line": {"width": 2, "dash": dash},
+        "marker": {"symbol": symbol, "size": 8},
+        "legendgroup": score,
+        "showlegend": mode == "prune",
+        **hovers(texts),
+    }
+    return Line(trace, colours)

@@ -1,35 +1,47 @@
-"""The interactions of an explanation as edges: which are looked at, how many of them, and what they amount to."""
+"""The interactions of an explanation as edges: which of them a view selects, how many are drawn, how much they are."""
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from captum_attattr.checks import index
-from captum_attattr.explanations.parts import Floats, maps_of, probability_of, tokens_of, values_of
+from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.words import readable
 
-Numbers = npt.NDArray[np.uint32]
+Floats = npt.NDArray[np.float32]
+Indices = npt.NDArray[np.uint32]
 Sign = Literal["both", "positive", "negative"]
 Segment = Literal["all", "first", "second", "across"]
-
-_SIGNS = ("both", "positive", "negative")
-_SEGMENTS = ("all", "first", "second", "across")
 
 _LEVELS = 2047  # of the quantised |scores| of single heads: 11 bits, beside one for the sign
 _STEP = 0.008  # between the logarithms of two of them
 
 
 class Flow(NamedTuple):
-    """The checked arrays of one explanation, and its sums over heads as edges."""
+    """The arrays of one explanation, and their sums over heads. L layers, H heads, T tokens."""
 
     tokens: list[str]
     by_head: Floats  # (L, H, T, T)
     sums: Floats  # (L, T, T)
     special: npt.NDArray[np.uint8]  # (T,)
     segments: npt.NDArray[np.uint8]  # (T,)
+
+    @classmethod
+    def of(cls, explanation: Explanation) -> Flow:
+        """Take the arrays of an explanation.
+
+        Raises:
+            ValueError: it has no score but 0.
+        """
+        by_head: Floats = explanation.attributions.float().numpy(force=True)
+        if not by_head.any():
+            raise ValueError("attributions are all 0: there is no edge to draw")
+        special, segments = (np.array(part, np.uint8) for part in (explanation.special, explanation.segments))
+        sums = by_head.sum(1, dtype=np.float64).astype(np.float32)
+        return cls(readable(explanation.tokens), by_head, sums, special, segments)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -39,10 +51,12 @@ class Flow(NamedTuple):
 
 
 class View(NamedTuple):
-    """Which edges are looked at."""
+    """Which edges are selected."""
 
     layer: int | None
+    """None for all layers"""
     head: int | None
+    """None for the sum over heads"""
     sign: str
     special: bool
     segment: str
@@ -51,41 +65,22 @@ class View(NamedTuple):
 class Edges(NamedTuple):
     """Edges by falling |score|."""
 
-    place: Numbers  # (layer * T + query) * T + key
+    indices: Indices  # (layer * T + query) * T + key
     score: Floats
 
-    def parts(self, size: int) -> tuple[Numbers, Numbers, Numbers]:
-        """Layer, query and key of each."""
-        return self.place // size**2, self.place // size % size, self.place % size
+    def parts(self, size: int) -> tuple[Indices, Indices, Indices]:
+        """Return layer, query and key of each edge; `size` is the number of tokens."""
+        return self.indices // size**2, self.indices // size % size, self.indices % size
 
 
-# -------------------------------------------------------------------------------------------- the input
-
-
-def checked(explanation: Any) -> Flow:
-    """The arrays of an explanation.
-
-    Raises:
-        TypeError, ValueError: they are not what an explanation has, or hold no score but 0.
-    """
-    names = ("attributions", "special", "segments", "target", "label", "probability", "text")
-    tokens = tokens_of(explanation, *names)
-    by_head = maps_of(explanation, "attributions", len(tokens))
-    if not by_head.any():
-        raise ValueError("attributions are all 0: there is no edge to draw")
-    probability_of(explanation)
-    special, segments = (values_of(explanation, name, len(tokens)).astype(np.uint8) for name in ("special", "segments"))
-    return Flow(readable(tokens), by_head, by_head.sum(1, dtype=np.float64).astype(np.float32), special, segments)
-
-
-def viewed(flow: Flow, layer: Any, head: Any, sign: Any, special: Any, segment: Any) -> View:
-    """Which edges a user wants to look at.
+def checked_view(flow: Flow, layer: Any, head: Any, sign: Any, special: Any, segment: Any) -> View:
+    """Return the view that a user asked for.
 
     Raises:
         TypeError, ValueError: there is no such layer, head, sign or segment.
     """
     layers, heads, _ = flow.shape
-    for name, value, allowed in (("sign", sign, _SIGNS), ("segment", segment, _SEGMENTS)):
+    for name, value, allowed in (("sign", sign, get_args(Sign)), ("segment", segment, get_args(Segment))):
         if value not in allowed:
             raise ValueError(f"{name} must be {', '.join(map(repr, allowed[:-1]))} or {allowed[-1]!r}, not {value!r}")
     if not isinstance(special, bool):
@@ -99,20 +94,17 @@ def viewed(flow: Flow, layer: Any, head: Any, sign: Any, special: Any, segment: 
     return View(layer, head, sign, special, segment)
 
 
-# -------------------------------------------------------------------------------------------- the edges
-
-
 def by_strength(scores: Floats) -> Edges:
-    """All interactions whose score is not 0, by falling |score| and then by position."""
+    """Return all interactions whose score is not 0, by falling |score| and then by index."""
     flat = scores.ravel()
     order = np.argsort(-np.abs(flat), kind="stable")[: np.count_nonzero(flat)].astype(np.uint32)
     return Edges(order, flat[order])
 
 
-def looked_at(flow: Flow, edges: Edges, view: View) -> Edges:
-    """The edges that a view shows."""
+def selected(flow: Flow, edges: Edges, view: View) -> Edges:
+    """Return the edges that a view selects; `edges` are all edges of its head, or of the sum over heads."""
     layer, query, key = edges.parts(flow.shape[2])
-    kept = np.ones(len(edges.place), dtype=bool)
+    kept = np.ones(len(edges.indices), dtype=bool)
     if view.layer is not None:
         kept &= layer == view.layer
     if view.sign != "both":
@@ -122,14 +114,14 @@ def looked_at(flow: Flow, edges: Edges, view: View) -> Edges:
     if view.segment == "across":
         kept &= flow.segments[query] != flow.segments[key]
     elif view.segment != "all":
-        wanted = _SEGMENTS.index(view.segment) - 1
+        wanted = ("first", "second").index(view.segment)
         kept &= (flow.segments[query] == wanted) & (flow.segments[key] == wanted)
-    return Edges(edges.place[kept], edges.score[kept])
+    return Edges(edges.indices[kept], edges.score[kept])
 
 
 def cut(edges: Edges, share: float, most: int, sign: str) -> int:
-    """How many edges carry `share` of the positive (or else negative) attribution of `edges`, at most `most`."""
-    if share == 1:  # those of the other sign too
+    """Return how many edges carry `share` of their positive (or else negative) attribution, at most `most`."""
+    if share == 1:  # edges of the other sign too
         return min(most, len(edges.score))
     counts = edges.score < 0 if sign == "negative" or not (edges.score > 0).any() else edges.score > 0
     mass = np.cumsum(np.where(counts, np.abs(edges.score), 0), dtype=np.float64)
@@ -137,21 +129,21 @@ def cut(edges: Edges, share: float, most: int, sign: str) -> int:
 
 
 def summary(shown: Edges, whole: Edges, view: View) -> str:
-    """How many edges a picture has, and how much of the attribution they are. flow.js says the same."""
+    """Return how many edges a picture has, and how much of the attribution they are. flow.js tells the same."""
     parts = []
     for sign, name in ((1, "positive"), (-1, "negative")):
         mass, of = (float(np.clip(sign * each.score, 0, None).sum(dtype=np.float64)) for each in (shown, whole))
         if of and view.sign in ("both", name):
             parts.append(f"{100 * mass / of:.0f} % of the {name}")
     weakest = f"; |score| from {abs(float(shown.score[-1])):.2g}"
-    return f"{len(shown.place):,} of {len(whole.place):,} edges = {' and '.join(parts)} attribution{weakest}"
+    return f"{len(shown.indices):,} of {len(whole.indices):,} edges = {' and '.join(parts)} attribution{weakest}"
 
 
 def quantised(by_head: Floats) -> dict[str, Any]:
-    """Every head's scores in 12 bits each: the sign, and the logarithm of |score| in steps of 0.8 %.
+    """Return every head's scores in 12 bits each: the sign, and the logarithm of |score| in steps of 0.8 %.
 
-    The bits go as one byte with the upper eight and as half a byte with the lower four. A level k above 0
-    stands for scale * exp(-step * (levels - k)); what is smaller than 8e-8 of the largest score becomes that.
+    "high" holds the upper eight bits of each score, "low" the lower four bits of two. A level k above 0 stands for
+    scale * exp(-step * (levels - k)); what is smaller than 8e-8 of the largest score becomes that, and 0 stays 0.
     """
     scale = float(np.abs(by_head).max())
     with np.errstate(divide="ignore"):
@@ -160,5 +152,5 @@ def quantised(by_head: Floats) -> dict[str, Any]:
     code = level | np.where(by_head.ravel() < 0, np.uint16(2048), np.uint16(0))
     low = (code & 15).astype(np.uint8)
     low = np.append(low, np.zeros(len(low) % 2, dtype=np.uint8))
-    about = {"scale": scale, "step": _STEP, "levels": _LEVELS}
-    return {**about, "high": (code >> 4).astype(np.uint8), "low": low[::2] | low[1::2] << 4}
+    code_book = {"scale": scale, "step": _STEP, "levels": _LEVELS}
+    return {**code_book, "high": (code >> 4).astype(np.uint8), "low": low[::2] | low[1::2] << 4}

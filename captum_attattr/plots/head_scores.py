@@ -1,25 +1,26 @@
-"""Importances as the figures take them: checked, with names that are safe to show."""
+"""Importances as the figures take them: arrays, with names that are safe to show."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from captum_attattr.checks import instance
 from captum_attattr.formatting import number
-from captum_attattr.plots.canvas.labels import named
-
-if TYPE_CHECKING:
-    from captum_attattr.heads.importance import HeadImportance
+from captum_attattr.heads.importance import HeadImportance
+from captum_attattr.plots.canvas.labels import CHARACTER_WIDTH, name_label
 
 Floats = npt.NDArray[np.float64]
 
+_WANTED = "a HeadImportance, or a dict or list of them"
+
 
 class Scores(NamedTuple):
-    """The checked arrays of one importance."""
+    """The arrays of one importance. L layers, H heads."""
 
     name: str
     """as plotly may show it"""
@@ -28,50 +29,37 @@ class Scores(NamedTuple):
     examples: int
     labels: list[str]
 
+    @classmethod
+    def of(cls, importance: HeadImportance, name: str | None = None) -> Scores:
+        """Take the arrays of an importance; `name` is used instead of its method.
+
+        Raises:
+            TypeError: the name is no string.
+        """
+        name = instance("the name of an importance", importance.name if name is None else name, str, "a string")
+        scores, stderr = (part.double().numpy(force=True) for part in (importance.scores, importance.stderr))
+        return cls(name_label(name), scores, stderr, importance.count, importance.labels)
+
     @property
     def signed(self) -> bool:
         """Whether there are scores below zero."""
         return bool(np.nanmin(self.scores) < 0)
 
     @property
-    def gone(self) -> npt.NDArray[np.bool_]:
+    def missing(self) -> npt.NDArray[np.bool_]:
         """(L, H), where there is no head."""
         return np.isnan(self.scores)
 
 
-def checked(importance: HeadImportance, what: str, name: str | None = None) -> Scores:
-    """One importance; `what` begins the message for everything else, `name` is used instead of its own.
+def scores_of(importance: Any) -> list[Scores]:
+    """Return the arrays of an importance, or of several of the same layers and heads.
 
-    Raises:
-        TypeError, ValueError: no importance, or none that can be drawn.
-    """
-    for attribute in ("scores", "stderr", "count", "labels"):
-        if not hasattr(importance, attribute):
-            raise TypeError(f"{what}, not {type(importance).__name__}")
-    name = importance.name if name is None else name
-    if not isinstance(name, str):
-        raise TypeError(f"the name of an importance must be a string, not {type(name).__name__}: {name!r}")
-    scores, stderr = (np.asarray(array, dtype=np.float64) for array in (importance.scores, importance.stderr))
-    if scores.ndim != 2 or 0 in scores.shape:
-        raise ValueError(f"scores of {name!r} must have the shape (L, H), not {scores.shape}")
-    if stderr.shape != scores.shape:
-        raise ValueError(f"stderr of {name!r} must have the shape {scores.shape} of its scores, not {stderr.shape}")
-    if np.isinf(scores).any():
-        layer, head = (int(i) for i in np.argwhere(np.isinf(scores))[0])
-        value = scores[layer, head]
-        raise ValueError(f"scores of {name!r} must be finite, or NaN for no head, but [{layer}, {head}] is {value}")
-    if np.isnan(scores).all():
-        raise ValueError(f"{name!r} has no finite score: all of its {scores.size} heads are NaN")
-    return Scores(named(name), scores, stderr, int(importance.count), [str(label) for label in importance.labels])
-
-
-def all_checked(importance: Any) -> list[Scores]:
-    """All importances of a map.
+    Args:
+        importance: what `plot_heads` takes.
 
     Raises:
         TypeError, ValueError: none, or some that do not go together.
     """
-    what = "importance must be a HeadImportance, or a dict or list of them"
     if isinstance(importance, Mapping):
         pairs: list[tuple[Any, Any]] = list(importance.items())
     elif isinstance(importance, Sequence) and not isinstance(importance, str):
@@ -79,19 +67,73 @@ def all_checked(importance: Any) -> list[Scores]:
     else:
         pairs = [(None, importance)]
     if not pairs:
-        raise ValueError(f"{what}; this {type(importance).__name__} is empty")
-    found = [checked(each, what, name) for name, each in pairs]
-    first = found[0]
-    for i, each in enumerate(found):
+        raise ValueError(f"importance must be {_WANTED}; this {type(importance).__name__} is empty")
+    every = [Scores.of(instance("importance", each, HeadImportance, _WANTED), name) for name, each in pairs]
+    first = every[0]
+    for i, each in enumerate(every):
         if each.scores.shape != first.scores.shape:
             shapes = f"{first.name} has {first.scores.shape}, {each.name} {each.scores.shape}"
             raise ValueError(f"importances of one map must have the same layers and heads: {shapes}")
-        if each.name in [other.name for other in found[:i]]:
+        if each.name in [other.name for other in every[:i]]:
             name = each.name.strip("\u2068\u2069")  # which keep a name's direction of writing in the figure
             raise ValueError(f"two importances are called {name!r}: give a dict {{name: importance}} to tell them")
-    return found
+    return every
 
 
-def value(score: float, stderr: float) -> str:
-    """A score with its standard error, if that is known."""
+def with_error(score: float, stderr: float) -> str:
+    """Return a score with its standard error, if that is known."""
     return number(score) + (f" ± {number(stderr)}" if math.isfinite(stderr) else "")
+
+
+def layer_means(scores: Floats) -> Floats:
+    """Return (L,) the mean over the heads that are there; NaN for a layer without heads."""
+    count = (~np.isnan(scores)).sum(1)
+    return np.where(count, np.nansum(scores, axis=1) / np.maximum(count, 1), np.nan)
+
+
+class Digits(NamedTuple):
+    """How numbers are written in the cells: in units of 10^power, with as many digits as there is room for."""
+
+    power: int
+    decimals: int | None
+    """None if there is no room for a number"""
+    font: int
+
+    @classmethod
+    def of(cls, scores: Floats, cell: tuple[int, int]) -> Digits:
+        """Choose the unit and the digits for cells of a width and a height in pixels."""
+        largest = float(np.nanmax(np.abs(scores)))
+        exponent = math.floor(math.log10(largest)) if largest else 0
+        power = 0 if -2 <= exponent <= 3 else exponent
+        font = min(12, max(9, cell[1] - 5))
+        for digits in (3, 2):
+            decimals = max(0, digits - 1 - exponent + power)
+            width = max(len(cls(power, decimals, font).text(value)) for value in scores.flat)
+            if width * font * CHARACTER_WIDTH / 11 + 4 <= cell[0] and font + 3 <= cell[1]:
+                return cls(power, decimals, font)
+        return cls(power, None, font)
+
+    def text(self, value: float) -> str:
+        """Return a number as it is written; nothing for NaN, or where there is no room."""
+        if math.isnan(value) or self.decimals is None:
+            return ""
+        return "0" if value == 0 else f"{value / 10.0**self.power:.{self.decimals}f}".replace("-", "−")
+
+    @property
+    def unit(self) -> str:
+        """The unit in words; nothing if it is 1."""
+        return f"numbers in units of 10<sup>{self.power}</sup>".replace("-", "−") if self.power else ""
+
+
+def ranks(scores: Floats) -> list[list[str]]:
+    """Return "rank 3 of 144" for every head; 1 is the largest score, and equal scores share their ranks."""
+    present = scores[~np.isnan(scores)]
+
+    def text(score: float) -> str:
+        if math.isnan(score):
+            return ""
+        first, last = int((present > score).sum()) + 1, int((present >= score).sum())
+        ranks = f"rank {first}" if first == last else f"ranks {first} to {last}, equal scores,"
+        return f"{ranks} of {len(present)}"
+
+    return [[text(float(score)) for score in row] for row in scores]

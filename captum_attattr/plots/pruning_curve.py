@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
 
+from captum_attattr.checks import instance
 from captum_attattr.formatting import counted, number, visible
-from captum_attattr.plots.canvas.labels import NAME, named
-from captum_attattr.plots.canvas.panels import MENU, PLOT, Floats, Line, Panel, colours, layout, numbers, painted
-from captum_attattr.plots.canvas.theme import Theme
+from captum_attattr.heads.curves import PruningComparison, PruningCurve
+from captum_attattr.plots.canvas.labels import NAME_LENGTH, name_label
+from captum_attattr.plots.canvas.layout import Area, option
+from captum_attattr.plots.canvas.lines import SYMBOLS, Line, hovers, line_colours, painted
+from captum_attattr.plots.canvas.panels import MENU_HEIGHT, PANELS_HINT, Panel, panels_area, panels_layout
+from captum_attattr.plots.canvas.theme import GREY, Theme
+from captum_attattr.plots.head_scores import Floats
 
-if TYPE_CHECKING:
-    from captum_attattr.heads.curves import PruningComparison, PruningCurve
-
-_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "triangle-down", "star")
 _BAND: dict[Theme, str] = {"light": "#c3cad1", "dark": "#56616c"}  # plotly fills with half of it
-_MEAN: dict[Theme, str] = {"light": "#5d6a77", "dark": "#98a4b0"}
-_PARAMETERS: dict[Theme, str] = _MEAN
 _ORDERS = {"least": "least important first", "most": "most important first"}
 
 
+_HINT_MENU = " The arrow keys choose an order."
+
+
 class _Curve(NamedTuple):
-    """The checked arrays of one pruning curve. S steps."""
+    """The arrays of one pruning curve. S steps."""
 
     name: str
     """as plotly may show it"""
@@ -36,6 +38,16 @@ class _Curve(NamedTuple):
     parameters: Floats | None  # (S,), likewise
     hovers: list[str]  # (S,)
 
+    @classmethod
+    def of(cls, curve: PruningCurve) -> _Curve:
+        """Take the arrays of a curve."""
+        heads, metric = (np.asarray(part, np.float64) for part in (curve.heads, curve.metric))
+        # Of the processes of a parallel run only the first one measures; the others have zeros.
+        latency = np.asarray(curve.latency, np.float64) if any(curve.latency) else None
+        counts = np.asarray(curve.parameters, np.float64)
+        parameters = counts / counts[0] if any(curve.parameters) else None
+        return cls(name_label(curve.name), curve.order, heads, curve.total, metric, latency, parameters, _hovers(curve))
+
     @property
     def share(self) -> Floats:
         return 100 * self.heads / self.total
@@ -45,67 +57,43 @@ class _Curve(NamedTuple):
         return f"{self.name} {self.order}"
 
 
-def _checked(curve: PruningCurve) -> _Curve:
-    for attribute in ("name", "order", "heads", "total", "metric", "loss", "parameters", "latency", "ranking_rows"):
-        if not hasattr(curve, attribute):
-            what = "curves must be a PruningCurve, a list of them or a PruningComparison"
-            raise TypeError(f"{what}, not {type(curve).__name__}: {attribute!r} is missing")
-    if not isinstance(curve.name, str):
-        raise TypeError(f"the name of a curve must be a string, not {type(curve.name).__name__}: {curve.name!r}")
-    who = f"curve {curve.name!r}"
-    if curve.order not in _ORDERS:
-        raise ValueError(f"the order of {who} must be 'least' or 'most', not {curve.order!r}")
-    count = len(curve.heads)
-    heads, metric, loss = (
-        numbers(getattr(curve, key), f"{key} of {who}", count) for key in ("heads", "metric", "loss")
-    )
-    if not count:
-        raise ValueError(f"{who} has no step")
-    if curve.total < 1 or heads.min() < 0 or heads.max() > curve.total:
-        raise ValueError(f"{who} must have 0 to total={curve.total} heads off, not {heads.min():g} to {heads.max():g}")
-    if not np.isfinite(metric).any():
-        raise ValueError(f"{who} has no finite {curve.metric_name}: {metric.tolist()}")
-    # Of the processes of a parallel run only the first one measures; the others have zeros.
-    cut = [getattr(curve, key) if any(getattr(curve, key)) else None for key in ("latency", "parameters")]
-    latency, absolute = (
-        None if values is None else numbers(values, f"{key} of {who}", count)
-        for key, values in zip(("latency", "parameters"), cut, strict=True)
-    )
-    if absolute is not None and not absolute[0] > 0:
-        raise ValueError(f"parameters of {who} must be above 0 at the first step, not {absolute[0]:g}")
-    parameters = None if absolute is None else absolute / absolute[0]
-    start = "at first" if heads[0] else "with all heads"
-    hovers = []
-    for step in range(count):
-        share = f"{100 * heads[step] / curve.total:.0f} %"
+def _hovers(curve: PruningCurve) -> list[str]:
+    """Return what the hover tells of each step."""
+    start = "at first" if curve.heads[0] else "with all heads"
+    texts = []
+    for step, heads in enumerate(curve.heads):
         lines = [
-            f"<b>{named(curve.name)}</b>, {_ORDERS[curve.order]}",
-            f"{heads[step]:.0f} of {counted(curve.total, 'head')} off ({share})",
-            f"{named(curve.metric_name)} {number(metric[step])} ({start} {number(metric[0])})",
-            f"loss {number(loss[step])}",
+            f"<b>{name_label(curve.name)}</b>, {_ORDERS[curve.order]}",
+            f"{heads} of {counted(curve.total, 'head')} off ({100 * heads / curve.total:.0f} %)",
+            f"{name_label(curve.metric_name)} {number(curve.metric[step])} ({start} {number(curve.metric[0])})",
+            f"loss {number(curve.loss[step])}",
         ]
-        if absolute is not None and parameters is not None:
-            lines.append(f"{absolute[step]:,.0f} parameters ({100 * parameters[step]:.1f} %)")
-        if latency is not None:
-            lines.append(f"latency {number(latency[step])} of the whole model")
-        hovers.append("<br>".join(lines))
-    return _Curve(named(curve.name), curve.order, heads, curve.total, metric, latency, parameters, hovers)
+        if any(curve.parameters):
+            fraction = curve.parameters[step] / curve.parameters[0]
+            lines.append(f"{curve.parameters[step]:,.0f} parameters ({100 * fraction:.1f} %)")
+        if any(curve.latency):
+            lines.append(f"latency {number(curve.latency[step])} of the whole model")
+        texts.append("<br>".join(lines))
+    return texts
 
 
 def _listed(curves: Any) -> tuple[list[PruningCurve], list[PruningCurve]]:
-    """The curves, and the random ones."""
-    if hasattr(curves, "curves") and hasattr(curves, "random"):
-        found = list(curves.curves), list(curves.random)
+    """Return the curves and the random ones that a user gave."""
+    if isinstance(curves, PruningComparison):
+        given = list(curves.curves), list(curves.random)
     elif isinstance(curves, Sequence) and not isinstance(curves, str):
-        found = list(curves), []
+        given = list(curves), []
     else:
-        found = [curves], []
-    if not any(found):
+        given = [curves], []
+    if not any(given):
         raise ValueError(f"curves is empty: this {type(curves).__name__} has no PruningCurve")
-    return found
+    for curve in (*given[0], *given[1]):
+        instance("curves", curve, PruningCurve, "a PruningCurve, a list of them or a PruningComparison")
+    return given
 
 
-def _of_one_kind(given: list[PruningCurve], curves: list[_Curve], random: list[_Curve]) -> None:
+def _check_together(given: list[PruningCurve], curves: list[_Curve]) -> None:
+    """Check that curves have one metric, and that no two have one name and order."""
     metrics = list(dict.fromkeys(curve.metric_name for curve in given))
     if len(metrics) > 1:
         raise ValueError(f"curves of one figure must have the same metric, not {' and '.join(map(repr, metrics))}")
@@ -116,7 +104,7 @@ def _of_one_kind(given: list[PruningCurve], curves: list[_Curve], random: list[_
 
 
 def _random_lines(random: list[_Curve]) -> list[Line]:
-    """The band from the least to the largest value of all seeds, and their mean, where all have one."""
+    """Return the band from the least to the largest value of all seeds, and their mean, where all have one."""
     if not random:
         return []
     # Heads that go together, in groups of several sizes, make steps of several shares.
@@ -138,7 +126,7 @@ def _random_lines(random: list[_Curve]) -> list[Line]:
         "legendgroup": "random",
         "showlegend": False,
     }
-    hovers = [
+    texts = [
         f"<b>random</b>, {seeds}<br>{share[i]:.0f} % of the heads off<br>"
         f"mean {number(mean[i])}, from {number(low[i])} to {number(high[i])}"
         for i in range(len(share))
@@ -150,16 +138,23 @@ def _random_lines(random: list[_Curve]) -> list[Line]:
         "y": mean,
         "mode": "lines",
         "line": {"width": 2, "dash": "dot"},
-        "customdata": hovers,
-        "hovertemplate": "%{customdata}<extra></extra>",
         "legendgroup": "random",
         "showlegend": True,
+        **hovers(texts),
     }
-    return [Line(band, _BAND)] * (len(random) > 1) + [Line(line, _MEAN)]
+    return [Line(band, _BAND)] * (len(random) > 1) + [Line(line, GREY)]
 
 
-def _curve_line(curve: _Curve, place: int, values: Floats, axis: str, title: bool) -> Line:
-    """One curve: its colour and mark tell the ranking, filled or open marks and the dashes the order."""
+def _curve_line(curve: _Curve, ranking: int, values: Floats, axis: str, title: bool) -> Line:
+    """Return one curve: its colour and symbol tell the ranking, filled or open marks and the dashes the order.
+
+    Args:
+        curve: the curve.
+        ranking: an index among the rankings of the figure.
+        values: its metric, or its latency.
+        axis: "", or "2" for the right panel.
+        title: whether the legend has the name of the order above this curve.
+    """
     least = curve.order == "least"
     trace = {
         "type": "scatter",
@@ -170,18 +165,17 @@ def _curve_line(curve: _Curve, place: int, values: Floats, axis: str, title: boo
         "yaxis": f"y{axis}",
         "mode": "lines+markers",
         "line": {"width": 2, "dash": "solid" if least else "dash"},
-        "marker": {"symbol": _SYMBOLS[place % len(_SYMBOLS)] + ("" if least else "-open"), "size": 8},
-        "customdata": curve.hovers,
-        "hovertemplate": "%{customdata}<extra></extra>",
+        "marker": {"symbol": SYMBOLS[ranking % len(SYMBOLS)] + ("" if least else "-open"), "size": 8},
         "legendgroup": curve.group,
         "showlegend": not axis,
+        **hovers(curve.hovers),
     }
-    return Line(trace | ({"legendgrouptitle": {"text": _ORDERS[curve.order]}} if title else {}), colours(place))
+    return Line(trace | ({"legendgrouptitle": {"text": _ORDERS[curve.order]}} if title else {}), line_colours(ranking))
 
 
-def _parameter_lines(curves: list[_Curve], places: dict[str, int]) -> list[Line]:
-    """One line if all curves are cut alike, as they are where all heads are of one size."""
-    found: list[Line] = []
+def _parameter_lines(curves: list[_Curve], rankings: dict[str, int]) -> list[Line]:
+    """Return the parameters over the heads: one line if all curves agree, as they do where heads are of one size."""
+    lines: list[Line] = []
     same = True
     for curve in curves:
         if curve.parameters is None:
@@ -199,16 +193,16 @@ def _parameter_lines(curves: list[_Curve], places: dict[str, int]) -> list[Line]
             "legendgroup": curve.group,
             "showlegend": False,
         }
-        found.append(Line(trace, colours(places[curve.name])))
-        first = found[0].trace
+        lines.append(Line(trace, line_colours(rankings[curve.name])))
+        first = lines[0].trace
         alike = len(curve.share) == len(first["x"]) and np.allclose(curve.share, first["x"])
         same = same and alike and np.allclose(curve.parameters, first["y"], rtol=1e-3)
     alone = {"legendgroup": "parameters", "showlegend": True, "legendgrouptitle": {"text": "any ranking"}}
-    return [Line({**found[0].trace, **alone}, _PARAMETERS)] if found and same else found
+    return [Line({**lines[0].trace, **alone}, GREY)] if lines and same else lines
 
 
 def _rows(given: list[PruningCurve]) -> str:
-    """How many rows the rankings and the curves are made of, and how many of them are the same."""
+    """Return how many rows the rankings and the curves are made of, and how many of them are the same."""
 
     def span(values: Iterable[int]) -> str:
         known = sorted(set(values))
@@ -223,18 +217,12 @@ def _rows(given: list[PruningCurve]) -> str:
     return f"Heads ranked on {span(curve.ranking_rows for curve in ranked)} rows, {evaluated}, {used}"
 
 
-def _order_menu(shown: list[str]) -> list[dict[str, Any]]:
-    """Buttons for both orders, where there are both. `shown` is the order of each line, or "" for every order."""
-    if not set(_ORDERS) <= set(shown):
-        return []
+def _order_menu(shown: list[str], area: Area) -> dict[str, Any]:
+    """Return buttons that choose an order; `shown` is each trace's order, "" for traces of every order."""
     choices = [("both orders", {"", *_ORDERS}), *((text, {"", order}) for order, text in _ORDERS.items())]
     hidden = "legendonly"  # traces that are not visible at all would leave their colours to the others
-    buttons = [
-        {"label": text, "method": "restyle", "args": [{"visible": [own in orders or hidden for own in shown]}]}
-        for text, orders in choices
-    ]
-    at = {"x": 0, "xanchor": "left", "y": 1 + MENU / PLOT, "yanchor": "top"}
-    return [{"name": "order", "type": "buttons", "direction": "right", "active": 0, "buttons": buttons, **at}]
+    options = [option(text, {"visible": [order in orders or hidden for order in shown]}) for text, orders in choices]
+    return area.menu("order", options, above=MENU_HEIGHT, flat=True)
 
 
 def plot_pruning_curve(curves: PruningCurve | Sequence[PruningCurve] | PruningComparison) -> go.Figure:
@@ -253,8 +241,7 @@ def plot_pruning_curve(curves: PruningCurve | Sequence[PruningCurve] | PruningCo
 
     Raises:
         TypeError: none of these.
-        ValueError: no curve, a curve without a finite metric or with lists of different lengths, curves of
-            different metrics or of the same name and order.
+        ValueError: no curve, or curves of different metrics or of the same name and order.
 
     Example:
         >>> from captum_attattr.heads.curves import PruningCurve
@@ -268,34 +255,39 @@ def plot_pruning_curve(curves: PruningCurve | Sequence[PruningCurve] | PruningCo
         ([0.0, 50.0, 100.0], [0.9, 0.85, 0.5])
     """
     given, given_random = _listed(curves)
-    checked, random = [_checked(each) for each in given], [_checked(each) for each in given_random]
-    _of_one_kind(given + given_random, checked, random)
-    checked.sort(key=lambda curve: list(_ORDERS).index(curve.order))
-    places = {name: place for place, name in enumerate(dict.fromkeys(curve.name for curve in checked))}
-
-    lines, shown = _random_lines(random), [""] * len(_random_lines(random))
-    orders = [curve.order for curve in checked]
-    for i, curve in enumerate(checked):
-        lines.append(_curve_line(curve, places[curve.name], curve.metric, "", orders.index(curve.order) == i))
-        shown.append(curve.order)
-    for curve in checked:
-        if curve.latency is not None:
-            lines.append(_curve_line(curve, places[curve.name], curve.latency, "2", False))
-            shown.append(curve.order)
-    parameters = _parameter_lines(checked, places)
-    lines, shown = lines + parameters, shown + [""] * len(parameters)
-
-    metric = named((given + given_random)[0].metric_name)
-    names = [visible(curve.name, NAME) for curve in given] + [
-        f"random, {len(random)} seeds: mean and range",
-        _ORDERS["least"],
-    ]
+    every, random = [_Curve.of(each) for each in given], [_Curve.of(each) for each in given_random]
+    _check_together(given + given_random, every)
+    every.sort(key=lambda curve: list(_ORDERS).index(curve.order))
+    lines, shown = _lines(every, random)
+    metric = name_label((given + given_random)[0].metric_name)
+    names = [visible(curve.name, NAME_LENGTH) for curve in given]
+    names += [f"random, {len(random)} seeds: mean and range", _ORDERS["least"]]
     two = any(line.trace.get("xaxis") == "x2" for line in lines)
     across = {"title": "share of heads off", "ticksuffix": " %", "range": [-4, 104]}
     saved = {"title": "latency, and parameters (dash-dotted); the whole model is 1", "rangemode": "tozero"}
     left = Panel(0.62 if two else 1.0, across, {"title": metric})
     panels = [left, Panel(0.38, across, saved)] if two else [left]
     title = f"Pruning heads: <b>{metric}</b>" + (", latency and parameters" if two else "")
-    menus = _order_menu(shown)
-    whole = layout(panels, names, title, _rows(given + given_random), menus)
-    return painted(lines, whole, "pruning", "order" if menus else None)
+    several = set(_ORDERS) <= set(shown)
+    area = panels_area(names, several)
+    menus = [_order_menu(shown, area)] if several else []
+    layout = panels_layout(panels, area, title, _rows(given + given_random), updatemenus=menus)
+    hint = PANELS_HINT + (_HINT_MENU if several else "")
+    return painted(lines, layout, "pruning", hint=hint, menu="order" if several else None)
+
+
+def _lines(curves: list[_Curve], random: list[_Curve]) -> tuple[list[Line], list[str]]:
+    """Return all traces, those in front last, and the order that each belongs to: "" for every order."""
+    rankings = {name: i for i, name in enumerate(dict.fromkeys(curve.name for curve in curves))}
+    lines = _random_lines(random)
+    shown = [""] * len(lines)
+    orders = [curve.order for curve in curves]
+    for i, curve in enumerate(curves):
+        lines.append(_curve_line(curve, rankings[curve.name], curve.metric, "", orders.index(curve.order) == i))
+        shown.append(curve.order)
+    for curve in curves:
+        if curve.latency is not None:
+            lines.append(_curve_line(curve, rankings[curve.name], curve.latency, "2", False))
+            shown.append(curve.order)
+    parameters = _parameter_lines(curves, rankings)
+    return lines + parameters, shown + [""] * len(parameters)

@@ -1,4 +1,4 @@
-"""One page about one decision: what was decided, the tree, the flow, the maps and the heads."""
+"""One page for one decision: what was decided, the tree, the flow, the maps and the heads."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
+import torch
 
+from captum_attattr.checks import instance
 from captum_attattr.exceptions import EmptyTreeError
 from captum_attattr.explanations.explanation import Explanation
-from captum_attattr.explanations.parts import values_of
 from captum_attattr.explanations.words import readable
-from captum_attattr.formatting import number, score, signed, visible
+from captum_attattr.formatting import number, output_value, signed, visible
 from captum_attattr.heads.importance import HeadImportance
 from captum_attattr.plots.attention import plot_attention
 from captum_attattr.plots.canvas.packing import halves
 from captum_attattr.plots.canvas.pages import figure_block, page, write_page
 from captum_attattr.plots.flow import plot_flow
-from captum_attattr.plots.head_scores import all_checked
+from captum_attattr.plots.head_scores import scores_of
 from captum_attattr.plots.heads import plot_heads
 from captum_attattr.plots.tree import plot_tree
 from captum_attattr.trees.algorithm import attribution_tree
 
-_ABOUT = {
+_INTRODUCTIONS = {
     "tree": "Where the decision gathered from, layer by layer; of every layer only the strongest links.",
     "flow": "All links between tokens, the strongest first; not only the tree's.",
     "maps": "Every head's map: a row is a token that gathers, a column a token that it gathers from.",
@@ -63,8 +63,8 @@ def write_report(
 
     Raises:
         TypeError: `explanation`, `importance`, `path` or `title` is something else.
-        ValueError: the explanation's arrays do not go together or are not finite, the importance is that of
-            another model, the threshold is outside [0, 1], or the directory does not exist.
+        ValueError: the importance is that of another model, the threshold is outside [0, 1], or the directory does
+            not exist.
         OSError: the file cannot be written.
 
     Example:
@@ -76,10 +76,9 @@ def write_report(
         ...     write_report(explanation, folder + "/report.html").name
         'report.html'
     """
-    if not isinstance(explanation, Explanation):
-        raise TypeError(f"explanation must be an Explanation, not {type(explanation).__name__}: {explanation!r}")
-    if title is not None and not isinstance(title, str):
-        raise TypeError(f"title must be a string, not {type(title).__name__}: {title!r}")
+    instance("explanation", explanation, Explanation, "an Explanation")
+    if title is not None:
+        instance("title", title, str, "a string")
     sections = _sections(explanation, importance, threshold)
     title = _shown(_title(explanation) if title is None else title)
     links = "".join(f'<a href="#{each.name}">{each.heading}</a>' for each in sections)
@@ -103,29 +102,25 @@ class _Section(NamedTuple):
 
 
 def _sections(explanation: Explanation, importance: Any, threshold: float) -> list[_Section]:
-    """All parts in their order; the maps are first to be made, since that checks the explanation."""
-    maps = plot_attention(explanation)
-    values_of(explanation, "nodes", explanation.attributions.shape[0])
-    for name in ("special", "segments"):
-        values_of(explanation, name, len(explanation.tokens))
-    parts: dict[str, tuple[str, go.Figure | str]] = {
+    """Return all parts in their order."""
+    figures: dict[str, tuple[str, go.Figure | str]] = {
         "tree": ("Attribution tree", _tree(explanation, threshold)),
         "flow": ("Flow", _flow(explanation)),
-        "maps": ("Maps of the heads", maps),
+        "maps": ("Maps of the heads", plot_attention(explanation)),
         "heads": ("Importance of the heads", _heads(explanation, importance)),
     }
-    found = [_Section("decision", "Decision", _decision(explanation))]
-    for name, (heading, part) in parts.items():
-        about = f"<p>{html.escape(_ABOUT[name])}</p>"
-        if isinstance(part, str):
-            found.append(_Section(name, heading, f'{about}\n<p class="note">{html.escape(part)}</p>'))
+    sections = [_Section("decision", "Decision", _decision(explanation))]
+    for name, (heading, figure) in figures.items():
+        introduction = f"<p>{html.escape(_INTRODUCTIONS[name])}</p>"
+        if isinstance(figure, str):
+            sections.append(_Section(name, heading, f'{introduction}\n<p class="note">{html.escape(figure)}</p>'))
         else:
-            found.append(_Section(name, heading, about, part))
-    return found
+            sections.append(_Section(name, heading, introduction, figure))
+    return sections
 
 
 def _tree(explanation: Explanation, threshold: float) -> go.Figure | str:
-    """The figure, or why there is none."""
+    """Return the figure, or why there is none."""
     try:
         tree = attribution_tree(explanation, threshold)
     except EmptyTreeError as error:
@@ -134,70 +129,79 @@ def _tree(explanation: Explanation, threshold: float) -> go.Figure | str:
 
 
 def _flow(explanation: Explanation) -> go.Figure | str:
-    """The figure, whose heads are left to `report.js`, which has them of the maps; or why there is none."""
+    """Return the figure, or why there is none. `report.js` makes its scores of single heads of the maps."""
     if not explanation.attributions.sum(1).any():
         return "There is no flow to draw: the attributions of all heads are 0, or cancel out."
     figure = plot_flow(explanation)
     bulk = dict(figure.layout.meta["flow"])
     layers, _, size = bulk["shape"]
     sums = np.zeros(layers * size * size, dtype=np.float32)
-    sums[bulk["place"]] = bulk["score"]
+    sums[bulk["indices"]] = bulk["score"]
     heads = {name: value for name, value in bulk["heads"].items() if name not in ("high", "low")}
-    kept = {name: value for name, value in bulk.items() if name not in ("place", "score")}
-    own = {**kept, "heads": heads, "sums": halves(sums.reshape(-1, size))}
-    figure.layout.meta = {**figure.layout.meta, "flow": own}
+    kept = {name: value for name, value in bulk.items() if name not in ("indices", "score")}
+    reduced = {**kept, "heads": heads, "sums": halves(sums.reshape(-1, size))}
+    figure.layout.meta = {**figure.layout.meta, "flow": reduced}
     return figure
 
 
 def _heads(explanation: Explanation, importance: Any) -> go.Figure:
+    """Return the figure of the given importance, or of the largest attribution of each head."""
+    if importance is None:
+        return plot_heads({"largest attribution in this text": _largest_attributions(explanation)})
     shape = tuple(explanation.attributions.shape[:2])
-    if importance is not None:
-        figure = plot_heads(importance)
-        given = all_checked(importance)[0].scores.shape
-        if given != shape:
-            raise ValueError(f"importance is that of {given} layers and heads, but the explanation has {shape}")
-        return figure
-    scores = np.asarray(explanation.attributions, np.float64).max((2, 3))
-    there = np.asarray(explanation.attention).any((2, 3))  # a head that `prune_heads` took attends to nothing
-    own: Any = SimpleNamespace(
-        scores=np.where(there, scores, np.nan) if there.any() else scores,
-        stderr=np.full(scores.shape, np.nan),
+    given = scores_of(importance)[0].scores.shape
+    if given != shape:
+        raise ValueError(f"importance is that of {given} layers and heads, but the explanation has {shape}")
+    return plot_heads(importance)
+
+
+def _largest_attributions(explanation: Explanation) -> HeadImportance:
+    """Return what one example adds to the importance of `head_importance`: the largest attribution of each head."""
+    scores = explanation.attributions.double().amax((2, 3))
+    present = explanation.attention.ne(0).any(-1).any(-1)  # a head that `prune_heads` took attends to nothing
+    if present.any():
+        scores = scores.masked_fill(~present, math.nan)
+    return HeadImportance(
+        scores=scores,
+        stderr=torch.full_like(scores, math.nan),
         count=1,
+        method="attattr",
+        options={},
         labels=[],
-        name="largest attribution in this text",
+        examples=[],
+        model="",
     )
-    return plot_heads(own)
-
-
-# ---------------------------------------------------------------------------------------- the decision
 
 
 def _shown(text: str) -> str:
-    """All of a text from data, with what would act spelt out; not escaped for HTML."""
+    """Return the whole of a text from data, with what would act spelt out; not escaped for HTML."""
     return visible(text, 6 * len(text) + 1)  # "\\u202e" is the longest that a character becomes
 
 
 def _title(explanation: Explanation) -> str:
-    return f"Self-attention attribution: {explanation.label}, {score(float(explanation.probability))}"
+    value = output_value(explanation.output, explanation.value)
+    return ", ".join(filter(None, [f"Self-attention attribution: {explanation.label}", value]))
 
 
 def _decision(explanation: Explanation) -> str:
+    """Return the HTML of what was decided: text, label and value, tokens, and a table of the layers."""
     texts = [explanation.text] if isinstance(explanation.text, str) else list(explanation.text)
     quoted = "".join(f"<blockquote><bdi>{html.escape(_shown(text))}</bdi></blockquote>" for text in texts)
-    label = f"<bdi>{html.escape(_shown(str(explanation.label)))}</bdi>"
+    label = f"<bdi>{html.escape(_shown(explanation.label))}</bdi>"
     facts = {
-        "explained": f"{label} (target {int(explanation.target)})",
-        "its value": score(float(explanation.probability)),
+        "explained": f"{label} (target {explanation.target})",
+        "its value": output_value(explanation.output, explanation.value) or "not known",
     }
     if explanation.prediction == explanation.target:
         facts["the model's own choice"] = "the same"
     else:
-        facts["the model's own choice"] = f"target {int(explanation.prediction)}"
+        facts["the model's own choice"] = f"target {explanation.prediction}"
     rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items())
     return f"{quoted}\n<dl>{rows}</dl>\n{_tokens(explanation)}\n{_layers(explanation)}"
 
 
 def _tokens(explanation: Explanation) -> str:
+    """Return the HTML list of the tokens, special ones marked."""
     items = []
     for position, (token, special) in enumerate(zip(readable(explanation.tokens), explanation.special, strict=True)):
         kind = ' class="special"' if special else ""
@@ -207,19 +211,20 @@ def _tokens(explanation: Explanation) -> str:
 
 
 def _layers(explanation: Explanation) -> str:
-    sums = np.asarray(explanation.attributions, np.float64).sum((1, 2, 3))
-    columns = zip(sums, *(np.asarray(part) for part in (explanation.delta, explanation.error)), strict=True)
+    """Return the HTML table of the layers: their attributions and how exact these are."""
+    sums = explanation.attributions.double().sum((1, 2, 3)).tolist()
+    columns = zip(sums, explanation.delta.tolist(), explanation.error.tolist(), explanation.nodes.tolist(), strict=True)
     rows = "".join(
-        f"<tr><th scope=row>{layer}</th><td>{signed(total)}</td><td>{signed(delta)}</td>"
-        f"<td>{number(error) if math.isfinite(error) else 'not estimated'}</td>"
-        f"<td>{int(explanation.nodes[layer])}</td></tr>"
-        for layer, (total, delta, error) in enumerate(columns)
+        f"<tr><th scope=row>{layer}</th><td>{signed(total)}</td>"
+        f"<td>{signed(delta) if math.isfinite(delta) else 'not known'}</td>"
+        f"<td>{number(error) if math.isfinite(error) else 'not estimated'}</td><td>{int(nodes)}</td></tr>"
+        for layer, (total, delta, error, nodes) in enumerate(columns)
     )
     names = ("layer", "attributions sum to", "delta", "relative error", "nodes")
     heads = "".join(f"<th scope=col>{name}</th>" for name in names)
-    about = (
+    note = (
         "The attributions of a layer add up to F(A) − F(0), what the value gains from the layer's attention, but for"
         " delta. The error is an estimate, relative to the size of the layer's map; nodes are points of the integral."
     )
     table = f'<table aria-label="layers"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
-    return f"{table}\n<p>{about}</p>"
+    return f"{table}\n<p>{note}</p>"

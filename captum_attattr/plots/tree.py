@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import networkx as nx
 import numpy as np
 import plotly.graph_objects as go
 
-from captum_attattr.explanations.parts import maps_of, tokens_of, values_of
+from captum_attattr.checks import instance
+from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.words import Floats, attention_of, joined, readable, words
 from captum_attattr.formatting import counted, counting, number, signed, visible
-from captum_attattr.plots.canvas.labels import escape, label, length, predicted, wrapped
-from captum_attattr.plots.canvas.theme import PAGES, Changes, Theme, finish
-from captum_attattr.plots.canvas.token_columns import NEGATIVE, NODE, POSITIVE, RIGHT, Columns, frame
-
-if TYPE_CHECKING:
-    from captum_attattr.explanations.explanation import Explanation
+from captum_attattr.plots.canvas.labels import escape, hover_label, prediction_title, token_label, token_width
+from captum_attattr.plots.canvas.lines import Line, painted
+from captum_attattr.plots.canvas.theme import Changes, Theme
+from captum_attattr.plots.canvas.token_columns import NEGATIVE, NODE, POSITIVE, RIGHT, Columns
 
 _FAINT: dict[Theme, str] = {"light": "#7c8894", "dark": "#7f8b97"}  # tokens outside the tree
 _COLUMN: dict[Theme, str] = {"light": "#e6eaee", "dark": "#262d35"}
 
 # Lengths in pixels.
-_TOP, _PLOT = 88, 560
+_TOP, _HEIGHT = 88, 560  # margin, and the largest height of the plot
 _THIN, _WIDE = 1.2, 7.0  # lines of edges, from no share of the layer's maximum to all of it
 _POINTS = 41  # of a curve, its middle among them; each of them answers to the mouse
 _PALE = 0.45  # opacity of the final edges of [CLS]
@@ -41,10 +40,8 @@ _HINT = (
 )
 
 
-# -------------------------------------------------------------------------------------------- the input
-
-
-def _checked(tree: Any) -> None:
+def _check_tree(tree: Any) -> None:
+    """Check that a graph has what `attribution_tree` gives."""
     if not isinstance(tree, nx.DiGraph):
         raise TypeError(f"tree must be a networkx.DiGraph of attribution_tree, not {type(tree).__name__}")
     if not tree.number_of_edges():
@@ -68,17 +65,22 @@ def _checked(tree: Any) -> None:
 
 
 def _attention(tree: nx.DiGraph, explanation: Explanation | None) -> Floats | None:
-    """(L, H, T, T) of the explanation that the tree was made of, its subwords put together if the tree's are."""
+    """Return (L, H, T, T) of the explanation that the tree was made of, for words where the tree has words.
+
+    Raises:
+        TypeError, ValueError: no explanation, or one of other tokens, layers or heads.
+    """
     if explanation is None:
         return None
-    own, tokens = tree.graph["tokens"], tokens_of(explanation, "special", "attention")
-    attention: Floats = maps_of(explanation, "attention", len(tokens)).astype(np.float64)
-    if tokens != own:
-        positions = words(tokens, values_of(explanation, "special", len(tokens)).astype(bool).tolist())
-        if [joined([tokens[i] for i in word]) for word in positions] != own:
+    instance("explanation", explanation, Explanation, "an Explanation")
+    tokens, wanted = explanation.tokens, tree.graph["tokens"]
+    attention: Floats = explanation.attention.double().numpy(force=True)
+    if tokens != wanted:
+        positions = words(tokens, explanation.special)
+        if [joined([tokens[i] for i in word]) for word in positions] != wanted:
             raise ValueError(
                 f"explanation is not the one that tree was made of: its {counted(len(tokens), 'token')} begin with "
-                f"{tokens[:5]}, those of tree ({len(own)}) with {own[:5]}"
+                f"{tokens[:5]}, those of tree ({len(wanted)}) with {wanted[:5]}"
             )
         attention = attention_of(attention, positions)
     layers = max(data["layer"] for *_, data in tree.edges(data=True))
@@ -89,18 +91,15 @@ def _attention(tree: nx.DiGraph, explanation: Explanation | None) -> Floats | No
     return attention
 
 
-# ------------------------------------------------------------------------------------------- the places
-
-
-def _places(tree: nx.DiGraph) -> dict[int, float]:
-    """The height of each node: its layer, and one above the last for [CLS] where it gathers the whole."""
+def _heights(tree: nx.DiGraph) -> dict[int, float]:
+    """Return the height of each node: its layer, and one above the last for [CLS] where it gathers the whole."""
     top = tree.graph["class_token"]
     lifted = {i for i, _, data in tree.edges(data=True) if data["class_edge"]}
     return {node: data["layer"] + float(node in lifted and node == top) for node, data in tree.nodes(data=True)}
 
 
 def _curve(start: tuple[float, float], end: tuple[float, float]) -> tuple[Floats, Floats]:
-    """From the key up to the query: it leaves and arrives upright, so that it stays off other columns there."""
+    """Return the points of a line from the key up to the query, which leaves and arrives upright in its column."""
     (x0, y0), (x1, y1) = start, end
     if y0 == y1:  # came in by a token of the same layer: an arc above both, the wider the higher
         low = high = y0 + min(0.35 + 0.06 * abs(x1 - x0), 0.95)
@@ -111,11 +110,8 @@ def _curve(start: tuple[float, float], end: tuple[float, float]) -> tuple[Floats
     return np.array([x0, x0, x1, x1]) @ weights, np.array([y0, low, high, y1]) @ weights
 
 
-# -------------------------------------------------------------------------------------------- the texts
-
-
 def _numbers(tree: nx.DiGraph, i: int, j: int, attention: Floats | None) -> list[str]:
-    """Lines about an edge: its score, the heads that give most, and what they attend."""
+    """Return the lines of an edge: its score, the heads that add most to it, and their attention."""
     data = tree.edges[i, j]
     score, layer = data["score"], data["layer"]
     lines = [f"layer {layer}, attribution {signed(score)}"]
@@ -128,69 +124,71 @@ def _numbers(tree: nx.DiGraph, i: int, j: int, attention: Floats | None) -> list
     return lines
 
 
-def _about_edge(tree: nx.DiGraph, i: int, j: int, attention: Floats | None) -> str:
+def _edge_hover(tree: nx.DiGraph, i: int, j: int, attention: Floats | None) -> str:
     tokens = tree.graph["tokens"]
     final = ["gathered at the end"] if tree.edges[i, j]["class_edge"] else []
-    names = [f"<b>{wrapped(tokens[i])}</b> [{i}] from <b>{wrapped(tokens[j])}</b> [{j}]"]
+    names = [f"<b>{hover_label(tokens[i])}</b> [{i}] from <b>{hover_label(tokens[j])}</b> [{j}]"]
     return "<br>".join([*names, *final, *_numbers(tree, i, j, attention)])
 
 
-def _about_node(tree: nx.DiGraph, node: int, attention: Floats | None) -> str:
+def _node_hover(tree: nx.DiGraph, node: int, attention: Floats | None) -> str:
     data, graph = tree.nodes[node], tree.graph
     role = ", root" if node == graph["root"] else ""
-    lines = [f"<b>{wrapped(graph['tokens'][node])}</b> [{node}], layer {data['layer']}{role}"]
+    lines = [f"<b>{hover_label(graph['tokens'][node])}</b> [{node}], layer {data['layer']}{role}"]
     for i in sorted(tree.pred[node], key=lambda i: tree.edges[i, node]["order"]):
-        lines += [f"to <b>{label(graph['tokens'][i])}</b> [{i}]:", *_numbers(tree, i, node, attention)]
+        lines += [f"to <b>{token_label(graph['tokens'][i])}</b> [{i}]:", *_numbers(tree, i, node, attention)]
     if tree.out_degree(node):
         lines.append(f"gathers from {counted(tree.out_degree(node), 'token')}")
     return "<br>".join(lines)
 
 
-# ------------------------------------------------------------------------------------------- the traces
-
-
-def _edges(tree: nx.DiGraph, places: dict[int, float], attention: Floats | None) -> list[dict[str, Any]]:
-    """One trace for each edge; the final edges of [CLS] come first and so lie below."""
+def _edges(tree: nx.DiGraph, heights: dict[int, float], attention: Floats | None) -> list[Line]:
+    """Return one trace for each edge; the final edges of [CLS] come first and so lie below."""
     ordered = sorted(tree.edges(data=True), key=lambda edge: (not edge[2]["class_edge"], edge[2]["order"]))
-    traces = []
+    lines = []
     for i, j, data in ordered:
-        x, y = _curve((j, places[j]), (i, places[i]))
+        x, y = _curve((j, heights[j]), (i, heights[i]))
         width = _THIN + (_WIDE - _THIN) * min(abs(data["share_of_max"]), 1)
-        traces.append(
-            {
-                "type": "scatter",
-                "name": f"edge {i} {j}",
-                "meta": {"edge": [i, j], "negative": data["score"] < 0},
-                "mode": "lines",
-                "x": x.astype(np.float32),
-                "y": y.astype(np.float32),
-                "line": {"width": round(width, 2), "simplify": False, "dash": "dash" if data["score"] < 0 else "solid"},
-                "opacity": _PALE if data["class_edge"] else 1.0,
-                "hovertemplate": _about_edge(tree, i, j, attention) + "<extra></extra>",
-                "showlegend": False,
-            }
-        )
-    return traces
+        negative = data["score"] < 0
+        trace = {
+            "type": "scatter",
+            "name": f"edge {i} {j}",
+            "meta": {"edge": [i, j], "negative": negative},
+            "mode": "lines",
+            "x": x.astype(np.float32),
+            "y": y.astype(np.float32),
+            "line": {"width": round(width, 2), "simplify": False, "dash": "dash" if negative else "solid"},
+            "opacity": _PALE if data["class_edge"] else 1.0,
+            "hovertemplate": _edge_hover(tree, i, j, attention) + "<extra></extra>",
+            "showlegend": False,
+        }
+        lines.append(Line(trace, NEGATIVE if negative else POSITIVE))
+    return lines
 
 
-def _nodes(tree: nx.DiGraph, places: dict[int, float], attention: Floats | None, column: float) -> dict[str, Any]:
+def _names_fit(tree: nx.DiGraph, heights: dict[int, float], column: float) -> bool:
+    """Return whether there is room beside each node for its name, up to the next node of its row and the margin."""
+    widths = {node: token_width(tree.graph["tokens"][node]) for node in tree}
+    end = len(tree.graph["tokens"]) - 0.5
+    rows = [[node for node in sorted(tree) if heights[node] == height] for height in set(heights.values())]
+    apart = all((b - a) * column > widths[a] + 24 for row in rows for a, b in pairwise(row))
+    return apart and all((end - row[-1]) * column > widths[row[-1]] - RIGHT for row in rows)
+
+
+def _nodes(tree: nx.DiGraph, heights: dict[int, float], attention: Floats | None, column: float) -> Line:
+    """Return the marks of all tokens of the tree, and their names where these fit; `column` is a width in pixels."""
     graph, nodes = tree.graph, sorted(tree)
     size = min(11.0, max(6.0, 0.9 * column))
     special = {graph["root"]: "square", **({graph["class_token"]: "diamond"} if graph["class_token"] in tree else {})}
     symbols = [special.get(node, "circle-open" if tree.nodes[node]["special"] else "circle") for node in nodes]
-    # Names beside the nodes, if none of them runs into another node of its layer.
-    rows = [[node for node in nodes if places[node] == row] for row in set(places.values())]
-    pairs = [pair for row in rows for pair in pairwise(row)]
-    free = all((b - a) * column > length(graph["tokens"][a]) + 24 for a, b in pairs)
-    end = len(graph["tokens"]) - 0.5
-    free &= all((end - row[-1]) * column > length(graph["tokens"][row[-1]]) - RIGHT for row in rows)
-    return {
+    named = _names_fit(tree, heights, column)
+    trace = {
         "type": "scatter",
         "name": "tokens",
-        "mode": "markers+text" if free else "markers",
+        "mode": "markers+text" if named else "markers",
         "x": nodes,
-        "y": [places[node] for node in nodes],
-        "text": [f" {label(graph['tokens'][node])}" for node in nodes] if free else None,
+        "y": [heights[node] for node in nodes],
+        "text": [f" {token_label(graph['tokens'][node])}" for node in nodes] if named else None,
         "textposition": "middle right",
         "textfont": {"size": 12, "shadow": "auto"},
         "cliponaxis": False,
@@ -202,61 +200,75 @@ def _nodes(tree: nx.DiGraph, places: dict[int, float], attention: Floats | None,
             "line": {"width": 1.5},
         },
         "unselected": {"marker": {"opacity": 0.15}, "textfont": {"color": "rgba(128,128,128,0.45)"}},
-        "hovertemplate": [_about_node(tree, node, attention) + "<extra></extra>" for node in nodes],
+        "hovertemplate": [_node_hover(tree, node, attention) + "<extra></extra>" for node in nodes],
         "showlegend": False,
     }
+    return Line(trace, NODE)
 
 
-def _legend(edges: list[dict[str, Any]], pale: str | None) -> list[tuple[dict[str, Any], dict[Theme, str]]]:
-    """What the lines and the square mean: traces without a point."""
-    kinds = [("positive", "solid", POSITIVE, 1.0), ("negative", "dash", NEGATIVE, 1.0)]
-    kinds = [kind for kind in kinds if any(edge["meta"]["negative"] == (kind[0] == "negative") for edge in edges)]
+def _legend(edges: list[Line], pale: str | None) -> list[Line]:
+    """Return the legend's entries, traces without a point; `pale` is the name of [CLS]'s final edges."""
+    signs = {edge.trace["meta"]["negative"] for edge in edges}
+    kinds = [("positive", "solid", POSITIVE, 1.0)] if False in signs else []
+    kinds += [("negative", "dash", NEGATIVE, 1.0)] if True in signs else []
     kinds += [(pale, "solid", NODE, _PALE)] if pale else []
-    common = {"type": "scatter", "x": [None], "y": [None], "hoverinfo": "skip", "showlegend": True}
+    bare = {"type": "scatter", "x": [None], "y": [None], "hoverinfo": "skip", "showlegend": True}
     root = {"name": "root", "mode": "markers", "marker": {"symbol": "square", "size": 10}}
     lines = [
-        ({**common, "mode": "lines", "name": name, "line": {"width": 4, "dash": dash}, "opacity": opacity}, paint)
-        for name, dash, paint, opacity in kinds
+        Line({**bare, "mode": "lines", "name": name, "line": {"width": 4, "dash": dash}, "opacity": opacity}, colours)
+        for name, dash, colours, opacity in kinds
     ]
-    return [*lines, ({**common, **root}, NODE)]
+    return [*lines, Line({**bare, **root}, NODE)]
 
 
-def _layout(tree: nx.DiGraph, columns: Columns, places: dict[int, float], highest: float) -> dict[str, Any]:
-    """The rows from the lowest layer of the tree up; `highest` is where its lines reach."""
+def _layout(tree: nx.DiGraph, columns: Columns, heights: dict[int, float], highest: float) -> dict[str, Any]:
+    """Return the layout, with rows from the lowest layer of the tree up; `highest` is where its lines reach."""
     graph = tree.graph
-    low, top = round(min(places.values())), round(max(places.values()))
+    low, top = round(min(heights.values())), round(max(heights.values()))
     last = max(data["layer"] for _, data in tree.nodes(data=True))
     levels = top - low + 1
-    plot = min(_PLOT, 120 + 76 * levels)
-    step = math.ceil(levels * 12 / plot)
+    height = min(_HEIGHT, 120 + 76 * levels)
+    step = math.ceil(levels * 12 / height)
     ticks = [level for level in range(low, min(top, last) + 1) if level % step == 0]
     texts = [f"layer {level}" for level in ticks]
     if top > last:  # [CLS] stands above the last layer
         ticks, texts = [*ticks, top], [*texts, "output"]
     inside = columns.axis(graph["tokens"], sorted(tree))
     outside = [position for position in range(len(graph["tokens"])) if position not in tree]
-    plain = {"showgrid": False, "zeroline": False, "ticks": "", "fixedrange": False}
-    below = {"title": {"text": "token", "standoff": 4, "font": {"size": 13}}}
-    title = predicted("Attribution tree", graph["label"], graph["target"], graph["probability"])
-    how = _ALGORITHMS.get(graph["algorithm"], escape(visible(str(graph["algorithm"]), 40)))
-    left = f"{graph['left_out_edges']:,} interactions with a positive score"
-    subtitle = f"left out: {left}, {100 * graph['left_out_share']:.0f} % of the positive attribution"
-    subtitle = "; ".join([*counting(graph), subtitle, *([f"below layer {low} no token comes in"] if low else [])])
-    return {
-        **frame(f"{title}; threshold {graph['threshold']:g}, {how}", subtitle, _TOP, plot, columns),
-        "hoverdistance": 16,
-        "clickmode": "event",
-        "xaxis": {**inside, **below, "showgrid": True},
-        "xaxis2": {
-            **columns.axis(graph["tokens"], outside, inside["tickvals"]),
+    beside = columns.axis(graph["tokens"], outside, inside["tickvals"])
+    return columns.layout(
+        *_title(tree, low),
+        _TOP,
+        height,
+        hoverdistance=16,
+        clickmode="event",
+        xaxis={**inside, "title": {"text": "token", "standoff": 4, "font": {"size": 13}}, "showgrid": True},
+        xaxis2={**beside, "showgrid": False, "overlaying": "x", "matches": "x", "anchor": "y", "side": "bottom"},
+        yaxis={
             "showgrid": False,
-            "overlaying": "x",
-            "matches": "x",
-            "anchor": "y",
-            "side": "bottom",
+            "zeroline": False,
+            "ticks": "",
+            "fixedrange": False,
+            "range": [low - 0.6, max(top + 0.6, highest + 0.1)],
+            "tickvals": ticks,
+            "ticktext": texts,
         },
-        "yaxis": {**plain, "range": [low - 0.6, max(top + 0.6, highest + 0.1)], "tickvals": ticks, "ticktext": texts},
-    }
+    )
+
+
+def _title(tree: nx.DiGraph, low: int) -> tuple[str, str]:
+    """Return the title and the subtitle: what was explained and how, and what is not in the picture."""
+    graph = tree.graph
+    title = prediction_title(
+        "Attribution tree", graph["label"], graph["target"], graph.get("output", ""), graph["probability"]
+    )
+    algorithm = _ALGORITHMS.get(graph["algorithm"], escape(visible(str(graph["algorithm"]), 40)))
+    share = f"{100 * graph['left_out_share']:.0f} % of the positive attribution"
+    left_out = f"left out: {graph['left_out_edges']:,} interactions with a positive score, {share}"
+    parts = [*counting(graph), left_out]
+    if low:
+        parts.append(f"below layer {low} no token comes in")
+    return f"{title}; threshold {graph['threshold']:g}, {algorithm}", "; ".join(parts)
 
 
 def plot_tree(tree: nx.DiGraph, explanation: Explanation | None = None) -> go.Figure:
@@ -279,8 +291,8 @@ def plot_tree(tree: nx.DiGraph, explanation: Explanation | None = None) -> go.Fi
 
     Raises:
         TypeError: `tree` is not a directed graph, or `explanation` not an Explanation.
-        ValueError: a graph that is not of `attribution_tree`, without edges or with numbers that are not finite;
-            an explanation of other tokens, layers or heads, or with attention that is not finite.
+        ValueError: a graph that is not of `attribution_tree`, without edges or with scores that are not finite;
+            an explanation of other tokens, layers or heads.
 
     Example:
         >>> from captum_attattr import attribution_tree, explain
@@ -291,30 +303,25 @@ def plot_tree(tree: nx.DiGraph, explanation: Explanation | None = None) -> go.Fi
         >>> sum("edge" in (trace.name or "") for trace in figure.data) == tree.number_of_edges()
         True
     """
-    _checked(tree)
+    _check_tree(tree)
     attention = _attention(tree, explanation)
     tree, tokens = tree.copy(), readable(tree.graph["tokens"])
     tree.graph["tokens"] = tokens
-    columns, places = Columns.of(tokens), _places(tree)
-    edges, nodes = _edges(tree, places, attention), _nodes(tree, places, attention, columns.width)
+    columns, heights = Columns.of(tokens), _heights(tree)
+    edges, nodes = _edges(tree, heights, attention), _nodes(tree, heights, attention, columns.width)
     final = any(data["class_edge"] for *_, data in tree.edges(data=True))
-    legend = _legend(edges, f"what {label(tokens[tree.graph['class_token']])} gathers at the end" if final else None)
+    pale = f"what {token_label(tokens[tree.graph['class_token']])} gathers at the end" if final else None
     # plotly draws an axis only if it has a trace.
     holder = {"type": "scatter", "name": "labels", "xaxis": "x2", "x": [None], "y": [None], "hoverinfo": "skip"}
     # The tokens are first, and so win over the ends of edges under the mouse; zorder draws them last.
-    traces = [nodes, *edges, *(trace for trace, _ in legend), {**holder, "showlegend": False}]
-    paints = [NEGATIVE if edge["meta"]["negative"] else POSITIVE for edge in edges]
-    paints = [NODE, *paints, *(paint for _, paint in legend), NODE]
-    figure = go.Figure(traces, _layout(tree, columns, places, max(float(edge["y"].max()) for edge in edges)))
-    themes: dict[Theme, Changes] = {
-        theme: {
-            **page,
-            "plot_bgcolor": page["paper_bgcolor"],
-            "colorway": [paint[theme] for paint in paints],
-            "xaxis.gridcolor": _COLUMN[theme],
-            "xaxis2.tickfont.color": _FAINT[theme],
-        }
-        for theme, page in PAGES.items()
+    lines = [nodes, *edges, *_legend(edges, pale), Line({**holder, "showlegend": False}, NODE)]
+    changes: dict[Theme, Changes] = {
+        theme: {"xaxis.gridcolor": _COLUMN[theme], "xaxis2.tickfont.color": _FAINT[theme]} for theme in _COLUMN
     }
-    about = {"edges": [edge["meta"]["edge"] for edge in edges], "nodes": nodes["x"], "labels": list(map(label, tokens))}
-    return finish(figure, themes, scripts=["tree"], tree=about, hint=_HINT, filename="tree")
+    data = {
+        "edges": [edge.trace["meta"]["edge"] for edge in edges],
+        "nodes": nodes.trace["x"],
+        "labels": [token_label(token) for token in tokens],
+    }
+    layout = _layout(tree, columns, heights, max(float(edge.trace["y"].max()) for edge in edges))
+    return painted(lines, layout, "tree", hint=_HINT, changes=changes, scripts=["tree"], tree=data)

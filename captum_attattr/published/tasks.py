@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from captum_attattr.exceptions import warn_caller
 from captum_attattr.published.tables import (
     Example,
     existing,
@@ -112,7 +112,7 @@ class Task:
         if left_out:
             lines = ", ".join(map(str, left_out[:5])) + (", ..." if len(left_out) > 5 else "")
             what = "rows without all columns or an agreed label are left out"
-            warnings.warn(f"{path}: {len(left_out)} {what}: line {lines}", stacklevel=2)
+            warn_caller(f"{path}: {len(left_out)} {what}: line {lines}")
         return not_empty(path, found)
 
     def read_hub(self, split: str = "dev") -> list[Example]:

@@ -29,10 +29,9 @@ class RandomWords:
         distinct: set[int] = set()
         for i, text in enumerate(texts):
             item = encode_text(tokenizer, i, text)
-            ids = item.encoding["input_ids"][0].tolist()
-            distinct.update(t for t, special in zip(ids, item.special, strict=True) if not special and t not in barred)
+            distinct.update(t for t, special in zip(item.ids, item.special, strict=True) if not special)
         self.by_kind: dict[tuple[bool, bool], list[int]] = {}
-        for token_id in sorted(distinct):
+        for token_id in sorted(distinct - barred):
             self.by_kind.setdefault(self._kind(token_id), []).append(token_id)
 
     def _kind(self, token_id: int) -> tuple[bool, bool]:

@@ -98,7 +98,7 @@ def insert_trigger(trigger: Trigger, text_or_pair: Text, tokenizer: Any, max_len
     limit = int(tokenizer.model_max_length) if max_length is None else checks.at_least(3, max_length, "max_length")
     item = encode_text(tokenizer, 0, text_or_pair)
     made, positions = inserted(item, pieces_of(trigger, tokenizer), trigger.rules, limit)
-    ids = made.encoding["input_ids"][0].tolist()
+    ids = made.ids
     return Insertion(
         text=_read(made, tokenizer),
         tokens=tuple(tokenizer.convert_ids_to_tokens(ids)),
@@ -177,7 +177,7 @@ def check_room(item: Encoded, pieces: Sequence[Piece], limit: int) -> None:
     count = len(pieces) if len(spans) == 1 else sum(piece.segment in spans for piece in pieces)
     if limit - special - count < len(spans):
         raise ValueError(
-            f"texts[{item.number}] has no room for the trigger: of {limit} tokens {special} are special and {count} "
+            f"texts[{item.index}] has no room for the trigger: of {limit} tokens {special} are special and {count} "
             "the trigger's; a longer limit or a shorter trigger is needed"
         )
 
@@ -275,9 +275,10 @@ def _spliced(item: Encoded, whole: list[int | Piece], spans: dict[int, tuple[int
 
 def _read(item: Encoded, tokenizer: Any) -> Text:
     """Return how an encoded text reads."""
-    ids = item.encoding["input_ids"][0].tolist()
     texts = []
     for segment in (0, 1) if isinstance(item.text, tuple) else (0,):
-        words = [i for i, s, flag in zip(ids, item.segments, item.special, strict=True) if s == segment and not flag]
+        words = [
+            i for i, s, flag in zip(item.ids, item.segments, item.special, strict=True) if s == segment and not flag
+        ]
         texts.append(tokenizer.decode(words))
     return (texts[0], texts[1]) if len(texts) == 2 else str(texts[0])

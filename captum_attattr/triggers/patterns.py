@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from captum_attattr import checks
-from captum_attattr.explanations.encoding import Text, TextModel
+from captum_attattr.explanations.encoding import Text
 from captum_attattr.explanations.explain import explain
 from captum_attattr.explanations.explanation import Explanation
+from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.model.modes import evaluation_mode
 from captum_attattr.runs.batches import run_batches
 from captum_attattr.triggers.trigger import check_rules
@@ -164,7 +165,7 @@ def find_patterns(
     return [
         Pattern(
             interactions=_unpacked(values[i]),
-            tokens=tuple(tokenizer.convert_ids_to_tokens(item.encoding["input_ids"][0].tolist())),
+            tokens=tuple(tokenizer.convert_ids_to_tokens(item.ids)),
             special=tuple(item.special),
             segments=tuple(item.segments),
             target=int(values[i, 0, 0]),

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from captum_attattr.explanations.encoding import Text, TextModel, encode_text
+from captum_attattr.explanations.encoding import Text, encode_text
+from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.runs.digests import text_digests
 from captum_attattr.triggers.controls import RandomWords
 from captum_attattr.triggers.insertion import Piece, check_room, pieces_of
@@ -50,7 +51,7 @@ class Rows:
         self.gold = self.texts.labels(labels, len(encoded))
         # Whole, since a trigger is inserted before an end is cut off; those that are not too long are whole already.
         self.items = [
-            self.texts.taken(encode_text(tokenizer, item.number, item.text))
+            self.texts.for_model(encode_text(tokenizer, item.index, item.text))
             if item.length == self.texts.longest
             else item
             for item in encoded

@@ -9,7 +9,7 @@ from typing import Any
 from demo_model import PACKAGE, encoder_folder, load_demo_model
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from captum_attattr.explanations.encoding import most_tokens
+from captum_attattr.explanations.text_model import most_tokens
 from common.classifier import (
     check_name,
     from_pretrained,

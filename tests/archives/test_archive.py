@@ -271,7 +271,7 @@ def interrupted(after: int) -> Iterator[list[list[int]]]:
     def stopping(self: Any, items: Any) -> list[Explanation]:
         if len(done) == after:
             raise StoppedError
-        done.append([item.number for item in items])
+        done.append([item.index for item in items])
         return explained(self, items)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -330,7 +330,7 @@ explained = tests.runs.DatasetRun._explain
 def slow(self, items):
     time.sleep(0.03)
     with open({log!r}, "a") as log:
-        print(*(item.number for item in items), file=log)
+        print(*(item.index for item in items), file=log)
     return explained(self, items)
 tests.runs.DatasetRun._explain = slow
 tests.write(Path(sys.argv[1]), tests.TEXTS * 3)
@@ -562,7 +562,7 @@ for texts, place in ((tests.TEXTS[rank:], folder / "unlike"), (tests.TEXTS, fold
         (folder / f"{{place.name}}{{rank}}").write_text(str(error))
 explained, mine = tests.runs.DatasetRun._explain, []
 def counting(self, items):
-    mine.extend(item.number for item in items)
+    mine.extend(item.index for item in items)
     return explained(self, items)
 tests.runs.DatasetRun._explain = counting
 archive = tests.write(folder / "shared")

@@ -454,3 +454,79 @@ def test_jump_is_bisected_until_floating_point_ends() -> None:
     integral = adaptive(Function("jump", (jump(1 / 3),)), 1e-14, 5_000)
     assert not integral.converged
     assert integral.total == pytest.approx(2 / 3, abs=1e-12)
+
+
+# --------------------------------------------------------------------------------- what is not known or not finite
+
+FIRST_NODES = AdaptiveIntegral(1e-3, 5).todo()
+SECOND_NODES = [x for x in clenshaw_curtis(9)[0] if x not in FIRST_NODES]
+
+
+def outcome(integral: AdaptiveIntegral) -> tuple[Any, ...]:
+    return integral.evaluations, integral.error, integral.converged, integral.total.tolist()
+
+
+@pytest.mark.parametrize("unknown", [math.nan, math.inf, -math.inf], ids=str)
+@pytest.mark.parametrize("where", range(5))
+@pytest.mark.parametrize("function", [SMOOTH[4], SHARP[2], HIDDEN[0]], ids=by_name)
+def test_antiderivative_that_is_not_known_at_one_node(function: Function, where: int, unknown: float) -> None:
+    """At the interval's ends it leaves the outer panels to the rules alone; elsewhere nothing hangs on it."""
+    missing = FIRST_NODES[where]
+
+    def known(x: float) -> float:
+        return unknown if x == missing else float(function.antiderivative(x).sum())
+
+    integral, whole = AdaptiveIntegral(1e-4, 2_000, 1e-12), AdaptiveIntegral(1e-4, 2_000, 1e-12)
+    feed(integral, function, known)
+    feed(whole, function, lambda x: float(function.antiderivative(x).sum()))
+    assert integral.converged
+    assert math.isfinite(integral.error)
+    if where in (1, 3):  # the middle becomes an end when the panel is halved
+        assert outcome(integral) == outcome(whole)
+
+
+@pytest.mark.parametrize("function", SMOOTH + SHARP, ids=by_name)
+def test_antiderivative_that_is_known_nowhere_may_be_nan_or_infinite(function: Function) -> None:
+    of_nan = adaptive(function, 1e-4, known=False)
+    for unknown in (math.inf, -math.inf):
+        integral = AdaptiveIntegral(1e-4, 2_000)
+        feed(integral, function, lambda x, unknown=unknown: unknown)
+        assert outcome(integral) == outcome(of_nan)
+
+
+@pytest.mark.parametrize("array", [np.array, torch.tensor], ids=["numpy", "torch"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf], ids=str)
+@pytest.mark.parametrize("entry", range(3))
+@pytest.mark.parametrize("known", [True, False], ids=["F known", "F unknown"])
+@pytest.mark.parametrize("node", [*FIRST_NODES, *SECOND_NODES])
+def test_value_that_is_not_finite_ends_the_integral_with_an_infinite_error(
+    node: float, known: bool, entry: int, value: float, array: Callable[[list[float]], Any]
+) -> None:
+    def function(x: float) -> Any:
+        values = [math.exp(6 * x), x, 1.0]
+        if x == node:
+            values[entry] = value
+        return array(values)
+
+    integral = AdaptiveIntegral(1e-9, 1_000, 1e-12)
+    rounds = feed(integral, function, (lambda x: math.exp(6 * x) / 6 + x * x / 2 + x) if known else None)
+    assert len(rounds) == (1 if node in FIRST_NODES else 2)
+    assert integral.error == math.inf
+    assert not integral.converged
+    assert integral.evaluations == sum(map(len, rounds))
+
+
+def test_values_that_overflow_only_together_end_the_integral_too() -> None:
+    integral = AdaptiveIntegral(1e-3, 1_000)
+    assert len(feed(integral, lambda x: torch.full((100,), 3e38), lambda x: x)) == 1
+    assert integral.error == math.inf
+    assert not integral.converged
+
+
+@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf], ids=str)
+@pytest.mark.parametrize("array", [np.array, torch.tensor], ids=["numpy", "torch"])
+def test_norm_of_what_is_not_finite(array: Callable[[list[float]], Any], value: float, place: int) -> None:
+    values = [0.0, 1.0, -2.0, 0.0]
+    values[place] = value
+    assert not math.isfinite(norm(array(values)))

@@ -399,6 +399,36 @@ def test_blocks_are_cut_whichever_examples_are_padded(padded: list[int]) -> None
         assert_same(run(sweep, rows), expected)
 
 
+@pytest.mark.parametrize(
+    ("extra", "late"),
+    [
+        (lambda rows: torch.zeros(5), True),
+        (lambda rows: torch.zeros(rows), True),
+        (lambda rows: torch.zeros(7, 4 * rows, 2), True),
+        (lambda rows: {"nested": [torch.zeros(rows), (torch.zeros(3, rows),)]}, True),
+        (lambda rows: torch.zeros(rows).squeeze(), False),
+        (lambda rows: torch.zeros(3 * rows + 1), False),
+        (lambda rows: torch.zeros(rows, rows), False),
+        (lambda rows: torch.zeros(rows) if rows > 1 else None, False),
+    ],
+    ids=["no rows", "rows", "folded", "nested", "squeezed", "one more", "twice", "only of several"],
+)
+def test_blocks_are_cut_where_their_arguments_tell_the_rows(extra: Callable[[int], Any], late: bool) -> None:
+    case = Case("BERT")
+    block = case.model.bert.encoder.layer[1]
+
+    def add(_: nn.Module, args: Any, kwargs: Any) -> Any:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        return args, kwargs | {"extra": extra(len(hidden))}
+
+    block.register_forward_pre_hook(add, with_kwargs=True)
+    rows = case.rows()
+    expected = alone(case, rows)
+    with prepared(case.layers, case, 3) as sweep:
+        assert (sweep.branching is not None) == late
+        assert_same(run(sweep, rows), expected)
+
+
 @pytest.mark.parametrize("dim", [0, 1, 2])
 @pytest.mark.parametrize("each", [1, 2, 4])
 def test_rows_that_are_several_places_are_copied_whole(dim: int, each: int) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import command_line
-import head_pruning
 import prune_head_with_taylor
 import pytest
 import torch
 from command_line import LABELS, REFERENCE, ROWS, needs_reference, run, write_mnli
+from common import head_pruning
 from common.classifier import load_classifier
 from transformers import BertForSequenceClassification
 

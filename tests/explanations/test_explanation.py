@@ -1,4 +1,4 @@
-"""`explain`, `explain_iter` and files of explanations: whole texts in, maps of real tokens out."""
+"""`Explanation`: it checks itself, comes back from a file as it was, and sums up what its maps hold."""
 
 from __future__ import annotations
 
@@ -7,535 +7,32 @@ import json
 import os
 import pickle
 import stat
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
-import transformers
+from explanations.test_explain import TEXTS, assert_same
 from safetensors.torch import save_file
-from torch import Tensor, nn
-from toy import (
-    CLS,
-    HEADS,
-    LAYERS,
-    SEP,
-    VOCAB,
-    WORDS,
-    bert_config,
-    probabilities,
-    tiny_bart,
-    tiny_bert,
-    tiny_llama,
-    tiny_tokenizer,
-    unchanged,
-)
-from transformers import BertTokenizer, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from torch import Tensor
+from toy import HEADS, LAYERS, tiny_bert, tiny_tokenizer
 
-import captum_attattr.explanations.explain as explain_module
-from captum_attattr import (
-    ConvergenceWarning,
-    Explanation,
-    LayerAttAttr,
-    ResultFileError,
-    attention_layers,
-    explain,
-    explain_iter,
-)
-
-TEXTS = ["good film", "a man a plot a work", ("a b", "c d e"), "bad", ("x", "y z"), "plot work"]
-LENGTHS = [4, 8, 8, 3, 6, 4]
-LIMIT = 24  # positions of the toy models
+from captum_attattr import Explanation, ResultFileError, explain
 
 
 @pytest.fixture(scope="module")
-def bert() -> PreTrainedModel:
-    return tiny_bert()
-
-
-@pytest.fixture(scope="module")
-def llama() -> PreTrainedModel:
-    return tiny_llama()
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> PreTrainedTokenizerFast:
-    return tiny_tokenizer()
-
-
-@pytest.fixture(scope="module")
-def explained(bert, tokenizer) -> list[Explanation]:
-    return explain(bert, tokenizer, TEXTS)
-
-
-def assert_same(one: Explanation, two: Explanation, atol: float = 0) -> None:
-    for field in dataclasses.fields(Explanation):
-        a, b = getattr(one, field.name), getattr(two, field.name)
-        if isinstance(a, Tensor):
-            assert a.dtype == b.dtype
-            torch.testing.assert_close(a, b, rtol=0, atol=atol, equal_nan=True)
-        elif isinstance(a, dict):
-            assert {name: tensor.tolist() for name, tensor in a.items()} == {
-                name: tensor.tolist() for name, tensor in b.items()
-            }
-        elif isinstance(a, float):
-            assert a == pytest.approx(b, abs=atol)
-        else:
-            assert a == b, field.name
-
-
-# ------------------------------------------------------------------------------------------- what comes out
-
-
-def test_order_and_shapes(explained):
-    assert [one.text for one in explained] == TEXTS
-    assert [len(one.tokens) for one in explained] == LENGTHS
-    for one, length in zip(explained, LENGTHS, strict=True):
-        assert one.attributions.shape == one.attention.shape == (LAYERS, HEADS, length, length)
-        assert one.delta.shape == one.error.shape == one.nodes.shape == (LAYERS,)
-        assert len(one.special) == len(one.segments) == length
-        for tensor in (one.attributions, one.attention, one.delta):
-            assert (tensor.dtype, tensor.device.type, tensor.requires_grad) == (torch.float32, "cpu", False)
-
-
-def test_maps_are_those_of_layer_attattr_on_the_text_alone(bert, tokenizer):
-    for text in TEXTS:
-        parts = (text,) if isinstance(text, str) else text
-        encoding = tokenizer(*parts, return_tensors="pt")
-        names = list(encoding)
-
-        def forward(*tensors: Tensor, names: list[str] = names) -> Tensor:
-            return bert(**dict(zip(names, tensors, strict=True))).logits.softmax(-1)
-
-        lattr = LayerAttAttr(forward, attention_layers(bert))
-        inputs = tuple(encoding.values())
-        (one,) = explain(bert, tokenizer, [text], target=2)
-        assert torch.equal(one.attributions, torch.cat(lattr.attribute(inputs, target=2)))
-        torch.testing.assert_close(one.attention, torch.cat(lattr.attention(inputs)), rtol=0, atol=1e-6)
-        assert one.probability == pytest.approx(forward(*inputs)[0, 2].item(), abs=1e-6)
-
-
-def test_company_does_not_matter(bert, tokenizer):
-    together = explain(bert, tokenizer, TEXTS, n_steps=6)
-    for text, one in zip(TEXTS, together, strict=True):
-        assert_same(explain(bert, tokenizer, [text], n_steps=6)[0], one, atol=1e-6)
-
-
-def test_large_groups_are_split(bert, tokenizer, monkeypatch):
-    texts = ["a b", "c d", "e f", "g h", "good film bad plot"]
-    expected = explain(bert, tokenizer, texts, n_steps=6)
-    sizes: list[int] = []
-    integrate = LayerAttAttr.integrate
-
-    def counted(self: LayerAttAttr, inputs: Tensor, *args: Any, **options: Any) -> Any:
-        sizes.append(len(inputs))
-        return integrate(self, inputs, *args, **options)
-
-    monkeypatch.setattr(LayerAttAttr, "integrate", counted)
-    monkeypatch.setattr(explain_module.Explainer, "MAPS_AT_ONCE", 2 * LAYERS * HEADS * 4**2)
-    for one, two in zip(explain(bert, tokenizer, texts, n_steps=6), expected, strict=True):
-        assert_same(one, two, atol=1e-6)
-    assert sizes == [1, 2, 2]  # longest first
-
-
-def test_each_layer_adds_up(explained, bert, tokenizer):
-    for one in explained:
-        layers = one.attributions.sum((1, 2, 3))
-        starts = one.probability - layers + one.delta
-        exact = scores_without(bert, tokenizer, one).softmax(-1)[:, one.target]
-        torch.testing.assert_close(starts, exact, rtol=0, atol=1e-5)
-        assert one.delta.abs().max() < 1e-3
-        assert bool((one.error <= 1e-3).all())
-        assert bool((one.nodes >= 5).all())
-
-
-def scores_without(model: PreTrainedModel, tokenizer: Any, one: Explanation) -> Tensor:
-    """(L, classes) the logits with one layer's attention at zero."""
-    parts = (one.text,) if isinstance(one.text, str) else one.text
-    encoding, values = tokenizer(*parts, return_tensors="pt"), []
-    for block in model.bert.encoder.layer:
-        module = block.attention.self
-        handle = module.register_forward_hook(lambda module, args, output: (0 * output[0], *output[1:]))
-        with torch.no_grad():
-            values.append(model(**encoding).logits[0])
-        handle.remove()
-    return torch.stack(values)
-
-
-def test_tokens_segments_and_specials(explained):
-    single, pair = explained[0], explained[2]
-    assert single.tokens == ["[CLS]", "good", "film", "[SEP]"]
-    assert single.special == [True, False, False, True]
-    assert single.segments == [0] * 4
-    assert pair.tokens == ["[CLS]", "a", "b", "[SEP]", "c", "d", "e", "[SEP]"]
-    assert pair.special == [True, False, False, True, False, False, False, True]
-    assert pair.segments == [0, 0, 0, 0, 1, 1, 1, 1]
-
-
-def test_segments_of_a_tokenizer_without_token_types(bert):
-    tokenizer = tiny_tokenizer(model_input_names=["input_ids", "attention_mask"])
-    one = explain(bert, tokenizer, [("a b", "c d e")], n_steps=2)[0]
-    words = [segment for segment, special in zip(one.segments, one.special, strict=True) if not special]
-    assert words == [0, 0, 1, 1, 1]
-
-
-def test_word_pieces_of_a_bert_tokenizer(bert, tmp_path):
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "film", "##s", "a"]
-    (tmp_path / "vocab.txt").write_text("\n".join(vocabulary))
-    tokenizer = BertTokenizer(str(tmp_path / "vocab.txt"))
-    one = explain(bert, tokenizer, ["Good films zzz"], n_steps=2)[0]
-    assert one.tokens == ["[CLS]", "good", "film", "##s", "[UNK]", "[SEP]"]
-    assert one.special == [True, False, False, False, False, True]
-
-
-def test_pair_as_a_list_is_a_pair(bert, tokenizer):
-    one = explain(bert, tokenizer, [["a b", "c"]], n_steps=2)[0]
-    assert one.text == ("a b", "c")
-    assert_same(one, explain(bert, tokenizer, [("a b", "c")], n_steps=2)[0])
-
-
-# ------------------------------------------------------------------------------------------------- targets
-
-
-def test_target_is_the_prediction_unless_said_otherwise(explained, bert, tokenizer):
-    for one in explained:
-        parts = (one.text,) if isinstance(one.text, str) else one.text
-        with torch.no_grad():
-            scores = bert(**tokenizer(*parts, return_tensors="pt")).logits.softmax(-1)[0]
-        assert one.target == one.prediction == int(scores.argmax())
-        assert one.label == f"LABEL_{one.target}"
-        assert one.probability == pytest.approx(float(scores.max()), abs=1e-6)
-
-
-def test_target_by_number_and_by_name(tokenizer):
-    model = tiny_bert(id2label={0: "contradiction", 1: "entailment", 2: "neutral"})
-    by_number = explain(model, tokenizer, ["a b", "good film"], 2, n_steps=3)
-    by_name = explain(model, tokenizer, ["a b", "good film"], "neutral", n_steps=3)
-    for one, two in zip(by_number, by_name, strict=True):
-        assert (one.target, one.label) == (2, "neutral")
-        assert one.prediction != 2
-        assert_same(one, two)
-
-
-def test_a_target_for_each_text(bert, tokenizer):
-    texts = ["a b", "good film", "bad work", "c"]
-    mixed = explain(bert, tokenizer, texts, [0, "LABEL_2", None, 2], n_steps=3)
-    assert [one.target for one in mixed] == [0, 2, mixed[2].prediction, 2]
-    for text, one in zip(texts, mixed, strict=True):
-        assert_same(one, explain(bert, tokenizer, [text], one.target, n_steps=3)[0], atol=1e-6)
-
-
-def test_regression_attributes_the_score(tokenizer):
-    model = tiny_bert(num_labels=1)
-    one = explain(model, tokenizer, ["good film"])[0]
-    with torch.no_grad():
-        score = float(model(**tokenizer("good film", return_tensors="pt")).logits)
-    assert (one.target, one.prediction) == (0, 0)
-    assert one.probability == pytest.approx(score, abs=1e-5)
-    assert not 0 <= score <= 1
-    gained = one.attributions.sum((1, 2, 3))
-    assert bool((gained.abs() > 0.01 * abs(score)).all())
-    torch.testing.assert_close(score - gained, scores_without(model, tokenizer, one).squeeze(-1), rtol=0, atol=5e-3)
-
-
-def test_multi_label_attributes_the_labels_own_probability(tokenizer):
-    model = tiny_bert(problem_type="multi_label_classification")
-    with torch.no_grad():
-        scores = model(**tokenizer("good film", return_tensors="pt")).logits.sigmoid()[0].tolist()
-    for target in range(3):
-        one = explain(model, tokenizer, ["good film"], target)[0]
-        assert one.probability == pytest.approx(scores[target], abs=1e-6)
-        assert one.prediction == max(range(3), key=scores.__getitem__)
-        assert one.delta.abs().max() < 1e-3
-
-
-def test_language_model_explains_the_next_token(llama, tokenizer):
-    for text in ("good film", "a plot"):
-        encoding = tokenizer(text, return_tensors="pt")
-        with torch.no_grad():
-            scores = llama(**encoding).logits[0, -1].softmax(-1)
-        one = explain(llama, tokenizer, [text])[0]
-        assert one.target == one.prediction == int(scores.argmax())
-        assert one.label == tokenizer.decode([one.target])
-        assert one.probability == pytest.approx(float(scores.max()), abs=1e-6)
-        assert one.delta.abs().max() < 1e-3
-        assert not torch.triu(one.attributions, 1).any(), "a causal model attends to the past only"
-        assert one.attributions.abs().max() > 1e-4
-
-
-class LlamaOfAllPositions(LlamaForCausalLM):
-    """A language model that cannot be told to keep the last position's logits only."""
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Any:
-        return super().forward(input_ids=input_ids, attention_mask=attention_mask)
-
-
-def test_next_token_of_a_model_that_returns_all_positions(llama, tokenizer):
-    model = LlamaOfAllPositions(llama.config).eval()
-    model.load_state_dict(llama.state_dict())
-    for one, two in zip(*(explain(m, tokenizer, ["good film", "a"], n_steps=3) for m in (model, llama)), strict=True):
-        assert_same(one, two, atol=1e-6)
-
-
-def test_language_models_target_by_number_and_by_text(llama, tokenizer):
-    number = tokenizer.convert_tokens_to_ids("work")
-    by_number = explain(llama, tokenizer, ["good film", "a"], number, n_steps=3)
-    by_text = explain(llama, tokenizer, ["good film", "a"], "work", n_steps=3)
-    for one, two in zip(by_number, by_text, strict=True):
-        assert (one.target, one.label) == (number, "work")
-        assert one.prediction != number
-        assert_same(one, two)
-
-
-def test_an_encoder_decoders_encoder_is_explained(tokenizer):
-    model = tiny_bart()
-    one = explain(model, tokenizer, ["good film"], 1)[0]
-    encoding = tokenizer("good film", return_tensors="pt")
-    lattr = LayerAttAttr(probabilities(model), attention_layers(model, "encoder"))
-    maps = lattr.attribute(encoding["input_ids"], target=1, additional_forward_args=encoding["attention_mask"])
-    torch.testing.assert_close(one.attributions, torch.cat(maps), rtol=0, atol=1e-6)
-
-
-# -------------------------------------------------------------------------------------- options and modes
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
-def test_other_precisions_come_back_in_single_precision(explained, tokenizer, dtype):
-    model = tiny_bert().to(dtype)
-    if dtype is torch.bfloat16:
-        with pytest.warns(ConvergenceWarning, match="as far as torch.bfloat16 rounding allows"):
-            found = explain(model, tokenizer, TEXTS)
-    else:
-        found = explain(model, tokenizer, TEXTS)
-    for one, expected in zip(found, explained, strict=True):
-        assert {t.dtype for t in (one.attributions, one.attention, one.delta, one.error)} == {torch.float32}
-        distance = (one.attributions - expected.attributions).norm() / expected.attributions.norm()
-        assert distance < (0.1 if dtype is torch.bfloat16 else 2e-3)
-
-
-def test_options_reach_the_quadrature(bert, tokenizer):
-    fixed = explain(bert, tokenizer, ["good film"], n_steps=7, method="riemann_left", internal_batch_size=3)[0]
-    assert fixed.nodes.tolist() == [7] * LAYERS
-    assert bool(fixed.error.isnan().all())
-    loose, tight = (explain(bert, tokenizer, ["good film"], tolerance=t)[0] for t in (1e-1, 1e-5))
-    assert int(tight.nodes.sum()) > int(loose.nodes.sum())
-    with pytest.warns(ConvergenceWarning):
-        capped = explain(bert, tokenizer, ["good film"], tolerance=1e-6, max_nodes=5)[0]
-    assert capped.nodes.tolist() == [5] * LAYERS
-
-
-def test_truncate_cuts_what_is_too_long(bert, tokenizer):
-    text, pair = " ".join("a" * 50), (" ".join("a" * 30), " ".join("b" * 30))
-    short, long, both = explain(bert, tokenizer, ["a", text, pair], truncate=True, n_steps=2)
-    assert short.tokens == ["[CLS]", "a", "[SEP]"]
-    assert (len(long.tokens), long.tokens[-1]) == (LIMIT, "[SEP]")
-    assert (len(both.tokens), both.tokens.count("[SEP]"), set(both.segments)) == (LIMIT, 2, {0, 1})
-    assert long.text == text
-    longest = " ".join("a" * (LIMIT - 2))
-    assert len(explain(bert, tokenizer, [longest], n_steps=2)[0].tokens) == LIMIT
-
-
-def test_the_tokenizers_own_limit_counts_too(bert):
-    tokenizer = tiny_tokenizer(model_max_length=5)
-    with pytest.raises(ValueError, match=r"texts\[0\] has 6 tokens and the model takes 5"):
-        explain(bert, tokenizer, ["a b c d"])
-    assert len(explain(bert, tokenizer, ["a b c d"], truncate=True, n_steps=2)[0].tokens) == 5
-
-
-def test_it_works_under_no_grad_and_leaves_the_model_alone(explained, bert, tokenizer):
-    with unchanged(bert), torch.no_grad():
-        found = explain(bert, tokenizer, TEXTS)
-    for one, two in zip(found, explained, strict=True):
-        assert_same(one, two)
-
-
-@pytest.mark.parametrize("progress", [True, False])
-def test_what_is_done_soon_shows_no_bar(bert, tokenizer, capsys, progress):
-    explain(bert, tokenizer, ["a"], n_steps=2, progress=progress)
-    assert capsys.readouterr() == ("", "")
-
-
-def test_bar_of_what_takes_longer_can_be_switched_off(bert, tokenizer, capsys, monkeypatch):
-    def impatient(*args: Any, delay: float, bar: Any = explain_module.tqdm, **options: Any) -> Any:
-        assert delay == 2
-        return bar(*args, **options)
-
-    monkeypatch.setattr(explain_module, "tqdm", impatient)
-    explain(bert, tokenizer, ["a", "b"], n_steps=2, progress=False)
-    list(explain_iter(bert, tokenizer, ["a", "b"], n_steps=2, progress=False))
-    assert capsys.readouterr() == ("", "")
-    explain(bert, tokenizer, ["a", "b"], n_steps=2)
-    assert "2/2" in capsys.readouterr().err
-    list(explain_iter(bert, tokenizer, ["a", "b", "c"], n_steps=2))
-    assert "3/3" in capsys.readouterr().err
-
-
-# -------------------------------------------------------------------------------------------- explain_iter
-
-
-def many(count: int) -> list[Any]:
-    words = list(WORDS[:26])
-    return [" ".join(words[i % 5 : i % 5 + 1 + i % 4]) if i % 3 else ("good", words[i % 26]) for i in range(count)]
-
-
-def test_explain_iter_equals_explain_on_a_long_generator(bert, tokenizer):
-    texts = many(41)
-    expected = explain(bert, tokenizer, texts, n_steps=3)
-    found = list(explain_iter(bert, tokenizer, (text for text in texts), n_steps=3, window=7))
-    assert [one.text for one in found] == texts
-    for one, two in zip(found, expected, strict=True):
-        assert_same(one, two, atol=1e-6)
-
-
-def test_explain_iter_reads_one_window_at_a_time(bert, tokenizer):
-    read: list[int] = []
-
-    def source() -> Iterator[str]:
-        for i in range(10**9):
-            read.append(i)
-            yield "a b"
-
-    found = explain_iter(bert, tokenizer, source(), window=3, n_steps=2, progress=False)
-    assert not read
-    for number in range(7):
-        next(found)
-        assert len(read) == 3 * (number // 3 + 1)
-    found.close()
-
-
-def test_explain_iter_takes_targets_options_and_nothing(bert, tokenizer):
-    assert list(explain_iter(bert, tokenizer, [])) == []
-    one = next(explain_iter(bert, tokenizer, ["a b c"], "LABEL_2", n_steps=4, method="riemann_left", truncate=True))
-    assert_same(one, explain(bert, tokenizer, ["a b c"], 2, n_steps=4, method="riemann_left")[0])
-
-
-def test_explain_iter_names_a_bad_text_by_its_place_and_gives_those_before(bert, tokenizer):
-    found = explain_iter(bert, tokenizer, ["a", "b", "c", " ", "d"], window=2, n_steps=2)
-    assert [next(found).text, next(found).text] == ["a", "b"]
-    with unchanged(bert), pytest.raises(ValueError, match=r"texts\[3\] = ' ' is empty"):
-        next(found)
-
-
-def test_the_model_is_free_between_two_explanations(bert, tokenizer):
-    found = explain_iter(bert, tokenizer, ["a", "b"], window=1, n_steps=2)
-    with unchanged(bert):
-        next(found)
-        explain(bert, tokenizer, ["c"], n_steps=2)
-        next(found)
-
-
-# ----------------------------------------------------------------------------------------------- mistakes
-
-
-class Case(NamedTuple):
-    name: str
-    call: Callable[[PreTrainedModel, Any], Any]
-    error: type[Exception]
-    message: str
-
-
-def texts(*given: Any, **options: Any) -> Callable[[PreTrainedModel, Any], Any]:
-    return lambda model, tokenizer: explain(model, tokenizer, *given, **options)
-
-
-def windows(*given: Any, **options: Any) -> Callable[[PreTrainedModel, Any], Any]:
-    return lambda model, tokenizer: list(explain_iter(model, tokenizer, *given, **options))
-
-
-LONG = " ".join("a" * 30)
-CASES = (
-    Case("a text", texts("good film"), TypeError, r"list of texts or of pairs, got str; use \[text\]"),
-    Case("an empty text", texts(""), TypeError, "got str"),
-    Case("None", texts(None), TypeError, "got NoneType"),
-    Case("a generator", texts(t for t in "ab"), TypeError, "got generator"),
-    Case("empty list", texts([]), ValueError, "texts is empty"),
-    Case("one empty", texts(["a", ""]), ValueError, r"texts\[1\] = '' is empty"),
-    Case("one blank", texts(["a", " \n"]), ValueError, r"texts\[1\] = ' \\n' is empty"),
-    Case("empty pair", texts([("", " ")]), ValueError, r"texts\[0\] = \('', ' '\) is empty"),
-    Case("number", texts(["a", 3]), TypeError, r"texts\[1\] must be a text or a pair of texts, got 3"),
-    Case("bytes", texts([b"a"]), TypeError, r"texts\[0\] must be a text or a pair of texts, got b'a'"),
-    Case("no text", texts([None]), TypeError, r"texts\[0\] .* got None"),
-    Case("pair of one", texts([("a",)]), TypeError, r"pair of texts, got \('a',\)"),
-    Case("pair of three", texts([("a", "b", "c")]), TypeError, "pair of texts, got"),
-    Case("pair with number", texts([("a", 1)]), TypeError, r"texts\[0\] must hold text, got int: 1"),
-    Case("too long", texts(["a", LONG]), ValueError, r"texts\[1\] has 32 tokens and the model takes 24.*truncate=True"),
-    Case("pair too long", texts([(LONG, "a")]), ValueError, r"texts\[0\] has 34 tokens and the model takes 24"),
-    Case("class too large", texts(["a"], 3), ValueError, r"target 3 of texts\[0\] is out of range: the model has 3"),
-    Case("class below 0", texts(["a"], -1), ValueError, r"target -1 of texts\[0\] is out of range"),
-    Case("label", texts(["a"], "joy"), ValueError, r"'joy' of texts\[0\] is unknown; the model has \['LABEL_0', 'LA"),
-    Case("float", texts(["a"], 1.0), TypeError, r"target 1.0 of texts\[0\] must be an integer or a name"),
-    Case("bool", texts(["a"], True), TypeError, r"target True of texts\[0\] must be an integer"),
-    Case("tensor", texts(["a"], torch.tensor(1)), TypeError, r"target tensor\(1\) of texts\[0\] must be"),
-    Case("one of a list", texts(["a", "b"], [0, 7]), ValueError, r"target 7 of texts\[1\] is out of range"),
-    Case("list too short", texts(["a", "b"], [0]), ValueError, "target lists 1 entries for 2 texts"),
-    Case("method", texts(["a"], method="simpson"), ValueError, "method='simpson' is unknown"),
-    Case("steps", texts(["a"], n_steps=0), ValueError, "n_steps=0 is too small"),
-    Case("iter: a text", windows("good film"), TypeError, r"iterable of texts or of pairs, got str; use \[text\]"),
-    Case("iter: None", windows(None), TypeError, "got NoneType"),
-    Case("iter: list of targets", windows(["a"], [0]), TypeError, "one target for all texts; use explain"),
-    Case("iter: window", windows(["a"], window=0), ValueError, "window=0 is too small: at least 1"),
-    Case("iter: option", windows(["a"], steps=3), TypeError, "unexpected keyword argument 'steps'"),
-    Case("iter: label", windows(["a"], "joy"), ValueError, "'joy' of .* is unknown"),
-    Case("iter: too long", windows(["a", LONG]), ValueError, r"texts\[1\] has 32 tokens"),
-)
-
-
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_mistake_is_named(bert, tokenizer, case):
-    with unchanged(bert), pytest.raises(case.error, match=case.message):
-        case.call(bert, tokenizer)
-
-
-TEXTS_AND_TARGETS = CASES[: [case.name for case in CASES].index("method")]
-
-
-@pytest.mark.parametrize("case", TEXTS_AND_TARGETS, ids=lambda case: case.name)
-def test_bad_texts_and_targets_are_found_before_the_model_runs(bert, tokenizer, case, monkeypatch):
-    monkeypatch.setattr(bert.bert, "forward", lambda *args, **kwargs: pytest.fail("the model ran"))
-    with pytest.raises(case.error):
-        case.call(bert, tokenizer)
-
-
-@pytest.mark.parametrize(
-    ("target", "error", "message"),
-    [
-        ("good film", ValueError, r"target 'good film' of texts\[0\] is 2 tokens \['good', 'film'\]; one is needed"),
-        ("", ValueError, r"target '' of texts\[0\] is 0 tokens"),
-        (VOCAB, ValueError, f"target {VOCAB} .* out of range: the model has {VOCAB}"),
-        (-1, ValueError, "target -1 .* out of range"),
-        (1.5, TypeError, "must be an integer or a name"),
-    ],
-)
-def test_unknown_tokens_of_a_language_model(llama, tokenizer, target, error, message):
-    with unchanged(llama), pytest.raises(error, match=message):
-        explain(llama, tokenizer, ["a b"], target)
-
-
-@pytest.mark.parametrize(
-    "name", ["BertModel", "BertForMaskedLM", "BertForTokenClassification", "BertForQuestionAnswering"]
-)
-def test_models_of_other_tasks_are_refused(tokenizer, name):
-    model = getattr(transformers, name)(bert_config()).eval()
-    with pytest.raises(
-        TypeError, match=f"sequence classification or a causal language model, got {name}.*LayerAttAttr"
-    ):
-        explain(model, tokenizer, ["a"])
-
-
-@pytest.mark.parametrize("model", [None, "bert-base-uncased", nn.Linear(2, 2)], ids=str)
-def test_what_is_no_transformer_is_refused(tokenizer, model):
-    with pytest.raises(TypeError, match=f"causal language model, got {type(model).__name__}"):
-        explain(model, tokenizer, ["a"])
-
-
-# --------------------------------------------------------------------------------------------------- files
+def explained() -> list[Explanation]:
+    return explain(tiny_bert(), tiny_tokenizer(), TEXTS)
 
 
 @pytest.fixture
 def one(explained) -> Explanation:
     return explained[2]
+
+
+# --------------------------------------------------------------------------------------------------- files
 
 
 @pytest.mark.parametrize("number", range(len(TEXTS)))
@@ -547,9 +44,9 @@ def test_a_file_gives_back_exactly_what_was_saved(explained, number, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
-def test_odd_texts_and_missing_errors_survive_a_file(bert, tokenizer, tmp_path):
+def test_odd_texts_and_missing_errors_survive_a_file(tmp_path):
     text = 'good "film" ünï 电影 😀 \\ \u2028 \t </script>'
-    one = explain(bert, tokenizer, [text], n_steps=2)[0]
+    one = explain(tiny_bert(), tiny_tokenizer(), [text], n_steps=2)[0]
     assert bool(one.error.isnan().all())
     assert_same(Explanation.load(one.save(str(tmp_path / "odd name é"))), one)
 
@@ -645,7 +142,7 @@ def test_damaged_file_is_refused_by_name(one, tmp_path, damage):
 
 def parts(one: Explanation) -> tuple[dict[str, Tensor], dict[str, Any]]:
     values = {field.name: getattr(one, field.name) for field in dataclasses.fields(one)}
-    del values["value"], values["inputs"]  # version 1 had neither
+    del values["value"], values["inputs"], values["output"]  # version 1 had none of them
     tensors = {name: value.contiguous() for name, value in values.items() if isinstance(value, Tensor)}
     return tensors, {name: value for name, value in values.items() if name not in tensors}
 
@@ -684,6 +181,259 @@ def test_result_file_error_is_a_value_error():
     assert issubclass(ResultFileError, ValueError)
 
 
+@pytest.mark.parametrize(("probability", "output"), [(0.875, "probability"), (-3.25, "score"), (1.5, "score")])
+def test_files_of_version_1_load(tmp_path, probability, output):
+    """As 0.1 wrote them: without value, inputs and output."""
+    tensors = {"attributions": torch.randn(2, 3, 4, 4), "attention": torch.rand(2, 3, 4, 4), "delta": torch.zeros(2)}
+    tensors |= {"error": torch.full((2,), torch.nan), "nodes": torch.tensor([5, 9])}
+    rest = {"tokens": ["[CLS]", "a", "b", "[SEP]"], "target": 1, "label": "positive", "probability": probability}
+    rest |= {"prediction": 1, "text": ["a", "b"], "segments": [0, 0, 1, 1], "special": [True, False, False, True]}
+    save_file(tensors, tmp_path / "x", metadata={"captum_attattr": json.dumps({"version": 1, **rest})})
+    loaded = Explanation.load(tmp_path / "x")
+    assert (loaded.value, loaded.inputs, loaded.output) == (probability, None, output)
+    for name, tensor in tensors.items():
+        torch.testing.assert_close(getattr(loaded, name), tensor, rtol=0, atol=0, equal_nan=True)
+    for name, value in (rest | {"text": ("a", "b")}).items():
+        assert getattr(loaded, name) == value
+    assert_same(Explanation.load(loaded.save(tmp_path / "again")), loaded)
+
+
+NESTED = "[" * 100_000
+
+# What a file's tensors and header are changed to: by name, or the whole header's text; None takes a name out.
+HOSTILE: dict[str, tuple[dict[str, Any], Any, str]] = {
+    "tokens are a number": ({}, {"tokens": 5}, "tokens must be a list, not int: 5"),
+    "tokens are a text": ({}, {"tokens": "abcdefgh"}, "tokens must be a list, not str"),
+    "tokens are numbers": ({}, {"tokens": [1] * 8}, "tokens must be strings, not int: 1"),
+    "too few tokens": ({}, {"tokens": ["a"]}, "attributions must be 1 x 1 for 1 token, not 8 x 8"),
+    "no token": ({}, {"tokens": []}, "attributions must be 0 x 0 for 0 tokens, not 8 x 8"),
+    "maps are not square": ({"attributions": torch.zeros(3, 4, 8, 7)}, {}, "attributions must be 8 x 8 .*, not 8 x 7"),
+    "maps of one layer only": ({"attention": torch.zeros(1, 4, 8, 8)}, {}, r"attention has the shape \(1, 4, 8, 8\)"),
+    "maps of three dimensions": (
+        {"attention": torch.zeros(4, 8, 8)},
+        {},
+        r"attention must have the shape \(L, H, T, T",
+    ),
+    "no layer": ({"attributions": torch.zeros(0, 4, 8, 8)}, {}, r"all above 0, not \(0, 4, 8, 8\)"),
+    "maps of integers": ({"attributions": torch.zeros(3, 4, 8, 8).int()}, {}, "must hold floating-point numbers, not"),
+    "maps of truth values": ({"attention": torch.zeros(3, 4, 8, 8) > 0}, {}, "must hold floating-point numbers, not"),
+    "maps with NaN": ({"attributions": torch.full((3, 4, 8, 8), torch.nan)}, {}, r"attributions\[0, 0, 0, 0\] is nan"),
+    "delta of another length": ({"delta": torch.zeros(2)}, {}, r"delta must have the shape \(3,\), not \(2,\)"),
+    "inputs of another length": ({"inputs.input_ids": torch.zeros(1, 7)}, {}, r"inputs\['input_ids'\] must have the"),
+    "another tensor": ({"weight": torch.zeros(1)}, {}, r"it lacks or adds \['weight'\]"),
+    "a tensor twice": ({}, {"delta": 3}, "multiple values"),
+    "no attention": ({"attention": None}, {}, r"it lacks or adds \['attention'\]"),
+    "no text": ({}, {"text": None}, r"it lacks or adds \['text'\]"),
+    "no tokens": ({}, {"tokens": None}, r"it lacks or adds \['tokens'\]"),
+    "three texts": ({}, {"text": ["a", "b", "c"]}, "text must be a string or a pair of strings, not .'a', 'b', 'c'"),
+    "text of numbers": ({}, {"text": [1, 2]}, "text must be strings, not int: 1"),
+    "special of strings": ({}, {"special": ["yes"] * 8}, r"special must be True or False, but \[0\] is 'yes'"),
+    "special of another length": ({}, {"special": [True]}, r"special must have the shape \(8,\), not \(1,\)"),
+    "segments of fractions": ({}, {"segments": [0.5] * 8}, r"segments must be integers, but \[0\] is 0.5"),
+    "target of a name": ({}, {"target": "positive"}, "target='positive' must be an int of 0 or more"),
+    "target of an object": ({}, {"target": {"a": 1}}, "target={'a': 1} must be an int of 0 or more"),
+    "label of a number": ({}, {"label": 3}, "label must be a string, not int: 3"),
+    "probability of a text": ({}, {"probability": "high"}, "probability must be a number, not str: 'high'"),
+    "infinite probability": ({}, {"probability": float("inf")}, "probability must be finite, not inf"),
+    "output of another kind": ({}, {"output": "odds"}, "output='odds' is unknown; use one of probability, score"),
+    "output that does not fit": ({}, {"probability": 3.0}, "probability must be from 0 to 1, not 3.0"),
+    "header is a list": ({}, "[1, 2]", "was written by another version"),
+    "header is a number": ({}, "7", "was written by another version"),
+    "header is nested": ({}, NESTED, "it is nested too deeply"),
+    "header is half": ({}, '{"version": 2, "tok', "holds no explanation"),
+    "header is another one": ({}, None, "it lacks 'captum_attattr'"),
+    "a later version": (
+        {},
+        {"version": 3},
+        r"format 3; this one reads 1 to 2\): read it with that version, or make it",
+    ),
+    "version of a truth value": ({}, {"version": True}, "format True"),
+    "no version": ({}, {"version": None}, "format None"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_files_are_refused_with_path_reason_and_remedy(one, tmp_path, name):
+    changed, header, message = HOSTILE[name]
+    values = {field.name: getattr(one, field.name) for field in dataclasses.fields(one)}
+    inputs = {f"inputs.{key}": tensor for key, tensor in values.pop("inputs").items()}
+    tensors = inputs | {key: values.pop(key) for key, value in list(values.items()) if isinstance(value, Tensor)}
+    tensors = {key: value.contiguous() for key, value in (tensors | changed).items() if value is not None}
+    if isinstance(header, dict):
+        content = {key: value for key, value in ({"version": 2, **values} | header).items() if value is not None}
+        header = json.dumps(content)
+    save_file(tensors, tmp_path / "x", metadata={"format": "pt"} if header is None else {"captum_attattr": header})
+    with pytest.raises(ResultFileError, match=message) as error:
+        Explanation.load(tmp_path / "x")
+    assert repr(str(tmp_path / "x")) in str(error.value)
+    assert "make it again" in str(error.value)
+
+
+@pytest.mark.parametrize("path", [None, 3, b"x", ["x"]], ids=repr)
+def test_what_is_no_path_is_refused(path):
+    with pytest.raises(TypeError, match="path must be a string or a path, not "):
+        Explanation.load(path)
+
+
+# -------------------------------------------------------------------------------------- it checks itself
+
+
+def made(**changes: Any) -> Explanation:
+    """An explanation of 2 layers, 3 heads and 4 tokens."""
+    values: dict[str, Any] = {
+        "tokens": ["[CLS]", "good", "film", "[SEP]"],
+        "attributions": torch.arange(96.0).reshape(2, 3, 4, 4),
+        "attention": torch.full((2, 3, 4, 4), 0.25),
+        "delta": torch.zeros(2),
+        "error": torch.zeros(2),
+        "nodes": torch.tensor([5, 9]),
+        "target": 1,
+        "label": "positive",
+        "probability": 0.875,
+        "prediction": 1,
+        "text": "good film",
+        "segments": [0, 0, 0, 0],
+        "special": [True, False, False, True],
+        "value": 0.875,
+        "inputs": {"input_ids": torch.tensor([[2, 4, 5, 3]])},
+        "output": "probability",
+    }
+    return Explanation(**values | changes)
+
+
+NAN, INF = float("nan"), float("inf")
+MAPS = torch.zeros(2, 3, 4, 4)
+NO_TENSOR = [None, "maps", [["a"]], {"a": 1}, object()]
+NO_NUMBER = [None, "1", [1], True, 1j]
+NO_INDEX = [*NO_NUMBER, -1, 1.0, NAN, 2**70 * -1]
+NO_MAPS = [
+    *(
+        *NO_TENSOR,
+        MAPS > 0,
+        MAPS.to(torch.complex64),
+        MAPS[0],
+        MAPS[:, :, :3],
+        MAPS[:, :, :, :3],
+        MAPS[:0],
+        MAPS[:, :0],
+    ),
+    *(MAPS[:1], MAPS[:, :2], MAPS + NAN, MAPS + INF, torch.zeros(2, 3, 5, 5), torch.zeros(2, 3, 0, 0)),
+]
+NO_LAYERS = [*NO_TENSOR, torch.zeros(3), torch.zeros(0), torch.zeros(2, 1), torch.tensor(1.0), torch.zeros(2) > 0]
+WRONG: dict[str, list[Any]] = {
+    "tokens": [None, 5, "abcd", ["a"] * 3, [], [1, 2, 3, 4], ["a", "b", "c", None], {"a", "b", "c", "d"}],
+    "attributions": NO_MAPS,
+    "attention": NO_MAPS,
+    "delta": [*NO_LAYERS, torch.tensor([0.0, INF])],
+    "error": NO_LAYERS,
+    "nodes": [*NO_LAYERS, torch.tensor([5.0, NAN]), torch.tensor([5.0, INF])],
+    "target": NO_INDEX,
+    "label": [None, 3, b"a", ["a"]],
+    "probability": [*NO_NUMBER, INF, -INF, -0.1, 1.1],
+    "prediction": NO_INDEX,
+    "text": [None, 3, b"a", [], (), ("a",), ("a", "b", "c"), ("a", 1), ["a", "b"]],
+    "segments": [None, 0, "0000", [0] * 3, [], [0.0] * 4, [None] * 4, [-1] * 4, [True] * 4],
+    "special": [None, True, "abcd", [True] * 3, [], ["yes"] * 4, [None] * 4, [2] * 4, [NAN] * 4],
+    "value": [*NO_NUMBER[1:], INF, -INF],
+    "inputs": [
+        *(0, "", "ids", [], {}, MAPS, {1: torch.ones(1, 4)}, {"input_ids": None}, {"input_ids": "ids"}),
+        *({"input_ids": torch.ones(4)}, {"input_ids": torch.ones(1, 3)}, {"input_ids": torch.ones(2, 4)}),
+        {"input_ids": torch.full((1, 4), NAN)},
+    ],
+    "output": [None, 0, "odds", "Probability", ["probability"]],
+}
+
+
+def test_every_field_is_in_the_table():
+    assert WRONG.keys() == {field.name for field in dataclasses.fields(Explanation)}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in WRONG.items() for value in values], ids=lambda v: f"{v!r:.40}"
+)
+def test_a_field_that_does_not_fit_is_named(name, value):
+    with pytest.raises((TypeError, ValueError), match=name.removesuffix("s")):
+        made(**{name: value})
+    with pytest.raises((TypeError, ValueError)):
+        dataclasses.replace(made(), **{name: value})
+
+
+RIGHT: dict[str, tuple[Any, Any]] = {
+    "maps of numpy": ({"attributions": np.zeros((2, 3, 4, 4))}, ("attributions", torch.zeros(2, 3, 4, 4).double())),
+    "maps in lists": ({"attributions": MAPS.tolist()}, ("attributions", MAPS)),
+    "maps of integers": ({"attributions": MAPS.int()}, ("attributions", MAPS)),
+    "tuple of tokens": ({"tokens": ("a", "b", "c", "d")}, ("tokens", ["a", "b", "c", "d"])),
+    "unknown delta": ({"delta": torch.full((2,), INF * 0)}, ("delta", torch.full((2,), NAN))),
+    "infinite error": ({"error": torch.tensor([NAN, INF])}, ("error", torch.tensor([NAN, INF]))),
+    "numpy's target": ({"target": np.int64(2)}, ("target", 2)),
+    "tensor's target": ({"target": torch.tensor(2)}, ("target", 2)),
+    "numpy's probability": ({"probability": np.float32(0.5)}, ("probability", 0.5)),
+    "tensor's value": ({"value": torch.tensor(-2.0)}, ("value", -2.0)),
+    "value not given": ({"value": None, "probability": 0.25}, ("value", 0.25)),
+    "whole probability": ({"probability": 1}, ("probability", 1.0)),
+    "score": ({"probability": -3.25, "output": "score"}, ("probability", -3.25)),
+    "score in [0, 1]": ({"output": "score"}, ("output", "score")),
+    "output not given": ({"output": ""}, ("output", "probability")),
+    "output of a score not given": ({"probability": -3.25, "output": ""}, ("output", "score")),
+    "output of what is not known": ({"probability": NAN, "output": ""}, ("output", "probability")),
+    "pair": ({"text": ("a", "")}, ("text", ("a", ""))),
+    "flags of numpy": ({"special": list(np.array([1, 0, 0, 1], dtype=bool))}, ("special", [True, False, False, True])),
+    "flags as integers": ({"special": [1, 0, 0, 1]}, ("special", [True, False, False, True])),
+    "segments of numpy": ({"segments": list(np.array([0, 0, 1, 1]))}, ("segments", [0, 0, 1, 1])),
+    "no inputs": ({"inputs": None}, ("inputs", None)),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_what_fits_is_kept_as_pythons_own(name, tmp_path):
+    changes, (field, expected) = RIGHT[name]
+    explanation = made(**changes)
+    for one in (explanation, Explanation.load(explanation.save(tmp_path / "x"))):
+        value = getattr(one, field)
+        assert type(value) is type(expected)
+        if isinstance(expected, Tensor):
+            torch.testing.assert_close(value, expected, rtol=0, atol=0, equal_nan=True)
+        else:
+            assert value == expected
+
+
+# ------------------------------------------------------------------------------------------ token_scores
+
+
+def test_token_scores_are_the_columns_sums():
+    maps = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    one = made(attributions=maps)
+    for key in range(4):
+        by_layer = [sum(float(maps[i, h, q, key]) for h in range(3) for q in range(4)) for i in range(2)]
+        assert float(one.token_scores()[key]) == pytest.approx(sum(by_layer) / 2, abs=1e-6)
+        for layer in (0, np.int64(1), torch.tensor(1)):
+            assert float(one.token_scores(layer)[key]) == pytest.approx(by_layer[int(layer)], abs=1e-6)
+    torch.testing.assert_close(made().token_scores(0), torch.tensor([12 * 22.0 + 12 * k for k in range(4)]))
+
+
+def test_token_scores_add_up_to_what_the_layers_gained(explained):
+    for one in explained:
+        gained = one.attributions.sum((1, 2, 3))
+        torch.testing.assert_close(one.token_scores().sum(), gained.mean(), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(one.token_scores(2).sum(), gained[2], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("layer", "error", "message"),
+    [
+        (2, ValueError, "layer must be from 0 to 1, not 2"),
+        (-1, ValueError, "layer must be from 0 to 1, not -1"),
+        (0.0, TypeError, "layer must be an integer, not float: 0.0"),
+        (True, TypeError, "layer must be an integer, not bool: True"),
+        ("0", TypeError, "layer must be an integer, not str: '0'"),
+        ([0], TypeError, "layer must be an integer, not list"),
+    ],
+)
+def test_layers_that_are_not_there_have_no_token_scores(layer, error, message):
+    with pytest.raises(error, match=message):
+        made().token_scores(layer)
+
+
 # ----------------------------------------------------------------------------------------------- strongest
 
 
@@ -706,20 +456,3 @@ def test_strongest_without_special_tokens(one):
     assert {query for _, _, query, _, _ in found} == {key for _, _, _, key, _ in found} == words
     everything = [row for row in one.strongest(10**6) if row[2] in words and row[3] in words]
     assert sorted(found) == sorted(everything)
-
-
-def test_special_tokens_of_the_toy_are_what_the_models_think():
-    tokenizer = tiny_tokenizer()
-    assert (tokenizer.cls_token_id, tokenizer.sep_token_id, len(tokenizer)) == (CLS, SEP, len(WORDS) + 4)
-    assert len(tokenizer) <= VOCAB
-
-
-def test_one_text_of_a_pair_may_be_empty(bert):
-    """As a few of QQP's are."""
-    (explanation,) = explain(bert, tiny_tokenizer(), [("a b", "")], progress=False)
-    assert explanation.tokens[:4] == ["[CLS]", "a", "b", "[SEP]"]
-
-
-def test_steps_that_would_fill_the_memory_are_refused(bert):
-    with pytest.raises(ValueError, match="n_steps=10000000000 is too large: at most 100,000"):
-        explain(bert, tiny_tokenizer(), ["a"], n_steps=10**10, progress=False)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -235,7 +237,7 @@ def test_model_is_left_as_it_was(unchanged, method):
 # ------------------------------------------------------------------------------------- results and files
 
 
-@pytest.mark.parametrize("other", [None, [[0.1]], "taylor"])
+@pytest.mark.parametrize("other", [None, [[0.1]], "taylor", SimpleNamespace(scores=torch.rand(LAYERS, HEADS))])
 def test_correlation_takes_importances_alone(model, other):
     found = scores(model, "random")
     with pytest.raises(TypeError, match=f"must be results of head_importance, got {type(other).__name__}"):
@@ -266,7 +268,7 @@ def test_ranking_goes_by_score_and_then_by_place():
 
 def importance(values: Any, method: str = "taylor", **options: Any) -> HeadImportance:
     table = torch.tensor(values, dtype=torch.double)
-    return HeadImportance(table, table / 10, 5, method, METHODS[method].options | options, ["a"], ["0" * 16], "m")
+    return HeadImportance(table, table.abs() / 10, 5, method, METHODS[method].options | options, ["a"], ["0" * 16], "m")
 
 
 def test_saved_importance_comes_back_whole(model, tmp_path):
@@ -509,3 +511,82 @@ def test_rows_that_bound_memory_are_no_part_of_a_name(model):
 def test_scores_of_a_regression_are_not_listed_as_labels():
     found = head_importance(tiny_bert(num_labels=1), tiny_tokenizer(), ["a b", "c"], [0.1, 2], "taylor", progress=False)
     assert found.labels == []
+
+
+# --------------------------------------------------------------------------------- numbers of any library
+
+WHOLE: list[Any] = [2, np.int64(2), np.uint8(2), torch.tensor(2), torch.tensor([2])]
+NO_WHOLE: list[Any] = [True, np.True_, torch.tensor(True), 2.5, np.float64(2), "2", [2], np.array([2, 2])]
+REAL: list[Any] = [0.25, np.float32(0.25), np.float64(0.25), torch.tensor(0.25), Fraction(1, 4)]
+NO_REAL: list[Any] = [True, np.False_, "0.25", None, [0.25], torch.tensor([0.25, 0.25]), float("nan"), 0.25j]
+
+
+def given(name: str, value: Any) -> dict[str, Any]:
+    """An argument of `head_importance` and the method that takes it."""
+    more = {"tolerance": 0.5} if name == "max_nodes" else {}
+    return {name: value, "method": {"seed": "random", "batch_size": "taylor"}.get(name, "attattr"), **more}
+
+
+@pytest.mark.parametrize("name", ["n_steps", "max_nodes", "internal_batch_size", "batch_size", "seed"])
+@pytest.mark.parametrize("value", WHOLE, ids=repr)
+def test_whole_numbers_of_any_library_are_taken(model, name, value):
+    least = 3 if name == "max_nodes" else 0  # 5 nodes are the least
+    found = scores(model, **given(name, value + least))
+    plain = scores(model, **given(name, 2 + least))
+    assert found.options == plain.options
+    assert type(found.options.get(name, 0)) is int
+    assert torch.equal(found.scores, plain.scores)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (name, value)
+        for name in ("n_steps", "max_nodes", "internal_batch_size", "batch_size", "seed")
+        for value in NO_WHOLE
+    ]
+    + [(name, None) for name in ("max_nodes", "batch_size", "seed")],  # the others may be left to the quadrature
+    ids=repr,
+)
+def test_what_is_no_whole_number_is_refused_before_the_model_runs(model, monkeypatch, name, value):
+    monkeypatch.setattr(BertForSequenceClassification, "forward", lambda *_, **__: pytest.fail("the model ran"))
+    with pytest.raises((TypeError, ValueError), match=f"{name}=.* must be an int"):
+        scores(model, **given(name, value))
+
+
+@pytest.mark.parametrize("value", REAL, ids=repr)
+def test_tolerance_of_any_library_is_taken(model, value):
+    assert scores(model, "attattr", tolerance=value).options["tolerance"] == 0.25
+
+
+@pytest.mark.parametrize("value", NO_REAL, ids=repr)
+def test_what_is_no_tolerance_is_refused_before_the_model_runs(model, monkeypatch, value):
+    monkeypatch.setattr(BertForSequenceClassification, "forward", lambda *_, **__: pytest.fail("the model ran"))
+    with pytest.raises(ValueError, match=r"tolerance=.* must be a number between 0 and 1"):
+        scores(model, "attattr", tolerance=value)
+
+
+@pytest.mark.parametrize("value", [True, np.True_, torch.tensor(True), 1, np.int64(1)], ids=repr)
+def test_truth_values_of_any_library_are_taken(model, value):
+    assert scores(model, "attattr", absolute=value, n_steps=2).options["absolute"] is True
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_misspelt_option_lists_those_that_the_method_knows(model, method):
+    known = ", ".join(METHODS[method].options)
+    with pytest.raises(
+        TypeError, match=f"does not know reduse; {f'its options are {known}' if known else 'it has no'}"
+    ):
+        scores(model, method, reduse="max")
+
+
+@pytest.mark.parametrize("value", ["simpson", None, 3, ["riemann_left"], np.array(["a", "b"])], ids=repr)
+def test_unknown_rule_is_called_as_the_caller_calls_it(model, value):
+    with pytest.raises(ValueError, match=r"^rule=.* is unknown; use one of riemann_left"):
+        scores(model, "attattr", rule=value, n_steps=3)
+
+
+def test_warning_of_maps_that_did_not_converge_is_at_the_callers_line(model, tokenizer):
+    with pytest.warns(ConvergenceWarning) as caught:
+        head_importance(model, tokenizer, TEXTS[:1], GOLD[:1], tolerance=1e-9, max_nodes=5, progress=False)
+    assert caught[0].filename == __file__

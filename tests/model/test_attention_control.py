@@ -11,6 +11,8 @@ import torch
 from families import FAMILIES, Family
 from torch import Tensor, nn
 from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
     BertConfig,
     BertForSequenceClassification,
     BertLMHeadModel,
@@ -500,6 +502,20 @@ def test_the_implementation_of_before_comes_back(implementation: str) -> None:
     assert {layer.module.config._attn_implementation for layer in layers} == {implementation}
     assert model.config._attn_implementation == implementation
     assert model.config.text_config._attn_implementation == "eager"
+
+
+def test_interface_is_registered_until_the_last_control_ends() -> None:
+    """Nothing outlives a call; names that others have registered stay."""
+    first, second = (attention_layers(build(name)) for name in ("BERT", "Llama"))
+    before = list(AttentionInterface()), list(AttentionMaskInterface())
+    with AttentionControl(first):
+        with AttentionControl(second):
+            assert "captum_attattr" in AttentionInterface()
+        assert "captum_attattr" in AttentionInterface()
+        assert "captum_attattr" in AttentionMaskInterface()
+        read(second, FAMILY["Llama"].inputs(2, 1))
+    assert (list(AttentionInterface()), list(AttentionMaskInterface())) == before
+    assert "captum_attattr" not in before[0]
 
 
 # -------------------------------------------------------------------------------- more than one user at once

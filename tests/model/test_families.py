@@ -1,5 +1,8 @@
 """Every family of the table builds, runs, and is attributed or refused as the table says."""
 
+import ast
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -11,6 +14,7 @@ from families_table import BEGIN, END, main, section, table
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+import captum_attattr
 from captum_attattr import LayerAttAttr, UnsupportedModelError, attention_layers
 
 SUPPORTED = [family for family in FAMILIES if family.route != "refused"]
@@ -179,6 +183,18 @@ def test_refusal_says_why(family: Family) -> None:
         LayerAttAttr(
             lambda *inputs: model(**dict(zip(names, inputs, strict=True)))[0].flatten(1), attention_layers(model)
         ).attribute(tuple(family.inputs(2, None).values()), target=0)
+
+
+def test_only_this_room_imports_transformers() -> None:
+    """At any depth; and importing the package does not import transformers: whoever has a model has done so."""
+    package = Path(captum_attattr.__file__).parent
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert path.parent.name == "model" or not any(name.split(".")[0] == "transformers" for name in names), path
+    code = "import sys, captum_attattr; sys.exit('transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 # ------------------------------------------------------------------------------------- the README's own table

@@ -1,10 +1,11 @@
 """Heads weighted and switched off: what a gate does to the model's output, and that nothing else is touched."""
 
 import copy
+import json
 import pickle
 import re
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from itertools import cycle
 from typing import Any
@@ -20,7 +21,7 @@ from transformers import AlbertConfig, AlbertForSequenceClassification
 from captum_attattr import LayerAttAttr, UnsupportedModelError, attention_layers, mask_heads, prune_heads
 from captum_attattr.model.attention_control import AttentionControl, Replacement
 from captum_attattr.model.attention_layers import AttentionLayer
-from captum_attattr.model.head_masks import head_gates
+from captum_attattr.model.head_masks import active_gates, head_gates
 
 Unchanged = Callable[[nn.Module], AbstractContextManager[None]]
 
@@ -319,6 +320,67 @@ def test_gates_of_tokens_are_linear_in_what_heads_give(name: str) -> None:
     assert_close(gradients[0].sum(1, keepdim=True), gradients[1])
     assert_close(gradients[1].sum((0, 1)), gradients[2])
     assert gradients[0].abs().sum((0, 1)).min() > 1e-4
+
+
+# ---------------------------------------------------------------------------------- what a resumed run compares
+
+FINGERPRINTED = ["BERT", "ALBERT", "ALBERT (groups)", "DeBERTa", "GPT-2", "Llama", "XLNet", "ViT"]
+"""Gated by a hook; by a hook for several layers (ALBERT); by a mode, since there is no module to hook (XLNet)."""
+
+
+def built(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    return next(family for family in FAMILIES if family.name == name).build()
+
+
+def fingerprint(model: nn.Module, *masks: Any) -> str:
+    """The gates of nested masks, as a file of a resumed run has them."""
+    with ExitStack() as stack:
+        for mask in masks:
+            stack.enter_context(mask_heads(model, mask))
+        return json.dumps(active_gates(model))
+
+
+@pytest.mark.parametrize("name", FINGERPRINTED)
+def test_every_mask_has_a_fingerprint_of_its_own(name: str) -> None:
+    model = built(name)
+    masks: list[list[dict[int, list[int]]]] = [
+        [],
+        *([{0: [head]}] for head in ALL),
+        [{1: [0]}],
+        [{1: [0, 1]}],
+        [{0: [1], 1: [0]}],
+        [{0: [0], 1: [1]}],
+        [{0: ALL}],
+    ]
+    assert fingerprint(model) == "[]"
+    assert len({fingerprint(model, *mask) for mask in masks}) == len(masks)
+
+
+@pytest.mark.parametrize("name", FINGERPRINTED)
+def test_equal_masks_have_one_fingerprint(name: str) -> None:
+    """In another copy of the model, as in another process; named in another order; nested; by another handle."""
+    model, twin = built(name), built(name)
+    layers, outer = attention_layers(model), attention_layers(nn.Sequential(model))
+    expected = fingerprint(model, {0: [0, 2], 1: [1]})
+    for same in [
+        fingerprint(twin, {0: [0, 2], 1: [1]}),
+        fingerprint(copy.deepcopy(model), {0: [0, 2], 1: [1]}),
+        fingerprint(model, [(1, 1), (0, 2), (0, 0)]),
+        fingerprint(model, {layers[1]: [1], layers[0]: [2, 0]}),
+        fingerprint(model, {outer[0]: [0, 2], outer[1]: [1]}),
+        fingerprint(model, {0: [2]}, {1: [1], 0: [0]}),
+    ]:
+        assert same == expected
+
+
+@pytest.mark.parametrize("name", FINGERPRINTED)
+def test_mask_of_another_model_is_not_in_the_fingerprint(name: str) -> None:
+    model, other = built(name), built(name)
+    with mask_heads(other, {0: [1]}):
+        assert active_gates(model) == []
+        if name != "XLNet":  # whose heads cannot be removed at all
+            prune_heads(model, [(layer, head) for layer in attention_layers(model) for head in (0, 1)])
 
 
 # ------------------------------------------------------------------------------------------------- bad input

@@ -29,6 +29,8 @@ from captum_attattr import (
     prune_heads,
     save_pruned,
 )
+from captum_attattr.model.families import FUSED, RETURNED, SHARES_LAYERS
+from captum_attattr.model.families import NEVER_EMPTY as NEVER_EMPTY_CLASSES
 from captum_attattr.model.projections import Heads
 
 Unchanged = Callable[[nn.Module], AbstractContextManager[None]]
@@ -138,6 +140,50 @@ def test_albert_without_a_head() -> None:
     assert_close(output(model, family), masked)
     with pytest.raises(UnsupportedModelError, match="no attention head left"):
         attention_layers(model)
+
+
+@pytest.mark.parametrize("family", [family for family in CUT if family.name not in NEVER_EMPTY], ids=lambda f: f.name)
+def test_layer_without_heads_returns_as_many_values(family: Family) -> None:
+    """Blocks unpack what their attention returns: (output, probabilities) in all but a few families."""
+    model = built(family)
+    layers = [layer for kind in family.kinds for layer in attention_layers(model, kind)]
+    given: dict[str, list[Any]] = {}
+    for layer in layers:
+        layer.module.register_forward_hook(lambda _, args, out, name=layer.name: given.setdefault(name, []).append(out))
+    output(model, family)
+    before, given = given, {}
+    prune_heads(model, dict.fromkeys(layers, ALL))
+    output(model, family)
+    assert given.keys() == before.keys()
+    for name, outputs in before.items():
+        for theirs, ours in zip(outputs, given[name], strict=True):
+            assert type(ours) is type(theirs) is tuple
+            assert len(ours) == (2 if family.name in {"XLM", "FlauBERT"} else len(theirs))  # these leave None out
+
+
+def tiny_mobilevit() -> transformers.MobileViTForImageClassification:
+    """Its attention returns a tensor, not a tuple."""
+    sizes = {"hidden_sizes": [16, 16, 16], "neck_hidden_sizes": [8, 8, 8, 8, 8, 8, 16], "num_attention_heads": 4}
+    torch.manual_seed(0)
+    config = transformers.MobileViTConfig(image_size=32, initializer_range=0.3, **sizes)
+    return transformers.MobileViTForImageClassification(config).eval()
+
+
+@pytest.mark.parametrize("heads", [{0: ALL}, {0: [1], 3: ALL, 8: [0, 2]}], ids=str)
+def test_attention_that_returns_a_bare_tensor(heads: dict[int, list[int]]) -> None:
+    model, images = tiny_mobilevit(), torch.randn(2, 3, 32, 32)
+    with torch.no_grad(), mask_heads(model, heads):
+        masked = model(images).logits
+    prune_heads(model, heads)
+    with torch.no_grad():
+        assert_close(model(images).logits, masked)
+
+
+def test_tables_of_returned_values_name_classes_of_transformers() -> None:
+    """A name that transformers does not have (any more) would be passed over silently."""
+    sources = "\n".join(path.read_text() for path in Path(transformers.__file__).parent.glob("models/*/modeling_*.py"))
+    for name in [*RETURNED, *NEVER_EMPTY_CLASSES, SHARES_LAYERS, *(cls for cls, _ in FUSED)]:
+        assert f"class {name}(" in sources, name
 
 
 # --------------------------------------------------------------------------------------- numbers and parameters
@@ -301,7 +347,7 @@ def test_pruned_model_is_attributed_as_the_masked_one(name: str) -> None:
         pruned, layers = maps(model, kind), attention_layers(model, kind)
         assert pruned.keys() == {layer.index for layer in layers}
         for layer in layers:
-            numbers = list(layer.kept.numbers) if layer.kept else ALL
+            numbers = list(layer.kept.indices) if layer.kept else ALL
             assert_close(pruned[layer.index], masked[layer.index][:, numbers], atol=1e-6)
             assert pruned[layer.index].abs().max() > 1e-6
         for index in masked.keys() - pruned.keys():

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import random
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +12,11 @@ import browser
 import numpy as np
 import plotly.graph_objects as go
 import pytest
-from plots.test_attention import HOSTILE, every_text
+from hostile import HOSTILE, every_text
 
 from captum_attattr import plot_attack
-from captum_attattr.plots.canvas.labels import CHARACTER, label, pixels
+from captum_attattr.plots.canvas.labels import CHARACTER_WIDTH, fitted, text_width, token_label
 from captum_attattr.plots.canvas.pages import write_html
-from captum_attattr.plots.canvas.theme import shortened
 from captum_attattr.triggers.extraction import Trigger
 from captum_attattr.triggers.report import AttackReport, Choice, Outcome, VictimResult
 
@@ -383,10 +380,10 @@ def test_names_fit_their_places() -> None:
     one = victim("model" * 50, ["c" * 300, "漢字" * 50], long)
     layout = plot_attack(AttackReport([one], Choice(9, 3, "c" * 300, 0.9, [0.9] * 3, [0, 1, 2]))).layout
     for text in layout.yaxis.ticktext:
-        assert pixels(plain(text).replace("<b>", "").replace("</b>", "")) < layout.margin.l
+        assert text_width(plain(text).replace("<b>", "").replace("</b>", "")) < layout.margin.l
     width = (layout.xaxis2.domain[1] - layout.xaxis.domain[0]) * (layout.width - layout.margin.l - layout.margin.r)
     for each in layout.annotations:
-        assert pixels(re.sub("</?b>", "", plain(each.text))) < width
+        assert text_width(re.sub("</?b>", "", plain(each.text))) < width
     assert len(layout.title.text) < 100
     assert len(layout.title.subtitle.text) < 200
 
@@ -394,9 +391,9 @@ def test_names_fit_their_places() -> None:
 @pytest.mark.parametrize("width", [40, 100, 333])
 def test_shortened_texts_fit_whatever_their_characters(width: int) -> None:
     for text in ("x" * 300, "漢字" * 50, "a漢" * 50, "😀" * 90):
-        shown = plain(shortened(text, width))
-        assert width - 3 * CHARACTER < pixels(shown) <= width
-    assert plain(label("漢字")) == "漢字"
+        shown = plain(fitted(text, width))
+        assert width - 3 * CHARACTER_WIDTH < text_width(shown) <= width
+    assert plain(token_label("漢字")) == "漢字"
 
 
 # --------------------------------------------------------------------------------------------- all the rest
@@ -441,98 +438,10 @@ def test_saved_report_gives_the_same_page(tmp_path: Path) -> None:
     assert b'"filename": "attack"' in pages[0]
 
 
-def changed(**values: Any) -> AttackReport:
-    return AttackReport([replace(victim(), **values)])
-
-
-def outcomes(place: int, **values: Any) -> list[Outcome]:
-    found = victim().outcomes
-    found[place] = replace(found[place], **values)
-    return found
-
-
-NAN_ROWS = [math.nan, *[0] * 89]
-
-
-@pytest.mark.parametrize(
-    ("report", "error", "message"),
-    [
-        (3, TypeError, "report must be an AttackReport, what `attack` returns, not int"),
-        (victim(), TypeError, "must be an AttackReport, .* not VictimResult"),
-        (AttackReport(None), TypeError, "report.victims must be a list of VictimResult, not NoneType"),
-        (AttackReport([]), ValueError, "report.victims is empty: nothing was attacked"),
-        (AttackReport([3]), TypeError, r"report.victims\[0\] must be a VictimResult, not int: 'name' is missing"),
-        (changed(name=3), TypeError, "name of a victim must be a string, not int: 3"),
-        (AttackReport([victim(), victim()]), ValueError, "two victims are called 'model'"),
-        (changed(gold=None), TypeError, "gold and outcomes of victim 'model' must be lists"),
-        (changed(gold=[]), ValueError, "victim 'model' has no rows"),
-        (
-            changed(gold=NAN_ROWS),
-            ValueError,
-            r"gold classes of victim 'model' must be numbers of classes, but \[0\] is nan",
-        ),
-        (
-            changed(gold=[0] * 90),
-            ValueError,
-            r"classes of victim 'model' must be those of its rows in order, \[0\], and",
-        ),
-        (changed(class_names=["a", "b"]), ValueError, r"have a name each, not \[0, 1, 2\] with the names \['a', 'b'\]"),
-        (changed(class_names=["a", 2, "b"]), TypeError, "name of a class must be a string, not int: 2"),
-        (changed(class_names=["a", "b", "a"]), ValueError, "class of victim 'model' is called 'a', as another is"),
-        (changed(class_names=["a", "all", "b"]), ValueError, "is called 'all', as all its rows are"),
-        (changed(outcomes=[]), ValueError, "must have a trigger after the clean outcome, not nothing"),
-        (
-            changed(outcomes=victim().outcomes[:1]),
-            ValueError,
-            "must have a trigger after the clean outcome, not nothing",
-        ),
-        (changed(outcomes=victim().outcomes[1:]), ValueError, "outcome 0 of .* must be a clean one, not 'trigger'"),
-        (
-            changed(outcomes=outcomes(1, kind="control")),
-            ValueError,
-            r"a trigger after the clean outcome, not \['control'",
-        ),
-        (
-            changed(outcomes=outcomes(1, kind="clean")),
-            ValueError,
-            "outcome 1 of .* a trigger or a control, not 'clean'",
-        ),
-        (changed(outcomes=outcomes(2, kind="other")), ValueError, "a trigger or a control, not 'other'"),
-        (changed(outcomes=[*outcomes(1), 3]), TypeError, "outcome 16 of victim 'model' must be an Outcome, not int"),
-        (changed(outcomes=outcomes(2, predictions=[0])), ValueError, "prediction for each of 90 rows, not 1"),
-        (changed(outcomes=outcomes(2, predictions=NAN_ROWS)), ValueError, r"predictions of outcome 2 .* \[0\] is nan"),
-        (changed(outcomes=outcomes(2, tokens=["a", 3])), TypeError, "tokens of outcome 2 .* strings, not int: 3"),
-        (changed(outcomes=outcomes(1, trigger=None)), TypeError, "outcome 1 .* must have a Trigger, not NoneType"),
-        (
-            changed(outcomes=outcomes(1, trigger=trigger("a", score=math.nan))),
-            ValueError,
-            "score of the trigger of outcome 1 of victim 'model' must be finite, not nan",
-        ),
-        (AttackReport([victim()], 3), TypeError, "report.choice must be a Choice or None, not int"),
-        (
-            AttackReport([victim()], Choice(9, 3, "all", math.nan, [0.5] * 3, [0, 1, 2])),
-            ValueError,
-            "accuracies of report.choice must be from 0 to 1, not nan",
-        ),
-        (
-            AttackReport([victim()], Choice(9, 3, "all", 0.5, [0.5] * 2, [0, 1, 2])),
-            ValueError,
-            "accuracy for each of 3 candidates, not 2",
-        ),
-        (
-            AttackReport([victim()], Choice(9, 3, "all", 0.5, [0.5] * 3, [0, 1, 3])),
-            ValueError,
-            "must be places of 3 candidates, not 3",
-        ),
-        (
-            AttackReport([victim()], Choice(9, 3, "all", 0.5, [0.5] * 3, [0])),
-            ValueError,
-            "names 1 trigger, but victim 'model' has 3",
-        ),
-    ],
-)
-def test_wrong_input(report: Any, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
+@pytest.mark.parametrize("report", [3, victim(), None, [victim()]])
+def test_wrong_input(report: Any) -> None:
+    kind = type(report).__name__
+    with pytest.raises(TypeError, match=f"report must be an AttackReport, what `attack` returns, not {kind}"):
         plot_attack(report)
 
 

@@ -8,67 +8,29 @@ import json
 import re
 import struct
 import time
-from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+import results
 import torch
 from browser import Clocked, look
 from browser import clocked as clocked
+from hostile import HOSTILE, Page, every_text
 from plotly.offline import get_plotlyjs
 
+from captum_attattr import Explanation
 from captum_attattr.formatting import visible
 from captum_attattr.plots import plot_attention
 from captum_attattr.plots.canvas.packing import figure_json
 from captum_attattr.plots.canvas.pages import write_html
 
-HOSTILE = [
-    "<script>alert(1)</script>",
-    "</script><img src=x onerror=alert(1)>",
-    "<b>bold</b>",
-    "<a href='https://evil.example'>link</a>",
-    "\"double\" and 'single'",
-    "&amp;",
-    "&#60;b&#62;",
-    "שלום עולם",
-    "\u202eturned",
-    "👩‍👩‍👧‍👦",
-    "two\nlines\r\nand\ttab",
-    "x" * 300,
-    "$E=mc^2$",
-    "%{x} %{meta}",
-    "half \ud800 pair",
-    "nul \x00 bell \x07",
-    "",
-    "  ",
-    "the",
-    "the",
-]
 
-
-def explain(layers: int = 2, heads: int = 3, words: int | list[str] = 5, **changed: Any) -> Any:
-    """A made-up explanation: attention rows sum to one, attribution is signed and sparse."""
-    names = words if isinstance(words, list) else [f"word{i}" for i in range(words)]
-    size, generator = len(names), torch.Generator().manual_seed(0)
-    shape = (layers, heads, size, size)
-    strong = torch.rand(shape, generator=generator) < 0.1
-    values = {
-        "tokens": names,
-        "attributions": torch.randn(shape, generator=generator) * torch.where(strong, 2e-2, 2e-4),
-        "attention": torch.randn(shape, generator=generator).softmax(-1),
-        "delta": torch.randn(layers, generator=generator) * 1e-4,
-        "error": torch.rand(layers, generator=generator) * 1e-2,
-        "target": 1,
-        "label": "positive",
-        "probability": 0.875,
-        "text": "a text of words",
-    }
-    return SimpleNamespace(**{**values, **changed})
+def explain(layers: int = 2, heads: int = 3, words: int | list[str] = 5, **changed: Any) -> Explanation:
+    return results.explanation(layers, heads, words, **changed)
 
 
 def trace(figure: go.Figure, name: str) -> Any:
@@ -132,6 +94,9 @@ def test_title_and_note_name_prediction_and_delta() -> None:
         assert part in figure.layout.annotations[0].text
     unknown = plot_attention(explain(error=torch.full((2,), torch.nan)))
     assert "error not estimated" in unknown.layout.annotations[0].text
+    unknown = plot_attention(explain(delta=torch.full((2,), torch.nan), probability=float("nan")))
+    assert "delta not known, estimated" in unknown.layout.annotations[0].text
+    assert unknown.layout.title.text.endswith("(target 1)")
     assert "score −3.2" in plot_attention(explain(probability=-3.2)).layout.title.text.replace("-", "−")
     assert "premise ‖ hypothesis" in plot_attention(explain(text=("premise", "hypothesis"))).layout.title.subtitle.text
 
@@ -293,15 +258,6 @@ def test_long_tokens_are_cut_on_the_axis_and_whole_in_the_hover() -> None:
     assert hover.count("<br>") == 1
 
 
-def every_text(value: Any) -> list[str]:
-    """All strings that plotly reads as text."""
-    if isinstance(value, dict):
-        return [text for each in value.values() for text in every_text(each)]
-    if isinstance(value, list | tuple):
-        return [text for each in value for text in every_text(each)]
-    return [value] if isinstance(value, str) else []
-
-
 def test_white_space_can_be_seen() -> None:
     given = ["\n", "\t\t", " ", "", "\r\n\n", "a\nb"]
     assert [visible(token, 14) for token in given] == ["↵", "⇥⇥", "␣", "∅", "↵↵", "a↵b"]
@@ -329,23 +285,6 @@ def test_hostile_tokens_are_literal_text() -> None:
 
 
 # --------------------------------------------------------------------------------------------- the page
-
-
-class Page(HTMLParser):
-    """What a browser's parser would make of a page: its elements, and the texts outside scripts."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        if self.elements and self.elements[-1][0] != "script":
-            self.texts.append(data)
 
 
 @pytest.fixture(scope="module")
@@ -468,14 +407,19 @@ def test_failed_write_leaves_the_old_file_alone(tmp_path: Path, monkeypatch: pyt
             r"attention has the shape \(2, 1, 5, 5\), attributions have",
         ),
         ({"delta": torch.zeros(3)}, {}, ValueError, r"delta must have the shape \(2,\), not \(3,\)"),
-        ({"delta": torch.tensor([0.0, torch.nan])}, {}, ValueError, r"delta must be finite, but delta\[1\] is nan"),
+        ({"delta": torch.tensor([0.0, torch.inf])}, {}, ValueError, r"delta must be finite, but delta\[1\] is inf"),
         ({"attributions": torch.full((2, 3, 5, 5), torch.inf)}, {}, ValueError, r"attributions\[0, 0, 0, 0\] is inf"),
-        ({"probability": float("nan")}, {}, ValueError, "probability must be finite, not nan"),
+        ({"probability": float("inf")}, {}, ValueError, "probability must be finite, not inf"),
     ],
 )
 def test_wrong_input(changed: dict[str, Any], arguments: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         plot_attention(explain(**changed), **arguments)
+
+
+def test_wrong_kind_of_explanation() -> None:
+    with pytest.raises(TypeError, match="explanation must be an Explanation, not int: 3"):
+        plot_attention(3)  # type: ignore[arg-type]
 
 
 def test_wrong_path(tmp_path: Path) -> None:

@@ -6,40 +6,33 @@ import html
 import json
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+import results
 import torch
 from browser import Clocked, look
 from browser import clocked as clocked
-from plots.test_attention import HOSTILE, every_text
+from hostile import HOSTILE, every_text
 
-from captum_attattr import plot_flow, write_html
+from captum_attattr import Explanation, plot_flow, write_html
 from captum_attattr.plots import flow as flow_plot
 
 
-def explanation(layers: int = 2, heads: int = 3, words: int | list[str] = 6, **changed: Any) -> Any:
-    """A made-up explanation: signed scores of very different sizes."""
-    names = words if isinstance(words, list) else [f"word{i}" for i in range(words)]
-    size, generator = len(names), torch.Generator().manual_seed(0)
-    shape = (layers, heads, size, size)
+def explanation(layers: int = 2, heads: int = 3, words: int | list[str] = 6, **changed: Any) -> Explanation:
+    """A made-up explanation of a pair of texts: signed scores of very different sizes."""
+    size = words if isinstance(words, int) else len(words)
+    pair = {"segments": [int(i > size // 2) for i in range(size)], "text": ("a premise", "a hypothesis")}
+    return results.explanation(layers, heads, words, uneven, **(pair | changed))
+
+
+def uneven(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
     sizes = torch.exp(2 * torch.randn(shape, generator=generator) - 6)
-    values = {
-        "tokens": names,
-        "attributions": (torch.randn(shape, generator=generator) + 0.2) * sizes,
-        "attention": torch.randn(shape, generator=generator).softmax(-1),
-        "special": [i in (0, size - 1) for i in range(size)],
-        "segments": [int(i > size // 2) for i in range(size)],
-        "target": 1,
-        "label": "positive",
-        "probability": 0.875,
-        "text": ("a premise", "a hypothesis"),
-    }
-    return SimpleNamespace(**{**values, **changed})
+    return (torch.randn(shape, generator=generator) + 0.2) * sizes
 
 
 def drawn(figure: go.Figure) -> dict[tuple[int, int, int], tuple[str, int]]:
@@ -138,7 +131,7 @@ def test_what_is_told_is_counted() -> None:
 
 def test_a_decoder_has_no_edges_to_what_comes_later() -> None:
     given = explanation(2, 2, 8)
-    given.attributions = given.attributions.tril()
+    given = replace(given, attributions=given.attributions.tril())
     figure = plot_flow(given, share=1.0)
     assert all(key <= query for _, query, key in drawn(figure))
     assert " of 72 edges" in told(figure)
@@ -170,9 +163,9 @@ def test_edges_are_stored_once_by_falling_score_as_typed_arrays() -> None:
     given = explanation(3, 2, 9)
     flow = bulk(plot_flow(given))
     sums = given.attributions.double().sum(1).float().numpy()
-    assert (flow["place"].dtype, flow["score"].dtype) == (np.uint32, np.float32)
-    np.testing.assert_array_equal(np.sort(flow["place"]), np.arange(sums.size))
-    np.testing.assert_array_equal(flow["score"], sums.ravel()[flow["place"]])
+    assert (flow["indices"].dtype, flow["score"].dtype) == (np.uint32, np.float32)
+    np.testing.assert_array_equal(np.sort(flow["indices"]), np.arange(sums.size))
+    np.testing.assert_array_equal(flow["score"], sums.ravel()[flow["indices"]])
     assert (np.diff(np.abs(flow["score"])) <= 0).all()
 
 
@@ -180,7 +173,7 @@ def test_edges_are_stored_once_by_falling_score_as_typed_arrays() -> None:
 @pytest.mark.parametrize("unit", [1.0, 1e-30, 1e30])
 def test_scores_of_heads_are_within_half_a_percent(size: int, unit: float) -> None:
     given = explanation(3, 5, size)
-    given.attributions *= unit
+    given.attributions.mul_(unit)
     given.attributions[0, 0, 0, 0] = 0
     heads = bulk(plot_flow(given))["heads"]
     assert heads["high"].dtype == heads["low"].dtype == np.uint8
@@ -225,46 +218,50 @@ def test_hostile_tokens_are_literal_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "arguments", "error", "message"),
+    ("changed", "arguments", "error", "message"),
     [
-        (3, {}, TypeError, "explanation must be an Explanation, not int: it has no tokens"),
-        (explanation(words=["a", "b"], tokens=["a", 2]), {}, TypeError, "tokens must be strings, not int: 2"),
-        (explanation(tokens=["a"]), {}, ValueError, "attributions must be 1 x 1 for 1 token, not 6 x 6"),
-        (explanation(attributions=torch.zeros(2, 3, 6, 6)), {}, ValueError, "all 0: there is no edge to draw"),
-        (explanation(attributions=torch.zeros(0, 3, 6, 6)), {}, ValueError, r"all above 0, not \(0, 3, 6, 6\)"),
+        ({"words": ["a", "b"], "tokens": ["a", 2]}, {}, TypeError, "tokens must be strings, not int: 2"),
+        ({"tokens": ["a"]}, {}, ValueError, "attributions must be 1 x 1 for 1 token, not 6 x 6"),
+        ({"attributions": torch.zeros(2, 3, 6, 6)}, {}, ValueError, "all 0: there is no edge to draw"),
+        ({"attributions": torch.zeros(0, 3, 6, 6)}, {}, ValueError, r"all above 0, not \(0, 3, 6, 6\)"),
         (
-            explanation(attributions=torch.full((2, 3, 6, 6), torch.nan)),
+            {"attributions": torch.full((2, 3, 6, 6), torch.nan)},
             {},
             ValueError,
             r"attributions\[0, 0, 0, 0\] is nan",
         ),
+        ({"special": [True]}, {}, ValueError, r"special must have the shape \(6,\), not \(1,\)"),
+        ({"probability": float("inf")}, {}, ValueError, "probability must be finite, not inf"),
+        ({}, {"layer": 2}, ValueError, "layer must be from 0 to 1, not 2"),
+        ({}, {"head": True}, TypeError, "head must be an integer, not bool: True"),
+        ({}, {"sign": "plus"}, ValueError, "sign must be 'both', 'positive' or 'negative', not 'plus'"),
+        ({}, {"segment": "third"}, ValueError, "segment must be .* or 'across', not 'third'"),
+        ({"segments": [0] * 6}, {"segment": "across"}, ValueError, "'across' needs a pair of texts"),
+        ({}, {"special_tokens": 1}, TypeError, "special_tokens must be True or False, not 1"),
+        ({}, {"share": 0}, ValueError, "share=0 shows nothing: it must be above 0"),
+        ({}, {"most": 3001}, ValueError, "most must be from 1 to 3000, not 3001"),
+        ({}, {"most": 1.5}, TypeError, "most must be an integer, not float: 1.5"),
         (
-            explanation(special=[True]),
-            {},
-            ValueError,
-            r"special must have the shape \(6,\), not \(1,\)",
-        ),
-        (explanation(probability=float("nan")), {}, ValueError, "probability must be finite, not nan"),
-        (explanation(), {"layer": 2}, ValueError, "layer must be from 0 to 1, not 2"),
-        (explanation(), {"head": True}, TypeError, "head must be an integer, not bool: True"),
-        (explanation(), {"sign": "plus"}, ValueError, "sign must be 'both', 'positive' or 'negative', not 'plus'"),
-        (explanation(), {"segment": "third"}, ValueError, "segment must be .* or 'across', not 'third'"),
-        (explanation(segments=[0] * 6), {"segment": "across"}, ValueError, "'across' needs a pair of texts"),
-        (explanation(), {"special_tokens": 1}, TypeError, "special_tokens must be True or False, not 1"),
-        (explanation(), {"share": 0}, ValueError, "share=0 shows nothing: it must be above 0"),
-        (explanation(), {"most": 3001}, ValueError, "most must be from 1 to 3000, not 3001"),
-        (explanation(), {"most": 1.5}, TypeError, "most must be an integer, not float: 1.5"),
-        (
-            explanation(words=2),
+            {"words": 2},
             {"special_tokens": False},
             ValueError,
             "no interaction has a score with .*: choose more",
         ),
     ],
 )
-def test_wrong_input(given: Any, arguments: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_wrong_input(changed: Any, arguments: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        plot_flow(given, **arguments)
+        plot_flow(explanation(**changed), **arguments)
+
+
+def test_wrong_kind_of_explanation() -> None:
+    with pytest.raises(TypeError, match="explanation must be an Explanation, not int: 3"):
+        plot_flow(3)  # type: ignore[arg-type]
+
+
+def test_unknown_probability_is_left_out_of_the_title() -> None:
+    title = plot_flow(explanation(probability=float("nan"))).layout.title.text
+    assert title.endswith("(target 1)")
 
 
 # ------------------------------------------------------------------------------------------- the browser

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import html
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import results
 import torch
 from browser import look
+from hostile import HOSTILE, Page
 from plotly.offline import get_plotlyjs
-from plots.test_attention import HOSTILE, Page
-from plots.test_heads import importance
+from results import importance
 
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.plots.flow import plot_flow
@@ -24,27 +24,8 @@ SECTIONS = ["decision", "tree", "flow", "maps", "heads"]
 
 
 def explanation(layers: int = 3, heads: int = 4, words: int | list[str] = 8, **changed: Any) -> Explanation:
-    """A made-up explanation: attention rows sum to one, attribution is signed and sparse."""
     names = words if isinstance(words, list) else ["[CLS]", *(f"word{i}" for i in range(1, words - 1)), "[SEP]"]
-    size, generator = len(names), torch.Generator().manual_seed(0)
-    shape = (layers, heads, size, size)
-    strong = torch.rand(shape, generator=generator) < 0.1
-    given = Explanation(
-        tokens=names,
-        attributions=torch.randn(shape, generator=generator) * torch.where(strong, 2e-2, 2e-4),
-        attention=torch.randn(shape, generator=generator).softmax(-1),
-        delta=torch.randn(layers, generator=generator) * 1e-4,
-        error=torch.rand(layers, generator=generator) * 1e-2,
-        nodes=torch.full((layers,), 9),
-        target=1,
-        label="positive",
-        probability=0.875,
-        prediction=1,
-        text="a text of words",
-        segments=[0] * size,
-        special=[i in (0, size - 1) for i in range(size)],
-    )
-    return replace(given, **changed)
+    return results.explanation(layers, heads, names, **changed)
 
 
 def section(text: str, name: str) -> str:
@@ -174,8 +155,15 @@ def test_heads_that_are_gone_have_no_score(tmp_path: Path) -> None:
 
 
 def test_regression_score_is_no_probability(tmp_path: Path) -> None:
-    text = write_report(explanation(probability=-3.2), tmp_path / "report.html").read_text("utf-8")
+    text = write_report(explanation(probability=-3.2, output="score"), tmp_path / "report.html").read_text("utf-8")
     assert "score −3.2" in section(text, "decision")
+
+
+def test_what_is_not_known_is_said_in_words(tmp_path: Path) -> None:
+    given = explanation(probability=float("nan"), delta=torch.full((3,), torch.nan))
+    text = write_report(given, tmp_path / "report.html").read_text("utf-8")
+    assert "<title>Self-attention attribution: positive</title>" in text
+    assert section(text, "decision").count("not known") == 1 + 3
 
 
 # ---------------------------------------------------------------------------------------------- the errors
@@ -194,7 +182,7 @@ def test_regression_score_is_no_probability(tmp_path: Path) -> None:
         ({"attributions": torch.full((3, 4, 8, 8), torch.nan)}, {}, ValueError, "must be finite"),
         ({"special": [False]}, {}, ValueError, r"special must have the shape \(8,\), not \(1,\)"),
         ({"nodes": torch.ones(2)}, {}, ValueError, r"nodes must have the shape \(3,\), not \(2,\)"),
-        ({"probability": float("nan")}, {}, ValueError, "probability must be finite, not nan"),
+        ({"probability": float("inf")}, {}, ValueError, "probability must be finite, not inf"),
     ],
 )
 def test_wrong_input_leaves_no_file(
@@ -243,7 +231,7 @@ STEPS = """
   seen.paper = [tree, flow, maps, heads].map((plot) => plot._fullLayout.paper_bgcolor);
   const marks = "path.js-line, .flow-edges path, .heatmaplayer image";
   seen.pictures = [tree, flow, maps, heads].map((plot) => plot.querySelectorAll(marks).length);
-  seen.edges = [Array.from(flow.layout.meta.flow.place), Array.from(flow.layout.meta.flow.score)];
+  seen.edges = [Array.from(flow.layout.meta.flow.indices), Array.from(flow.layout.meta.flow.score)];
   const { high, low } = flow.layout.meta.flow.heads;
   seen.codes = Array.from(high, (upper, i) => (upper << 4) | ((low[i >> 1] >> (4 * (i & 1))) & 15));
   seen.states = [state()];

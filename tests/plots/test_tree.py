@@ -14,37 +14,23 @@ import networkx as nx
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+import results
 import torch
 from browser import Clocked, look
 from browser import clocked as clocked
-from plots.test_attention import HOSTILE, every_text
+from hostile import HOSTILE, every_text
 
 from captum_attattr import Explanation, attribution_tree, load_tree, plot_tree, save_tree, write_html
 
 
 def explanation(layers: int = 4, heads: int = 3, words: int | list[str] = 8, **changed: Any) -> Explanation:
     """A made-up explanation: a few strong interactions, signed noise everywhere else."""
-    names = words if isinstance(words, list) else [f"word{i}" for i in range(words)]
-    size, generator = len(names), torch.Generator().manual_seed(1)
-    shape = (layers, heads, size, size)
-    strong = (torch.rand(shape, generator=generator) < 2 / size).float()
-    values = {
-        "tokens": names,
-        "attributions": torch.randn(shape, generator=generator) * 1e-2
-        + strong * torch.rand(shape, generator=generator),
-        "attention": torch.randn(shape, generator=generator).softmax(-1),
-        "delta": torch.full((layers,), 1e-4),
-        "error": torch.full((layers,), 1e-3),
-        "nodes": torch.full((layers,), 20),
-        "target": 1,
-        "label": "positive",
-        "probability": 0.875,
-        "prediction": 1,
-        "text": "a text of words",
-        "segments": [0] * size,
-        "special": [i in (0, size - 1) for i in range(size)],
-    }
-    return Explanation(**{**values, **changed})
+    return results.explanation(layers, heads, words, few_strong, seed=1, **changed)
+
+
+def few_strong(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    strong = (torch.rand(shape, generator=generator) < 2 / shape[-1]).float()
+    return torch.randn(shape, generator=generator) * 1e-2 + strong * torch.rand(shape, generator=generator)
 
 
 def lines(figure: go.Figure) -> dict[tuple[int, int], Any]:
@@ -371,32 +357,45 @@ def spoil(tree: nx.DiGraph) -> None:
     tree.edges[i, j]["score"] = float("nan")
 
 
-TREE = attribution_tree(explanation(), 0.3)
-
-
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        ((3,), TypeError, "tree must be a networkx.DiGraph of attribution_tree, not int"),
-        ((nx.Graph(),), TypeError, "not Graph"),
-        ((nx.DiGraph(),), ValueError, "tree has 0 nodes and no edge: there is nothing to draw"),
-        ((nx.DiGraph([(0, 1)]),), ValueError, r"no graph of attribution_tree: it lacks \['algorithm', "),
-        ((broken(lambda t: t.add_node(2.5, **t.nodes[0])),), ValueError, "positions from 0 to 7, not 2.5"),
-        ((broken(lambda t: t.add_node(9, **t.nodes[0])),), ValueError, "positions from 0 to 7, not 9"),
-        ((broken(lambda t: t.nodes[0].pop("layer")),), ValueError, r"its node 0 lacks \['layer'\]"),
-        ((broken(lambda t: t.graph.update(root=99)),), ValueError, "the root 99 of tree is none of its nodes"),
-        ((broken(spoil),), ValueError, r"score of the edge \d to \d must be finite, not nan"),
-        ((TREE, 3), TypeError, "explanation must be an Explanation, not int: it has no tokens"),
-        ((TREE, explanation(words=9)), ValueError, r"not the one that tree was made of: its 9 tokens .* tree \(8\)"),
-        ((TREE, explanation(attention=torch.ones(3, 8, 8))), ValueError, r"\(L, H, T, T\), .* not \(3, 8, 8\)"),
-        ((TREE, explanation(2)), ValueError, "layer 3 and head 2, that of explanation 2 x 3"),
+        (3, TypeError, "tree must be a networkx.DiGraph of attribution_tree, not int"),
+        (nx.Graph(), TypeError, "not Graph"),
+        (nx.DiGraph(), ValueError, "tree has 0 nodes and no edge: there is nothing to draw"),
+        (nx.DiGraph([(0, 1)]), ValueError, r"no graph of attribution_tree: it lacks \['algorithm', "),
+        (broken(lambda t: t.add_node(2.5, **t.nodes[0])), ValueError, "positions from 0 to 7, not 2.5"),
+        (broken(lambda t: t.add_node(9, **t.nodes[0])), ValueError, "positions from 0 to 7, not 9"),
+        (broken(lambda t: t.nodes[0].pop("layer")), ValueError, r"its node 0 lacks \['layer'\]"),
+        (broken(lambda t: t.graph.update(root=99)), ValueError, "the root 99 of tree is none of its nodes"),
+        (broken(spoil), ValueError, r"score of the edge \d to \d must be finite, not nan"),
+    ],
+)
+def test_wrong_tree(given: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        plot_tree(given)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"words": 9}, ValueError, r"not the one that tree was made of: its 9 tokens .* tree \(8\)"),
+        ({"attention": torch.ones(3, 8, 8)}, ValueError, r"\(L, H, T, T\), .* not \(3, 8, 8\)"),
+        ({"layers": 2}, ValueError, "layer 3 and head 2, that of explanation 2 x 3"),
         (
-            (TREE, explanation(attention=torch.full((4, 3, 8, 8), torch.nan))),
+            {"attention": torch.full((4, 3, 8, 8), torch.nan)},
             ValueError,
             r"attention\[0, 0, 0, 0\] is nan",
         ),
     ],
 )
-def test_wrong_input(given: Any, error: type[Exception], message: str) -> None:
+def test_wrong_explanation(changed: Any, error: type[Exception], message: str) -> None:
+    tree = attribution_tree(explanation(), 0.3)
     with pytest.raises(error, match=message):
-        plot_tree(*given)
+        plot_tree(tree, explanation(**changed))
+
+
+def test_wrong_kind_of_explanation() -> None:
+    tree = attribution_tree(explanation(), 0.3)
+    with pytest.raises(TypeError, match="explanation must be an Explanation, not int: 3"):
+        plot_tree(tree, 3)  # type: ignore[arg-type]

@@ -1,1 +1,1 @@
-"""What all figures share: theme, labels, panels, token columns, pages and their assets."""
+"""What all figures share: colours, layout, labels, lines, panels, token columns, pages and their assets."""

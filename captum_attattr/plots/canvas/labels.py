@@ -1,7 +1,7 @@
-"""Texts from data sets as plotly can show them: escaped, of bounded length.
+"""Texts from data sets as plotly can show them: escaped, and of bounded length.
 
-Tokens are not to be trusted: plotly reads a small HTML of its own in labels, so every text is escaped here; as
-JSON in a page it is escaped again.
+Tokens are not to be trusted: plotly reads some HTML tags in labels, so every text is escaped here; as JSON in a page
+it is escaped again.
 """
 
 from __future__ import annotations
@@ -9,52 +9,60 @@ from __future__ import annotations
 import html
 import math
 
-from captum_attattr.formatting import cells, score, visible
+from captum_attattr.formatting import cells, output_value, visible
 
-LABEL = 14  # characters of a token on an axis; the hover shows the rest
-NAME = 40  # characters of the name of a method, a curve or a metric
-HOVER = 600  # characters of a token in a hover
-HOVER_LINE = 60  # and in one line of it
+NAME_LENGTH = 40  # characters of the name of a method, a curve or a metric
+HOVER_LENGTH = 600  # characters of a token in a hover
+_HOVER_LINE = 60  # characters in one line of it
+_TOKEN_LENGTH = 14  # characters of a token on an axis; the hover shows the rest
 
-
-CHARACTER = 6.2  # pixels of a character of an axis label
+CHARACTER_WIDTH = 6.2  # pixels of a character of an axis label
 
 
 def escape(text: str) -> str:
-    """`text` so that plotly shows it as it is: no tags, no entities, no TeX, no template.
+    """Return a text that plotly shows literally: no tags, no entities, no TeX, no template.
 
-    The isolates keep a right-to-left token from turning round the words beside it.
+    The isolates around it keep a right-to-left token from turning round the words beside it.
     """
     escaped = html.escape(text, quote=False).replace("$", "&#36;").replace("%", "&#37;")
     return f"\u2068{escaped}\u2069"
 
 
-def label(token: str) -> str:
-    """A token for an axis."""
-    return escape(visible(token, LABEL))
+def token_label(token: str) -> str:
+    """Return a token for an axis: its beginning, if it is long."""
+    return escape(visible(token, _TOKEN_LENGTH))
 
 
-def wrapped(token: str) -> str:
-    """A token for a hover: all of it, on several lines if it is long."""
-    shown = visible(token, HOVER)
-    return "<br>".join(escape(shown[i : i + HOVER_LINE]) for i in range(0, len(shown), HOVER_LINE))
+def hover_label(token: str) -> str:
+    """Return a token, or another text, for a hover: the whole of it, on several lines if it is long."""
+    shown = visible(token, HOVER_LENGTH)
+    return "<br>".join(escape(shown[i : i + _HOVER_LINE]) for i in range(0, len(shown), _HOVER_LINE))
 
 
-def length(token: str) -> int:
-    """Pixels of a token's label."""
-    return math.ceil(pixels(visible(token, LABEL)))
+def name_label(name: str) -> str:
+    """Return the name of a method, a curve, a class or a metric for menus, legends and titles."""
+    return escape(visible(name, NAME_LENGTH))
 
 
-def pixels(text: str) -> float:
-    """Of a text as it is."""
-    return CHARACTER * cells(text)
+def fitted(text: str, width: int) -> str:
+    """Return a text for a title or an axis, cut to at most `width` pixels."""
+    count = int(width / CHARACTER_WIDTH)
+    while count > 1 and text_width(visible(text, count)) > width:
+        count -= 1
+    return escape(visible(text, count))
 
 
-def named(name: str) -> str:
-    """The name of a method, a curve or a metric, for menus, legends and titles."""
-    return escape(visible(name, NAME))
+def text_width(text: str) -> float:
+    """Return the width of a text in pixels, in the font of axis labels."""
+    return CHARACTER_WIDTH * cells(text)
 
 
-def predicted(what: str, of: str, target: int, value: float | None) -> str:
-    """The title of a figure: what it is, and which prediction it explains."""
-    return ", ".join(filter(None, [f"{what}: <b>{named(of.strip() or of)}</b> (target {target})", score(value)]))
+def token_width(token: str) -> int:
+    """Return the width of a token's label in pixels."""
+    return math.ceil(text_width(visible(token, _TOKEN_LENGTH)))
+
+
+def prediction_title(what: str, label: str, target: int, output: str, value: float | None) -> str:
+    """Return the title of a figure: what it shows, and which prediction it explains."""
+    prediction = f"{what}: <b>{name_label(label.strip() or label)}</b> (target {target})"
+    return ", ".join(filter(None, [prediction, output_value(output, value)]))

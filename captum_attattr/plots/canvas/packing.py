@@ -1,4 +1,4 @@
-"""Figures as the JSON of a page: maps in half the room, nothing twice."""
+"""Figures as the JSON of a page: maps as half floats, nothing stored twice."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ import plotly.io
 
 
 def figure_json(figure: go.Figure, config: dict[str, Any]) -> str:
-    """A figure as `assets/draw.js` takes it, safe inside a script element.
+    """Return the JSON of a figure as `assets/draw.js` reads it, safe inside a script element.
 
     Arrays travel as base64. Maps (`z` of float32) become half floats, whose 11 bits are more than the three
-    digits that a page shows, times a power of two, so that neither large nor small values lose bits. What
-    `meta.differences` names, [trace, minuend, subtrahend], is left out and computed in the page.
+    digits that a page shows, times a power of two, so that neither large nor small values lose bits. Traces in
+    `meta.differences`, [trace, minuend, subtrahend], travel without their map, which the page computes.
     """
     content: dict[str, Any] = figure.to_dict()
     meta = content.get("layout", {}).get("meta")
-    derived = {trace for trace, _, _ in meta.get("differences", ())} if isinstance(meta, dict) else set()
+    computed = {trace for trace, _, _ in meta.get("differences", ())} if isinstance(meta, dict) else set()
     traces = content.get("data", [])
     for i, trace in enumerate(traces):
-        if i in derived:
+        if i in computed:
             del trace["z"]
         elif isinstance(trace.get("z"), dict) and trace["z"]["dtype"] == "f4" and "," in trace["z"].get("shape", ""):
             shape = [int(side) for side in trace["z"]["shape"].split(",")]
@@ -38,7 +38,10 @@ def figure_json(figure: go.Figure, config: dict[str, Any]) -> str:
 
 
 def halves(values: npt.NDArray[Any]) -> dict[str, Any]:
-    """An array of floats as `unpacked` of `assets/draw.js` takes it; what is not 0 does not become 0."""
+    """Return an array as half floats times a unit, as `unpacked` of `assets/draw.js` reads them.
+
+    What is not 0 does not become 0.
+    """
     exact = values.astype(np.float64)
     largest = float(np.fmax.reduce(np.abs(exact), axis=None, initial=0.0))
     unit = 2.0 ** (math.frexp(largest)[1] - 15)  # the largest is near the top of what half floats hold

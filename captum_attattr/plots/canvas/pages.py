@@ -30,12 +30,12 @@ _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inl
 def write_html(figure: go.Figure, path: str | os.PathLike[str]) -> Path:
     """Write a figure as one HTML file, which opens without a network.
 
-    plotly.js is inside, and the page's own policy forbids it to load anything. Colours follow the reader's
-    light or dark setting; paper is light. Two buttons save the picture as PNG and as SVG. An old file stays as it
+    plotly.js is inside, and a policy in the page forbids to load anything. Colours follow the reader's light or
+    dark setting; paper is light. Two buttons save the picture as PNG and as SVG. An old file stays as it
     is until the new one is there whole.
 
     Args:
-        figure: a figure of this package; other plotly figures work too, in their own colours. Its maps travel
+        figure: a figure of this package; other plotly figures work too, in one set of colours. Its maps travel
             as half floats, which hold the three digits that a page shows.
         path: the file; it is replaced if it exists. Its directory must exist.
 
@@ -60,19 +60,19 @@ def write_html(figure: go.Figure, path: str | os.PathLike[str]) -> Path:
 
 
 def write_page(text: str, path: str | os.PathLike[str]) -> Path:
-    """Write a page whole or not at all."""
+    """Write a page whole or not at all, and return its path."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
     return Path(path)
 
 
 def title_of(figure: go.Figure) -> str:
-    """A figure's title as plain text."""
+    """Return a figure's title as plain text."""
     return html.unescape(re.sub("<[^<>]*>|[\u2068\u2069]", "", figure.layout.title.text or "Explanation"))
 
 
 def figure_block(figure: go.Figure, name: str = "") -> str:
-    """The HTML of one figure of a page.
+    """Return the HTML of one figure of a page.
 
     Args:
         figure: any figure.
@@ -93,13 +93,13 @@ aria-describedby="{start}hint">
 
 
 def page(title: str, body: str, figures: Sequence[go.Figure], kind: str | None = None) -> str:
-    """A whole page.
+    """Return the HTML of a whole page.
 
-    plotly.js and each script are in it once, however many figures there are. A figure names the scripts that
-    make it answer, beside `page.js` for all, in its `layout.meta["scripts"]`; each is a file of `assets/` and
-    runs once for each such figure as a function of its own, which may call what `draw.js` holds and has four
-    constants: `plot`, the drawn element; `meta`, of its layout; `hint` and `chosen`, the paragraphs below it, the
-    one seen and the other heard.
+    plotly.js and each script are in it once, however many figures there are. A figure names the scripts that make
+    it answer in its `layout.meta["scripts"]`; `page.js` runs for all figures. Each script is a file of `assets/`
+    and becomes a function, called once for each such figure. It may call what `draw.js` defines, and gets four
+    arguments: `plot`, the drawn element; `meta`, of its layout; `hint` and `chosen`, the paragraphs below it, of
+    which a reader sees the first and a screen reader speaks the second.
 
     Args:
         title: plain text.
@@ -110,7 +110,7 @@ def page(title: str, body: str, figures: Sequence[go.Figure], kind: str | None =
     names = dict.fromkeys(["page", *(name for figure in figures for name in _meta(figure).get("scripts", ()))])
     scripts = "\n".join(f"{name}: (plot, meta, hint, chosen) => {{\n{_asset(f'{name}.js')}}}," for name in names)
     style = _asset("page.css") + (_asset(f"{kind}.css") if kind else "")
-    own = _asset(f"{kind}.js") if kind else ""
+    script = _asset(f"{kind}.js") if kind else ""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -133,7 +133,7 @@ def page(title: str, body: str, figures: Sequence[go.Figure], kind: str | None =
 const scripts = {{
 {scripts}
 }};
-{own}{_asset("draw.js")}}})();
+{script}{_asset("draw.js")}}})();
 </script>
 </body>
 </html>
@@ -141,9 +141,11 @@ const scripts = {{
 
 
 def _meta(figure: go.Figure) -> dict[str, Any]:
+    """Return what `finish` stored with a figure; nothing for other figures."""
     meta = figure.layout.meta
     return meta if isinstance(meta, dict) else {}
 
 
 def _asset(name: str) -> str:
+    """Return a script or a stylesheet of `assets/`."""
     return (resources.files("captum_attattr.plots.canvas") / "assets" / name).read_text(encoding="utf-8")

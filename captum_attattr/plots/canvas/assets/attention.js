@@ -31,14 +31,14 @@ const follow = () => {
     const fits = Math.max(1, Math.ceil(Math.abs(to - from) / room));
     if (fits === steps[axis]) continue;
     steps[axis] = fits;
-    const all = Array.from({ length: tiles[axis] * labels.length }, (_, place) => place);
-    const marked = all.filter((place) => (place % labels.length) % fits === 0);
-    change[`${axis}axis3.tickvals`] = marked.map((place) => (axis === "x" ? place : -place));
-    change[`${axis}axis3.ticktext`] = marked.map((place) => labels[place % labels.length]);
+    const all = Array.from({ length: tiles[axis] * labels.length }, (_, position) => position);
+    const marked = all.filter((position) => (position % labels.length) % fits === 0);
+    change[`${axis}axis3.tickvals`] = marked.map((position) => (axis === "x" ? position : -position));
+    change[`${axis}axis3.ticktext`] = marked.map((position) => labels[position % labels.length]);
   }
   const next = shownMap(plot.layout, meta.attention);
   if (next !== shown) {
-    // A menu has moved the axes to where nothing was drawn, of which plotly.js makes ranges of its own.
+    // A menu has moved the axes to where nothing was drawn, and plotly.js has chosen other ranges for them.
     for (const axis of ["xaxis2", "xaxis3", "yaxis2", "yaxis3"]) {
       const { minallowed, maxallowed } = plot.layout[axis];
       Object.assign(change, { [`${axis}.range`]: [minallowed, maxallowed], [`${axis}.autorange`]: true });

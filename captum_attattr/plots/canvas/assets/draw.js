@@ -1,14 +1,14 @@
-// Draws the page's figures one after another, each with scripts of its own. `scripts` holds those by name; they may
-// call what is here.
+// Draws the page's figures one after another, and runs the scripts that each names. `scripts` holds all of them by
+// name; they may call what is here.
 
 // Labels are escaped for plotly; a parser that makes no element of the page gives the texts back.
 const plain = (text) => new DOMParser().parseFromString(text, "text/html").body.textContent;
 
 const bytes = (base64) => {
   const text = atob(base64);
-  const found = new Uint8Array(text.length);
-  for (let i = 0; i < text.length; i++) found[i] = text.charCodeAt(i);
-  return found;
+  const codes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) codes[i] = text.charCodeAt(i);
+  return codes;
 };
 
 // A figure that answers to keys can be focused, and says what it is.
@@ -31,20 +31,20 @@ let values = null;
 const unpacked = ({ halves: text, unit, shape: [rows, columns] }) => {
   values ??= halves();
   const packed = bytes(text);
-  const found = new Float32Array(rows * columns);
-  for (let i = 0; i < found.length; i++) {
-    found[i] = values[packed[2 * i] | (packed[2 * i + 1] << 8)] * unit;
+  const flat = new Float32Array(rows * columns);
+  for (let i = 0; i < flat.length; i++) {
+    flat[i] = values[packed[2 * i] | (packed[2 * i + 1] << 8)] * unit;
   }
-  return Array.from({ length: rows }, (_, row) => found.subarray(row * columns, (row + 1) * columns));
+  return Array.from({ length: rows }, (_, row) => flat.subarray(row * columns, (row + 1) * columns));
 };
 
-// One map less another, each in shares of its own largest absolute value.
+// One map less another, each divided by its largest absolute value.
 const difference = (first, second) => {
-  const shares = [first, second].map((map) => {
+  const factors = [first, second].map((map) => {
     const largest = map.reduce((most, row) => row.reduce((a, b) => Math.max(a, Math.abs(b)), most), 0);
     return largest ? 1 / largest : 0;
   });
-  return first.map((row, i) => row.map((value, j) => value * shares[0] - second[i][j] * shares[1]));
+  return first.map((row, i) => row.map((value, j) => value * factors[0] - second[i][j] * factors[1]));
 };
 
 // Which of the large maps the axes show: layer by layer, head by head.

@@ -10,7 +10,7 @@ const signs = ["negative", "positive"];
 // plotly.py writes arrays as base64.
 const array = (spec, Kind) => (ArrayBuffer.isView(spec) ? spec : new Kind(bytes(spec.bdata).buffer));
 const [special, segments] = [array(meta.flow.special, Uint8Array), array(meta.flow.segments, Uint8Array)];
-const sums = { place: array(meta.flow.place, Uint32Array), score: array(meta.flow.score, Float32Array) };
+const sums = { indices: array(meta.flow.indices, Uint32Array), score: array(meta.flow.score, Float32Array) };
 const [high, low] = [array(heads.high, Uint8Array), array(heads.low, Uint8Array)];
 const tokens = meta.flow.tokens.map(plain);
 
@@ -30,30 +30,30 @@ const ofHead = (head) => {
     if (level) starts[2048 - level] += 1;
   }
   for (let i = 1; i <= 2048; i++) starts[i] += starts[i - 1];
-  const found = { place: new Uint32Array(starts[2048]), score: new Float32Array(starts[2048]) };
-  for (let place = 0; place < layerCount * area; place++) {
-    const code = codeAt(cell(Math.floor(place / area), head) + (place % area));
+  const sorted = { indices: new Uint32Array(starts[2048]), score: new Float32Array(starts[2048]) };
+  for (let index = 0; index < layerCount * area; index++) {
+    const code = codeAt(cell(Math.floor(index / area), head) + (index % area));
     if (!(code & 2047)) continue;
     const at = starts[2047 - (code & 2047)]++;
-    found.place[at] = place;
-    found.score[at] = values[code];
+    sorted.indices[at] = index;
+    sorted.score[at] = values[code];
   }
-  return found;
+  return sorted;
 };
 
 let all = sums; // the edges of the chosen head, or of the sum
-let edges; // those that the menus let through, by falling |score|
+let edges; // what the menus let through, by falling |score|
 let masses; // masses[sign][n]: attribution of the first n of them
 let totals; // of the chosen layer and head: number of edges, negative and positive attribution
 let shown = view.count;
 
 const select = () => {
-  const [place, score] = [new Uint32Array(all.place.length), new Float32Array(all.place.length)];
-  masses = signs.map(() => new Float64Array(all.place.length + 1));
+  const [indices, score] = [new Uint32Array(all.indices.length), new Float32Array(all.indices.length)];
+  masses = signs.map(() => new Float64Array(all.indices.length + 1));
   totals = { count: 0, mass: [0, 0] };
   let n = 0;
-  for (let i = 0; i < all.place.length; i++) {
-    const [at, value] = [all.place[i], all.score[i]];
+  for (let i = 0; i < all.indices.length; i++) {
+    const [at, value] = [all.indices[i], all.score[i]];
     if (view.layer !== null && Math.floor(at / area) !== view.layer) continue;
     const sign = value > 0 ? 1 : 0;
     totals.count += 1;
@@ -65,12 +65,12 @@ const select = () => {
     if (view.segment === "across" && !across) continue;
     if (view.segment === "first" && (across || segments[key])) continue;
     if (view.segment === "second" && (across || !segments[key])) continue;
-    [place[n], score[n]] = [at, value];
+    [indices[n], score[n]] = [at, value];
     masses[sign][n + 1] = masses[sign][n] + Math.abs(value);
     masses[1 - sign][n + 1] = masses[1 - sign][n];
     n += 1;
   }
-  edges = { place: place.subarray(0, n), score: score.subarray(0, n) };
+  edges = { indices: indices.subarray(0, n), score: score.subarray(0, n) };
 };
 
 // ---------------------------------------------------------------------------------------------- the page
@@ -138,7 +138,7 @@ slider.setAttribute("aria-label", "edges drawn");
 let stops;
 const refresh = () => {
   select();
-  const last = Math.min(edges.place.length, most);
+  const last = Math.min(edges.indices.length, most);
   stops = [];
   for (let n = 1; n < last; n = Math.max(n + 1, Math.round(1.04 * n))) stops.push(n);
   if (last) stops = [...new Set([...stops, Math.min(shown, last), last])].sort((a, b) => a - b);
@@ -166,16 +166,16 @@ const classOf = (score) => {
   const share = Math.abs(score) / Math.abs(edges.score[0]);
   return 2 * classes.findLastIndex((from) => share >= from) + (score > 0 ? 1 : 0);
 };
-// From places to pixels; both axes are linear.
+// From the units of the axes, which are linear, to pixels.
 const scales = () => {
   const { xaxis, yaxis } = plot._fullLayout;
   const [x, y] = [xaxis.l2p(0), yaxis.l2p(0)];
   return [x, xaxis.l2p(1) - x, y, yaxis.l2p(1) - y];
 };
 const ends = (i, [x, dx, y, dy]) => {
-  const place = edges.place[i];
-  const level = Math.floor(place / area);
-  return [x + dx * (place % size), y + dy * level, x + dx * (Math.floor(place / size) % size), y + dy * (level + 1)];
+  const index = edges.indices[i];
+  const level = Math.floor(index / area);
+  return [x + dx * (index % size), y + dy * level, x + dx * (Math.floor(index / size) % size), y + dy * (level + 1)];
 };
 
 // Negative edges come first of each pair. Browsers take a second for thousands of dashed lines; printers may.
@@ -188,10 +188,10 @@ const paint = () => {
     const [x0, y0, x1, y1] = ends(i, scale);
     parts[classOf(edges.score[i])].push(`M${x0.toFixed(1)} ${y0.toFixed(1)}L${x1.toFixed(1)} ${y1.toFixed(1)}`);
   }
-  paths.forEach((each, place) => {
-    each.setAttribute("d", parts[place].join(""));
-    const { width } = plot.data[place].line;
-    each.setAttribute("stroke-dasharray", isDashed(place) ? `${3 + 2 * width} ${2 + width}` : "none");
+  paths.forEach((each, index) => {
+    each.setAttribute("d", parts[index].join(""));
+    const { width } = plot.data[index].line;
+    each.setAttribute("stroke-dasharray", isDashed(index) ? `${3 + 2 * width} ${2 + width}` : "none");
   });
 };
 for (const [name, now] of [["beforeprint", true], ["afterprint", false]]) {
@@ -208,10 +208,10 @@ const describe = () => {
   const shares = parts.map((sign) => `${percent(masses[sign][count], totals.mass[sign])} % of the ${signs[sign]}`);
   const number = (value) => value.toLocaleString("en-US");
   const edge = `${number(count)} of ${number(totals.count)} edges = ${shares.join(" and ")} attribution`;
-  const full = count === most && count < edges.place.length ? "; no more are drawn at once" : "";
+  const full = count === most && count < edges.indices.length ? "; no more are drawn at once" : "";
   return `${edge}; |score| from ${short(edges.score[count - 1], 2)}${full}`;
 };
-// plotly's own traces get the picture when the slider rests: its buttons save pictures from them.
+// plotly's traces get the picture when the slider rests: its buttons save pictures from them.
 const settle = () => {
   const filled = paths.map(() => ({ x: [], y: [] }));
   for (let i = 0; i < count; i++) {
@@ -240,10 +240,10 @@ const draw = (n) => {
   timer = setTimeout(settle, 200);
 };
 
-// After plotly has drawn: its own looks for our lines, and their places, for axes may have moved.
+// After plotly has drawn: the looks of its traces for our lines, drawn anew, for axes may have moved.
 const dress = () => {
-  const place = plot.querySelector(".cartesianlayer .scatterlayer").parentNode; // which is clipped, and moves
-  if (layer.parentNode !== place) place.append(layer);
+  const parent = plot.querySelector(".cartesianlayer .scatterlayer").parentNode; // which is clipped, and moves
+  if (layer.parentNode !== parent) parent.append(layer);
   const { _size, colorway, font, width } = plot._fullLayout;
   paths.forEach((each, trace) => {
     const { line, opacity } = plot.data[trace];
@@ -276,8 +276,8 @@ const nearest = (x, y) => {
 };
 const signed = (value) => (value < 0 ? "−" : "+") + short(value, 3);
 const tell = (i) => {
-  const place = edges.place[i];
-  const [level, query, key] = [Math.floor(place / area), Math.floor(place / size) % size, place % size];
+  const index = edges.indices[i];
+  const [level, query, key] = [Math.floor(index / area), Math.floor(index / size) % size, index % size];
   tip.replaceChildren();
   const first = element("div", "", tip);
   element("b", "", first).textContent = tokens[query];
@@ -287,7 +287,7 @@ const tell = (i) => {
   const what = view.head === null ? `sum over ${headCount} head${headCount > 1 ? "s" : ""}` : `head ${view.head}`;
   element("div", "", tip).textContent = `layer ${level}, ${what}: ${signed(edges.score[i])}`;
   if (view.head !== null || headCount === 1) return;
-  const scoreOf = (head) => values[codeAt(cell(level, head) + (place % area))];
+  const scoreOf = (head) => values[codeAt(cell(level, head) + (index % area))];
   const each = Array.from({ length: headCount }, (_, head) => [head, scoreOf(head)]);
   each.sort((a, b) => Math.abs(b[1]) - Math.abs(a[1]));
   for (const [head, value] of each.slice(0, 3)) {

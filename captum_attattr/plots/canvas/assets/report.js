@@ -1,4 +1,4 @@
-// The scores of heads that the flow has are those of the maps; they are packed here, so that the file has them once.
+// The flow needs the scores of the maps; they are packed here for it, so that the file has them once.
 scripts.prepare = (contents) => {
   const maps = contents.find(({ layout }) => layout.meta?.attention);
   const flow = contents.find(({ layout }) => layout.meta?.flow)?.layout.meta.flow;
@@ -10,11 +10,11 @@ scripts.prepare = (contents) => {
     maps.data[attribution].z.forEach((row, query) => scores.set(row, map * cells + query * size));
   });
 
-  // Sums over heads that are not 0, by falling |score| and then by position.
+  // Sums over heads that are not 0, by falling |score| and then by index.
   const sums = new Float32Array(layers * cells);
   unpacked(flow.sums).forEach((row, at) => sums.set(row, at * size));
-  const place = Uint32Array.from(sums.keys()).filter((at) => sums[at] !== 0);
-  place.sort((a, b) => Math.abs(sums[b]) - Math.abs(sums[a]) || a - b);
+  const indices = Uint32Array.from(sums.keys()).filter((at) => sums[at] !== 0);
+  indices.sort((a, b) => Math.abs(sums[b]) - Math.abs(sums[a]) || a - b);
 
   // Scores of single heads as `flow_edges.py` packs them: 11 bits of the logarithm and one of the sign. A score that
   // is not 0 has at least the level 1, however small it is.
@@ -26,6 +26,6 @@ scripts.prepare = (contents) => {
     high[at] = code >> 4;
     low[at >> 1] |= (code & 15) << (4 * (at % 2));
   });
-  Object.assign(flow, { place, score: Float32Array.from(place, (i) => sums[i]) });
+  Object.assign(flow, { indices, score: Float32Array.from(indices, (i) => sums[i]) });
   Object.assign(flow.heads, { high, low });
 };

@@ -1,24 +1,24 @@
 // A click on a token, or an arrow key, lights up what it gathers from and who gathers from it.
 const { edges, nodes, labels } = meta.tree;
-const all = edges.map((_, place) => place + 1); // the trace of the tokens is the first one
+const all = edges.map((_, index) => index + 1); // the trace of the tokens is the first one
 const usual = all.map((trace) => plot.data[trace].opacity ?? 1);
 const name = (node) => `${plain(labels[node])} [${node}]`;
 let picked = null;
 
 // All nodes that are reached from one over edges, upwards (to queries) or downwards (to keys).
 const reached = (from, up) => {
-  const found = new Set();
+  const nodesReached = new Set();
   const visit = (node) => {
     for (const [query, key] of edges) {
       const [here, next] = up ? [key, query] : [query, key];
-      if (here !== node || found.has(next)) continue;
-      found.add(next);
+      if (here !== node || nodesReached.has(next)) continue;
+      nodesReached.add(next);
       visit(next);
     }
   };
   visit(from);
-  found.delete(from);
-  return found;
+  nodesReached.delete(from);
+  return nodesReached;
 };
 const listed = (some) => [...some].sort((a, b) => a - b).map(name).join(", ") || "none";
 
@@ -32,8 +32,8 @@ const choose = (node) => {
     const upper = new Set([...above, picked]);
     const lower = new Set([...below, picked]);
     const on = ([query, key]) => (above.has(query) && upper.has(key)) || (lower.has(query) && below.has(key));
-    opacity = edges.map((edge, place) => (on(edge) ? usual[place] : 0.07));
-    bright = nodes.flatMap((each, place) => (upper.has(each) || below.has(each) ? [place] : []));
+    opacity = edges.map((edge, index) => (on(edge) ? usual[index] : 0.07));
+    bright = nodes.flatMap((each, index) => (upper.has(each) || below.has(each) ? [index] : []));
     chosen.textContent = `${name(picked)}: gathered by ${listed(above)}; gathers from ${listed(below)}`;
   }
   Plotly.restyle(plot, { opacity: [1, ...opacity], selectedpoints: [bright, ...all.map(() => null)] }, [0, ...all]);
@@ -52,8 +52,8 @@ const near = (event) => {
   }
   const { x: columns, y: rows } = plot.data[0];
   let [best, least] = [undefined, 16];
-  nodes.forEach((node, place) => {
-    const off = Math.hypot(xaxis.l2p(columns[place]) - x, yaxis.l2p(rows[place]) - y);
+  nodes.forEach((node, index) => {
+    const off = Math.hypot(xaxis.l2p(columns[index]) - x, yaxis.l2p(rows[index]) - y);
     if (off < least) [best, least] = [node, off];
   });
   return best;
@@ -83,7 +83,7 @@ plot.addEventListener("keydown", (event) => {
   } else if (move) {
     next = nodes[nodes.indexOf(picked) + move];
   } else {
-    // The edge that was found last is the nearest one upwards, the first one the nearest downwards.
+    // The last edge of the tree is the nearest one upwards, the first one the nearest downwards.
     const ends = edges.filter((edge) => edge[up ? 1 : 0] === picked).map((edge) => edge[up ? 0 : 1]);
     next = up ? ends.at(-1) : ends[0];
   }

@@ -6,11 +6,10 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from common.script import check_flags, flag_parser, load_model, process, run_script, writable, write_json
-from common.task_rows import row_range, texts_and_labels
-
 from captum_attattr import HeadImportance, head_importance, plot_heads, plot_pruning_curve, pruning_curve, write_html
 from captum_attattr.tasks import task
+from common.script import check_flags, flag_parser, load_model, process, run_script, writable, write_json
+from common.task_rows import row_range, texts_and_labels
 
 
 def read_flags(argv: Sequence[str], description: str) -> argparse.Namespace:

@@ -1,0 +1,275 @@
+"""A model and its tokenizer: from texts to inputs, batches, logits and the output that is attributed."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_attattr.checks import at_least, integer, scalar
+from captum_attattr.explanations.attributed_output import Outputs
+from captum_attattr.explanations.encoding import Encoded, Text, check_tokenizer, encode_text
+from captum_attattr.model.attention_layers import AttentionLayer, attention_layers, every_layer
+from captum_attattr.model.families import OFFSET_POSITIONS, POSITION_LIMITS, causal_language_models
+from captum_attattr.model.head_masks import active_gates
+from captum_attattr.model.modes import plain
+from captum_attattr.model.projections import Heads
+from captum_attattr.runs.digests import data_digest, model_digest
+
+_UNLIMITED = 2**62
+
+
+class TextModel(Outputs):
+    """A sequence classifier or causal language model, and how its texts, outputs and targets are understood.
+
+    Args:
+        model: the model; its configuration says what its outputs mean. Of a compiled one, what was compiled.
+        tokenizer: its tokenizer.
+        truncate: cut texts that are too long instead of refusing them; an integer cuts to at most so many tokens.
+
+    Attributes:
+        longest: tokens that a text may have, special ones included.
+        kind: of the layers that are attributed, as in `attention_layers`.
+        layers: the attention layers that have a head left.
+        depth: L, the layers with those that have none left.
+        pads: whether texts of several lengths can go through the model together.
+        extra: options of every forward.
+
+    Raises:
+        TypeError: a model of another kind, or no tokenizer.
+        ValueError: a decoder that classifies, whose configuration has no padding token; weights or a vocabulary that
+            are not there.
+        UnsupportedModelError: the model's attention cannot be read.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: Any, truncate: bool | int) -> None:
+        self.model: Any = plain(model)
+        language = _is_language_model(self.model)
+        check_tokenizer(tokenizer)
+        config, model = self.model.config, self.model
+        super().__init__(config, tokenizer, language, _device(model))
+        self.truncate, self.longest = _truncation(truncate, most_tokens(config, tokenizer))
+        self.kind = "encoder" if getattr(config, "is_encoder_decoder", False) else None
+        self.layers: list[AttentionLayer] = attention_layers(model, self.kind)
+        self.depth = len(every_layer(model, self.kind))
+        decoder = any(layer.kind == "decoder" for layer in self.layers)
+        if decoder and not self.language and getattr(config.get_text_config(), "pad_token_id", None) is None:
+            raise ValueError(
+                f"{type(model).__name__} cannot tell where the texts of a batch end: its config has no pad_token_id; "
+                "set model.config.pad_token_id = tokenizer.pad_token_id, or tokenizer.eos_token_id where that is None"
+            )
+        # Positions may count padding on the left, and a decoder's any; an encoder's mask hides it on the right.
+        right = getattr(tokenizer, "padding_side", "") == "right"
+        self.pads = right and not decoder and getattr(tokenizer, "pad_token_id", None) is not None
+        self._token_count, self._segment_count = _embedding_counts(model)
+        parameters = inspect.signature(model.forward).parameters
+        anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        self._accepted = None if anything else set(parameters)
+        options = {"use_cache": False, "logits_to_keep": 1} if language else {}
+        self.extra = {name: value for name, value in options.items() if name in parameters}
+
+    # ------------------------------------------------------------------------------------------ texts to inputs
+
+    def encode(self, index: int, text: Text, target: Any = None) -> Encoded:
+        """Tokenize and check one text; `index` is its index in its list, for the errors."""
+        item = encode_text(self.tokenizer, index, text, self.longest if self.truncate else None)
+        if item.length > self.longest:
+            raise ValueError(
+                f"texts[{index}] has {item.length} tokens and the model takes {self.longest}; shorten it, or pass "
+                "truncate=True"
+            )
+        return self.for_model(replace(item, target=self.target(index, target)))
+
+    def for_model(self, item: Encoded) -> Encoded:
+        """Return a text with only the tensors that the model accepts.
+
+        Raises:
+            ValueError: the model has no embedding of a token or a segment.
+        """
+        largest = max(item.ids)
+        if largest >= self._token_count:
+            token = self.tokenizer.convert_ids_to_tokens([largest])[0]
+            raise ValueError(
+                f"texts[{item.index}] has the token {token!r} of number {largest}, and the model knows "
+                f"{self._token_count} tokens: the tokenizer is another model's"
+            )
+        segment = int(item.encoding["token_type_ids"].max()) if "token_type_ids" in item.encoding else 0
+        if segment >= self._segment_count:
+            raise ValueError(
+                f"texts[{item.index}] has the segment {segment}, and the model knows {self._segment_count}: the "
+                "tokenizer is another model's"
+            )
+        accepted = item.encoding.keys() if self._accepted is None else self._accepted
+        return replace(item, encoding={name: part for name, part in item.encoding.items() if name in accepted})
+
+    def encode_all(self, texts: Any) -> list[Encoded]:
+        """Tokenize and check a list of texts."""
+        if isinstance(texts, str) or not isinstance(texts, Sequence):
+            instead = "[text]" if isinstance(texts, str) else "list(...)"
+            raise TypeError(f"examples must be a list of texts or of pairs, got {type(texts).__name__}; use {instead}")
+        if not texts:
+            raise ValueError("examples is empty: give at least one text or pair")
+        return [self.encode(index, text) for index, text in enumerate(texts)]
+
+    def batches(self, items: Sequence[Encoded], size: int) -> list[list[int]]:
+        """Return indices of the items, longest first, at most `size` a batch; of one length if nothing can be padded.
+
+        Raises:
+            ValueError: `size` is no positive int.
+        """
+        size = at_least(1, size, "batch_size")
+        batches: list[list[int]] = []
+        for i in sorted(range(len(items)), key=lambda i: (-items[i].length, i)):
+            fits = bool(batches) and len(batches[-1]) < size
+            if fits and (self.pads or items[batches[-1][0]].length == items[i].length):
+                batches[-1].append(i)
+            else:
+                batches.append([i])
+        return batches
+
+    @staticmethod
+    def costs(items: Sequence[Encoded], batches: Iterable[Sequence[int]]) -> list[float]:
+        """Return how long each batch takes, roughly, for sharing them: its tokens."""
+        return [float(sum(items[i].length for i in batch)) for batch in batches]
+
+    def inputs(self, items: Iterable[Encoded]) -> dict[str, Tensor]:
+        """Return the model's arguments for a batch, padded as the tokenizer pads, on the model's device."""
+        encodings = [item.encoding for item in items]
+        if len({encoding["input_ids"].shape[1] for encoding in encodings}) == 1:
+            batch = {name: torch.cat([encoding[name] for encoding in encodings]) for name in encodings[0]}
+        else:
+            lists = {name: [encoding[name][0].tolist() for encoding in encodings] for name in encodings[0]}
+            with torch.device("cpu"):
+                batch = dict(self.tokenizer.pad(lists, return_tensors="pt", verbose=False))
+        return {name: tensor.to(self.device) for name, tensor in batch.items()}
+
+    def fingerprint(self, items: Sequence[Encoded], gold: Tensor, batches: Sequence[Sequence[int]]) -> dict[str, Any]:
+        """Return what tells a run over these examples from others: model, masks, tokens, labels, batches."""
+        tokens = [{name: tensor[0].tolist() for name, tensor in item.encoding.items()} for item in items]
+        data = data_digest(tokens, gold.tolist(), [list(batch) for batch in batches])
+        entries = {"model": model_digest(self.model), "data": data, "batch_size": max(map(len, batches))}
+        return entries | ({"masked": masked} if (masked := active_gates(self.model)) else {})
+
+    # -------------------------------------------------------------------------------------- inputs to outputs
+
+    def logits(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Return (B, classes) or, of a language model, (B, vocabulary) for the next token; float32."""
+        logits: Tensor = self.model(**inputs, **self.extra).logits
+        return (logits[:, -1] if self.language else logits).float()
+
+    def forward_function(self, names: Iterable[str]) -> Callable[..., Tensor]:
+        """Return F, the output that is attributed, as a function of the model's input tensors.
+
+        F is the probability of each class, or of each next token; of a multi-label model, of each label; of a
+        regression, the score (`Outputs.probabilities`).
+
+        Args:
+            names: of the inputs, in the order in which the function takes them: those of a batch of `inputs`.
+
+        Returns:
+            A function of tensors (B, T), one for each name, that returns (B, C).
+        """
+        order = list(names)
+
+        def forward(*tensors: Tensor) -> Tensor:
+            return self.probabilities(self.logits(dict(zip(order, tensors, strict=True))))
+
+        return forward
+
+    # ------------------------------------------------------------------------------------------ layers and heads
+
+    @property
+    def width(self) -> int:
+        """H, heads of a layer in the original model."""
+        return max(Heads(layer).original for layer in self.layers)
+
+    def present(self, heads: int) -> Tensor:
+        """Return (L, heads) whether a head is there; False where `prune_heads` took it."""
+        present = torch.zeros(self.depth, heads, dtype=torch.bool, device="cpu")
+        for layer in self.layers:
+            present[layer.index, list(layer.kept.indices) if layer.kept else slice(None)] = True
+        return present
+
+    def complete(self, values: Sequence[Tensor]) -> Tensor:
+        """Return the layers' values of heads, each (H, ...), as (L, H, ...): zeros where `prune_heads` took a head."""
+        kept = [layer.kept for layer in self.layers]
+        heads = max(k.of if k else len(value) for k, value in zip(kept, values, strict=True))
+        whole = values[0].new_zeros(self.depth, heads, *values[0].shape[1:])
+        for layer, k, value in zip(self.layers, kept, values, strict=True):
+            whole[layer.index, list(k.indices) if k else slice(None)] = value
+        return whole
+
+    def by_layer(self, values: Tensor) -> Tensor:
+        """Return one value for each layer as (L,): zero where `prune_heads` took all heads."""
+        whole = values.new_zeros(self.depth)
+        whole[[layer.index for layer in self.layers]] = values
+        return whole
+
+
+def _truncation(truncate: Any, longest: int) -> tuple[bool, int]:
+    """Return whether texts are cut, and how many tokens they may have.
+
+    Raises:
+        ValueError: `truncate` is neither a truth value nor an integer of 3 or more.
+    """
+    truncate = scalar(truncate)
+    if isinstance(truncate, bool):
+        return truncate, longest
+    most = integer(truncate)
+    if most is None or most < 3:
+        raise ValueError(f"truncate={truncate!r} must be True, False or a number of 3 or more tokens")
+    return True, min(longest, most)
+
+
+def _is_language_model(model: nn.Module) -> bool:
+    """Return whether the model predicts next tokens (True) or classes (False).
+
+    Raises:
+        TypeError: neither, as far as its class tells.
+    """
+    names = {kind.__name__ for kind in type(model).__mro__}
+    if any(name.endswith("ForSequenceClassification") for name in names):
+        return False
+    if names & causal_language_models():
+        return True
+    raise TypeError(
+        "expected a model for sequence classification or a causal language model, got "
+        f"{type(model).__name__}; for others give LayerAttAttr a forward function of your own"
+    )
+
+
+def _device(model: nn.Module) -> torch.device:
+    """Return where a model's inputs go.
+
+    Raises:
+        ValueError: weights that are not there.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise ValueError(
+                f"the weights of {type(model).__name__} are not there: {name!r} is on the meta device; load them, "
+                "without offloading (what is moved in only when it is used is on that device too)"
+            )
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
+def _embedding_counts(model: Any) -> tuple[int, int]:
+    """Return how many tokens and how many segments a model has embeddings of."""
+    try:
+        tokens = int(model.get_input_embeddings().weight.shape[0])
+    except (AttributeError, NotImplementedError):
+        tokens = 0
+    return tokens or _UNLIMITED, getattr(model.config.get_text_config(), "type_vocab_size", 0) or _UNLIMITED
+
+
+def most_tokens(config: Any, tokenizer: Any) -> int:
+    """Return how many tokens model and tokenizer take at most."""
+    config = config.get_text_config()
+    positions = next(filter(None, (getattr(config, name, None) for name in POSITION_LIMITS)), _UNLIMITED)
+    if getattr(config, "position_embedding_type", "") != "relative" and config.model_type in OFFSET_POSITIONS:
+        positions -= config.pad_token_id + 1
+    return int(min(positions if positions > 0 else _UNLIMITED, tokenizer.model_max_length))  # XLNet says -1: no limit

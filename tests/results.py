@@ -1,0 +1,66 @@
+"""Made-up results, for tests of what is drawn from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from captum_attattr import Explanation
+from captum_attattr.heads.importance import METHODS, HeadImportance
+
+Scores = Callable[[tuple[int, ...], torch.Generator], torch.Tensor]
+
+
+def sparse(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    """Signed scores, of which a tenth is a hundred times as strong as the others."""
+    strong = torch.rand(shape, generator=generator) < 0.1
+    return torch.randn(shape, generator=generator) * torch.where(strong, 2e-2, 2e-4)
+
+
+def explanation(
+    layers: int, heads: int, words: int | list[str], scores: Scores = sparse, seed: int = 0, **changed: Any
+) -> Explanation:
+    """A made-up explanation, of the words "word0", "word1" ... or of given ones.
+
+    Attention rows sum to one; attributions are signed and sparse, or what `scores(shape, generator)` makes.
+    """
+    tokens = words if isinstance(words, list) else [f"word{i}" for i in range(words)]
+    size, generator = len(tokens), torch.Generator().manual_seed(seed)
+    shape = (layers, heads, size, size)
+    values = {
+        "tokens": tokens,
+        "attributions": scores(shape, generator),
+        "attention": torch.randn(shape, generator=generator).softmax(-1),
+        "delta": torch.randn(layers, generator=generator) * 1e-4,
+        "error": torch.rand(layers, generator=generator) * 1e-2,
+        "nodes": torch.full((layers,), 9),
+        "target": 1,
+        "label": "positive",
+        "probability": 0.875,
+        "prediction": 1,
+        "text": "a text of words",
+        "segments": [0] * size,
+        "special": [i in (0, size - 1) for i in range(size)],
+    }
+    return Explanation(**(values | changed))
+
+
+def importance(
+    layers: int = 3, heads: int = 4, method: str = "attattr", seed: int = 0, **changed: Any
+) -> HeadImportance:
+    """A made-up importance; scores of the differences have both signs."""
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.rand(layers, heads, generator=generator, dtype=torch.float64) - (0.5 if "diff" in method else 0)
+    values = {
+        "scores": scores,
+        "stderr": torch.rand(layers, heads, generator=generator, dtype=torch.float64) / 10,
+        "count": 200,
+        "method": method,
+        "options": METHODS[method].options,
+        "labels": ["negative", "positive"],
+        "examples": [],
+        "model": "digest",
+    }
+    return HeadImportance(**(values | changed))
