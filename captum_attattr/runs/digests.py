@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -51,6 +52,12 @@ def data_digest(*parts: Any) -> str:
 def text_digests(texts: Iterable[Any]) -> list[str]:
     """Return a short digest of each text or pair, by which data sets are compared without keeping them."""
     return [hashlib.sha256(json.dumps(text).encode()).hexdigest()[:16] for text in texts]
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:

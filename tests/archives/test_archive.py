@@ -184,7 +184,8 @@ def test_one_example_is_read_without_the_rest(copy):
     """Every other shard, and every other batch's numbers in its own, may be gone."""
     archive = Archive(copy)
     expected = archive[0]
-    path, batch, _ = archive._find(0)
+    shard, batch, _ = archive._index.positions[0]
+    path = copy / archive._index.shards[shard].file
     for other in copy.glob("*.safetensors"):
         if other != path:
             other.unlink()
@@ -205,13 +206,13 @@ def test_verify_finds_one_changed_bit(copy):
     data = bytearray(path.read_bytes())
     data[-9] ^= 1
     path.write_bytes(data)
-    with pytest.raises(ResultFileError, match=f"missing or damaged: {path}$"):
+    with pytest.raises(ResultFileError, match=f"missing or damaged: {path}; delete what is damaged, and start the run"):
         Archive(copy).verify(progress=False)
 
 
 def test_missing_and_damaged_shards_are_named(copy):
     archive = Archive(copy)
-    path, _, _ = archive._find(5)
+    path = copy / archive._index.shards[archive._index.positions[5][0]].file
     whole = path.read_bytes()
     path.write_bytes(whole[:-1])
     with pytest.raises(ResultFileError, match=rf"'{path}' is damaged: {len(whole) - 1} bytes, .* {len(whole)}"):
@@ -219,7 +220,7 @@ def test_missing_and_damaged_shards_are_named(copy):
     path.write_bytes(b"\xff" * len(whole))
     with pytest.raises(ResultFileError, match=f"'{path}' is damaged"):
         archive[5]
-    path.write_bytes(whole.replace(archive._run.encode(), b"0" * 16))
+    path.write_bytes(whole.replace(archive._index.run.encode(), b"0" * 16))
     with pytest.raises(ResultFileError, match=f"'{path}' belongs to another run"):
         archive[5]
     path.unlink()
@@ -230,7 +231,7 @@ def test_missing_and_damaged_shards_are_named(copy):
 
 
 DAMAGED: dict[str, tuple[Callable[[str], str], str]] = {
-    "junk": (lambda text: text[:99], "is no index of an archive"),
+    "junk": (lambda text: text[:99], "holds no index of an archive"),
     "other": (lambda text: '{"weight_map": {}}', "is no index of an archive; choose another folder"),
     "list": (lambda text: "[]", "is no index of an archive"),
     "version": (lambda text: text.replace('archive": 1', 'archive": 2'), "another version"),
@@ -400,7 +401,7 @@ def test_folder_of_another_run_is_refused_and_kept(tmp_path, copy, changes, diff
     options.pop("model", None)
     masked = mask_heads(model, {0: [1]}) if options.pop("masked", False) else nullcontext()
     given = {"texts": TEXTS, **OPTIONS, **options}
-    with masked, pytest.raises(ValueError, match=rf"belongs to another run and is not gone on with \(.*{difference}"):
+    with masked, pytest.raises(ValueError, match=rf"belongs to another run and is not resumed \(.*{difference}"):
         explain_dataset(model, tiny_tokenizer(), folder=folder, **given)
     assert files(folder) == before
 
@@ -408,7 +409,7 @@ def test_folder_of_another_run_is_refused_and_kept(tmp_path, copy, changes, diff
 @pytest.mark.parametrize("name", ["attributions-00002-of-00006.safetensors", "attributions-00002-of-00006.part"])
 def test_shard_of_another_run_in_the_way_is_refused_and_kept(copy, name):
     shard = copy / "attributions-00002-of-00006.safetensors"
-    foreign = shard.read_bytes().replace(Archive(copy)._run.encode(), b"0" * 16)
+    foreign = shard.read_bytes().replace(Archive(copy)._index.run.encode(), b"0" * 16)
     shard.unlink()
     (copy / name).write_bytes(foreign)
     with pytest.raises(ResultFileError, match=f"{name}' belongs to another run"):
