@@ -65,7 +65,10 @@ def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
     Nested entries have dotted names; of long values the part is shown where they differ.
     """
-    before, after = _flat(there), _flat(now)
+    try:
+        before, after = _flat(there), _flat(now)
+    except RecursionError:  # a file can nest deeper than Python calls
+        return "one of them is nested too deeply"
     differing = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
     shown = []
     for name in differing:
