@@ -82,8 +82,8 @@ class Journal:
                 done.update(self._read(path, batches))
         if len(shapes := {tuple(torch.tensor(entry.values).shape[1:]) for entry in done.values()}) > 1:
             raise ResultFileError(
-                f"{str(self.path)!r} is damaged: its examples have values of the shapes {sorted(shapes)!s:.80}; delete it to "
-                "start afresh"
+                f"{str(self.path)!r} is damaged: its examples have values of the shapes {sorted(shapes)!s:.80}; delete "
+                "it to start afresh"
             )
         return done
 
