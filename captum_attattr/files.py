@@ -27,14 +27,14 @@ except ImportError:  # Windows has no such lock: two runs that write to one file
     fcntl = None
 
 
-def checked_path(path: str | os.PathLike[str]) -> Path:
-    """Return what was given as a path.
+def checked_path(path: str | os.PathLike[str], name: str = "path") -> Path:
+    """Return what was given as a path; `name` is the argument's, for the message.
 
     Raises:
         TypeError: it is none.
     """
     if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"path must be a string or a path, not {type(path).__name__}: {path!r}")
+        raise TypeError(f"{name} must be a string or a path, not {type(path).__name__}: {path!r}")
     return Path(path)
 
 

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+import torch
+
 from captum_attattr.checks import integer
 from captum_attattr.exceptions import ResultFileError, warn_caller
 from captum_attattr.files import hold
@@ -78,9 +80,15 @@ class Journal:
         for path in [self.path, *parts]:
             if path.is_file():
                 done.update(self._read(path, batches))
+        if len(shapes := {tuple(torch.tensor(entry.values).shape[1:]) for entry in done.values()}) > 1:
+            raise ResultFileError(
+                f"{str(self.path)!r} is damaged: its examples have values of the shapes {sorted(shapes)!s:.80}; delete "
+                "it to start afresh"
+            )
         return done
 
     def _read(self, path: Path, batches: Sequence[Sequence[int]]) -> dict[int, Done]:
+        """Return the batches that one file holds."""
         content = path.read_bytes()
         lines = content.split(b"\n")
         ends_clean = lines[-1] == b""
@@ -117,6 +125,7 @@ class Journal:
             os.truncate(path, len(content) - len(line) - ends_clean)
 
     def _check_header(self, path: Path, entry: dict[str, Any]) -> None:
+        """Check that a file's first line is the header of this run."""
         if entry != self.header:
             raise ValueError(
                 f"{str(path)!r} belongs to another run and is not continued ({differences(entry, self.header)}); "
@@ -172,11 +181,15 @@ def _is_batch(entry: dict[str, Any], batches: int) -> bool:
 
 
 def _done(path: Path, entry: dict[str, Any], examples: int) -> Done:
-    values = entry["values"]
+    """Return the batch of a line, checked: an array of numbers with a row for each example."""
+    values, damaged = entry["values"], f"{str(path)!r} is damaged: batch {entry['batch']} holds"
+    try:
+        torch.tensor(values, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise ResultFileError(f"{damaged} no array of numbers: {values!r:.60}; delete it to start afresh") from None
     if len(values) != examples:
         raise ResultFileError(
-            f"{str(path)!r} is damaged: batch {entry['batch']} holds the values of {len(values)} examples, not of "
-            f"{examples}; delete it to start afresh"
+            f"{damaged} the values of {len(values)} examples, not of {examples}; delete it to start afresh"
         )
     return Done(values, entry.get("notes", []))
 
