@@ -140,14 +140,14 @@ def _text(path: Path) -> str:
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield the lines that are not blank, with their numbers."""
     # Not splitlines(), which ends lines at characters that GLUE's texts hold.
-    for number, line in enumerate(_text(path).split("\n"), 1):
+    for line_number, line in enumerate(_text(path).split("\n"), 1):
         if line.strip(" \r"):
-            yield number, line.removesuffix("\r")
+            yield line_number, line.removesuffix("\r")
 
 
 def tab_separated(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Return line numbers and cells; a quote is a character like any other."""
-    return ((number, line.split("\t")) for number, line in _lines(path))
+    return ((line_number, line.split("\t")) for line_number, line in _lines(path))
 
 
 def _comma_separated(path: Path) -> Iterator[tuple[int, list[str]]]:

@@ -95,20 +95,20 @@ class Journal:
         if ends_clean:
             lines.pop()
         done: dict[int, Done] = {}
-        for number, line in enumerate(lines, 1):
-            last = number == len(lines)
+        for line_number, line in enumerate(lines, 1):
+            last = line_number == len(lines)
             entry = _parsed(line)
-            if number == 1 and not self._may_be_header(line):
+            if line_number == 1 and not self._may_be_header(line):
                 raise ValueError(f"{str(path)!r} is no file of a run; choose another name for resume")
             if entry is None or (last and not ends_clean):
                 if not last:
-                    raise ValueError(f"{str(path)!r} is damaged at line {number}: {line[:60]!r}; remove that line")
-                self._drop_last(path, content, number, line, ends_clean)
+                    raise ValueError(f"{str(path)!r} is damaged at line {line_number}: {line[:60]!r}; remove that line")
+                self._drop_last(path, content, line_number, line, ends_clean)
                 break
-            if number == 1:
+            if line_number == 1:
                 self._check_header(path, entry)
             elif not _is_batch(entry, len(batches)):
-                raise ValueError(f"{str(path)!r}: line {number} is no batch of this run: {line[:60]!r}")
+                raise ValueError(f"{str(path)!r}: line {line_number} is no batch of this run: {line[:60]!r}")
             else:
                 done[entry["batch"]] = _done(path, entry, len(batches[entry["batch"]]))
         return done
@@ -118,9 +118,9 @@ class Journal:
         entry = _parsed(line)
         return json.dumps(self.header).encode().startswith(line) if entry is None else _HEADER in entry
 
-    def _drop_last(self, path: Path, content: bytes, number: int, line: bytes, ends_clean: bool) -> None:
+    def _drop_last(self, path: Path, content: bytes, line_number: int, line: bytes, ends_clean: bool) -> None:
         """Warn of a torn line, and cut it off if the file is this process's."""
-        warn_caller(f"the last line ({number}) of {str(path)!r} is torn: {line[:60]!r}; that batch is done again")
+        warn_caller(f"the last line ({line_number}) of {str(path)!r} is torn: {line[:60]!r}; that batch is done again")
         if path == self.written:  # other processes mend their files
             os.truncate(path, len(content) - len(line) - ends_clean)
 
