@@ -43,7 +43,8 @@ class Form:
         heads: H.
         dtype: of the maps, "float32" or "float16".
         attention: whether the attention probabilities are stored beside the attributions.
-        inputs: whether the model's inputs are stored beside the text; version 0.1 did not store them.
+        inputs: whether the model's inputs and the name of its output are stored beside the text; version 0.1 stored
+            neither.
 
     Raises:
         TypeError, ValueError: a value of another type or out of range; the message names it.

@@ -65,6 +65,7 @@ class Examples:
         }
         if self.inputs:
             stored["inputs"] = {name: tensor[0].tolist() for name, tensor in item.encoding.items()}
+            stored["output"] = self.model.output
         return item, json.dumps(stored, separators=(",", ":")).encode()
 
 

@@ -265,7 +265,9 @@ class StoredBatch:
     def _text(self, row: int) -> dict[str, Any]:
         """Read the fields of one example that are JSON."""
         entry: dict[str, Any] = json.loads(bytes(self._tensors["texts"][:].numpy()))[row]
-        names_match(entry, ("number", "text", "tokens", "segments", "special", *["inputs"] * self.form.inputs))
+        names_match(
+            entry, ("number", "text", "tokens", "segments", "special", *["inputs", "output"] * self.form.inputs)
+        )
         if entry.pop("number") != self.examples[row]:
             raise ValueError(f"it does not hold example {self.examples[row]} where the index has it")
         if isinstance(entry["text"], list):

@@ -365,7 +365,7 @@ VALUES = [
     (replaced("0.probability", lambda value: value / 0), "probability must be finite"),
     (replaced("0.target", lambda target: target - 9), "the index has no label of the target -"),
     (replaced("0.target", lambda target: target + 9), "the index has no label of the target 1"),
-    (replaced("0.prediction", lambda prediction: prediction - 9), "prediction must be 0 or more"),
+    (replaced("0.prediction", lambda prediction: prediction - 9), "prediction=-8 must be an int of 0 or more"),
     (texts(lambda _: b"no"), "Expecting value"),
     (texts(lambda _: b"\xff"), "can't decode"),
     (texts(lambda _: b"[" * 100_000), "recursion"),
