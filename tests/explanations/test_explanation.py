@@ -303,7 +303,7 @@ def made(**changes: Any) -> Explanation:
 
 NAN, INF = float("nan"), float("inf")
 MAPS = torch.zeros(2, 3, 4, 4)
-NO_TENSOR = [None, "maps", [["a"]], {"a": 1}, object()]
+NO_TENSOR = [None, "maps", [["a"]], {"a": 1}, len]
 NO_NUMBER = [None, "1", [1], True, 1j]
 NO_INDEX = [*NO_NUMBER, -1, 1.0, NAN, 2**70 * -1]
 NO_MAPS = [
