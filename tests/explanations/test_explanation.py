@@ -321,7 +321,7 @@ NO_MAPS = [
 ]
 NO_LAYERS = [*NO_TENSOR, torch.zeros(3), torch.zeros(0), torch.zeros(2, 1), torch.tensor(1.0), torch.zeros(2) > 0]
 WRONG: dict[str, list[Any]] = {
-    "tokens": [None, 5, "abcd", ["a"] * 3, [], [1, 2, 3, 4], ["a", "b", "c", None], {"a", "b", "c", "d"}],
+    "tokens": [None, 5, "abcd", ["a"] * 3, [], [1, 2, 3, 4], ["a", "b", "c", None], {"a"}],
     "attributions": NO_MAPS,
     "attention": NO_MAPS,
     "delta": [*NO_LAYERS, torch.tensor([0.0, INF])],
