@@ -11,8 +11,8 @@ import os
 import webbrowser
 from pathlib import Path
 
-from common.classifier_flags import OneLineParser
-from common.script import run_script
+from common.command_line import run_script
+from common.training_flags import OneLineParser
 
 from captum_attattr import attribution_tree, plot_tree, save_tree, tree_text, write_html
 from captum_attattr.published.attribution_files import read_explanation

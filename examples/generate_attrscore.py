@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from common.classifier_flags import OneLineParser
-from common.script import check_flags, flag_parser, load_model, process, run_script, writable
+from common.command_line import check_flags, flag_parser, load_model, process, run_script, writable
+from common.training_flags import OneLineParser
 
 from captum_attattr import ConvergenceWarning, Explanation, explain_dataset, explain_iter
 from captum_attattr.published.attribution_files import write_maps

@@ -10,7 +10,7 @@ import argparse
 from typing import Any
 
 import torch
-from common.script import check_flags, flag_parser, load_model, process, run_script, writable, write_json
+from common.command_line import check_flags, flag_parser, load_model, process, run_script, writable, write_json
 from tqdm.auto import tqdm
 
 from captum_attattr.explanations.encoding import TextModel

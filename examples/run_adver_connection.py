@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 
-from common.script import check_flags, flag_parser, load_model, process, run_script, writable
+from common.command_line import check_flags, flag_parser, load_model, process, run_script, writable
 from common.task_rows import class_task, texts_and_labels
 
 from captum_attattr import Pattern, find_patterns

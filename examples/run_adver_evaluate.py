@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from common.script import check_flags, flag_parser, load_model, process, run_script, writable, write_json
+from common.command_line import check_flags, flag_parser, load_model, process, run_script, writable, write_json
 from common.task_rows import class_task, row_range, texts_and_labels
 
 from captum_attattr import AttackReport, attack, compose_triggers, plot_attack, triggers_of, write_html

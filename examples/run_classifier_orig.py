@@ -9,15 +9,15 @@ import sys
 from collections.abc import Sequence
 
 import torch
+from common.atomic_files import staged
 from common.classifier import own_labels
-from common.classifier_flags import check_writable, checkpoints, read_flags
+from common.command_line import run_script
 from common.low_rank import merge_low_rank
-from common.script import run_script
-from common.staged import staged
-from common.task_data import encode, read_task_data
 from common.trainable_classifier import about_training, load_model
-from common.trained_part import round_to_half, save_trained, trained_tensors
+from common.trained_weights import round_to_half, save_trained, trained_tensors
+from common.training_data import encode, read_task_data
 from common.training_files import PublishedFiles
+from common.training_flags import check_writable, checkpoints, read_flags
 from transformers import Trainer, TrainingArguments
 
 

@@ -17,7 +17,7 @@ from transformers.utils import logging
 from captum_attattr import load_pruned
 from captum_attattr.explanations.encoding import check_tokenizer
 from captum_attattr.tasks import Task
-from common.old_checkpoints import is_old, old_config, old_tokenizer, old_weights, say_if_eps_matters, todays_names
+from common.published_models import is_old, old_config, old_tokenizer, old_weights, say_if_eps_matters, todays_names
 
 
 def load_classifier(

@@ -9,7 +9,7 @@ import tarfile
 from pathlib import Path
 from typing import IO, NamedTuple, cast
 
-from common.staged import staged
+from common.atomic_files import staged
 
 ARCHIVE = "vaderSentiment-3.3.2.tar.gz"
 LABELS = ("negative", "positive")

@@ -8,7 +8,7 @@ from typing import Any
 
 from captum_attattr import HeadImportance, head_importance, plot_heads, plot_pruning_curve, pruning_curve, write_html
 from captum_attattr.tasks import task
-from common.script import check_flags, flag_parser, load_model, process, run_script, writable, write_json
+from common.command_line import check_flags, flag_parser, load_model, process, run_script, writable, write_json
 from common.task_rows import row_range, texts_and_labels
 
 

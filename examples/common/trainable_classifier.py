@@ -21,9 +21,9 @@ from common.classifier import (
     read_weights,
     refuse_unfit,
 )
-from common.old_checkpoints import is_old, old_config, old_weights, todays_names
-from common.task_data import TaskData
-from common.trained_part import choose_trainable
+from common.published_models import is_old, old_config, old_weights, todays_names
+from common.trained_weights import choose_trainable
+from common.training_data import TaskData
 
 LORA_SCALE = 2.0
 """The factor of low-rank updates."""

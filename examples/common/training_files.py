@@ -16,7 +16,7 @@ from transformers import EvalPrediction, TrainerCallback
 
 from captum_attattr.files import replacing
 from captum_attattr.heads.metrics import score
-from common.task_data import TaskData
+from common.training_data import TaskData
 
 
 class PublishedFiles(TrainerCallback):

@@ -15,13 +15,11 @@ import pytest
 import run_classifier_orig
 import torch
 from common import trainable_classifier, training_files
-from common.classifier_flags import read_flags
+from common.atomic_files import staged
+from common.command_line import run_script
 from common.film_reviews import ARCHIVE, LABELS, find_archive, read_film_reviews
 from common.low_rank import add_low_rank, merge_low_rank
-from common.script import run_script
-from common.staged import staged
-from common.task_data import encode, read_task_data
-from common.trained_part import (
+from common.trained_weights import (
     choose_trainable,
     load_trained,
     read_about,
@@ -29,6 +27,8 @@ from common.trained_part import (
     save_trained,
     trained_tensors,
 )
+from common.training_data import encode, read_task_data
+from common.training_flags import read_flags
 from demo_model import DEMO_FILE, load_demo_model
 from safetensors.torch import load_file
 from torch.nn.utils import parametrize

@@ -10,9 +10,9 @@ import torch
 from demo_model import PACKAGE
 
 from captum_attattr.tasks import TASKS
-from common.staged import staged
-from common.task_data import FILM_REVIEWS, task_name
-from common.trained_part import TRAINABLE
+from common.atomic_files import staged
+from common.trained_weights import TRAINABLE
+from common.training_data import FILM_REVIEWS, task_name
 
 ABOVE_ZERO = (
     *("train_batch_size", "eval_batch_size", "gradient_accumulation_steps"),

@@ -11,8 +11,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from common.atomic_files import staged
 from common.low_rank import add_low_rank
-from common.staged import staged
 
 TRAINABLE = ("all", "bias", "lora")
 _UPDATE = ".parametrizations.weight.0."

@@ -19,7 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 from captum_attattr.files import replacing
 from captum_attattr.tasks import Task
 from common.classifier import load_classifier
-from common.classifier_flags import OneLineParser
+from common.training_flags import OneLineParser
 
 LONGEST_LINE = 600
 """Characters of a message."""
