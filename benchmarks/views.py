@@ -28,7 +28,7 @@ from captum_attattr import (
 
 
 def explanation(layers: int, heads: int, tokens: int) -> Explanation:
-    """Maps as they come: heavy-tailed, attention along the diagonal and to the first token."""
+    """Return an explanation with heavy-tailed random maps, and much attention to the first token."""
     generator = torch.Generator().manual_seed(0)
     shape = layers, heads, tokens, tokens
     scores = torch.randn(shape, generator=generator) * 2
