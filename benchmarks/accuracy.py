@@ -46,27 +46,27 @@ def main() -> None:
         return model(ids).logits.softmax(-1)
 
     lattr = LayerAttAttr(forward, attention_layers(model))
-    found: dict[str, list[Tensor]] = {name: [] for name in [*RULES, "default"]}
+    errors: dict[str, list[Tensor]] = {name: [] for name in [*RULES, "default"]}
     nodes, deltas, ratios = [], [], []
     for sentence in SENTENCES:
         ids = tokenizer(sentence, return_tensors="pt")["input_ids"]
         target = int(forward(ids).argmax())
         reference = lattr.integrate(ids, target=target, n_steps=96)
         for name, (method, steps) in RULES.items():
-            found[name].append(distances(lattr.integrate(ids, None, target, None, steps, method), reference))
+            errors[name].append(distances(lattr.integrate(ids, None, target, None, steps, method), reference))
         default = lattr.integrate(ids, target=target)
-        found["default"].append(distances(default, reference))
+        errors["default"].append(distances(default, reference))
         nodes.append(default.nodes[:, 0])
         deltas.append(float(default.delta.abs().max()))
-        ratios.append(default.error[:, 0] / found["default"][-1])
+        ratios.append(default.error[:, 0] / errors["default"][-1])
     print(
         f"{len(SENTENCES)} sentences, {len(lattr.layers)} layers; relative L2 distance from 96 Gauss-Legendre nodes\n"
     )
     print("| rule | median | worst |\n|---|---:|---:|")
-    for name, values in found.items():
-        every = torch.cat(values)
+    for name, values in errors.items():
+        pooled = torch.cat(values)
         used = f", {int(torch.cat(nodes).min())} to {int(torch.cat(nodes).max())} nodes" if name == "default" else ""
-        print(f"| {name}{used} | {float(every.median()):.0e} | {float(every.max()):.0e} |")
+        print(f"| {name}{used} | {float(pooled.median()):.0e} | {float(pooled.max()):.0e} |")
     print(f"\nThe default used {float(torch.cat(nodes).double().mean()):.1f} nodes a layer on average.")
     print(f"Its largest |delta| is {max(deltas):.1e}.")
     print(f"Its estimated error is at least {float(torch.cat(ratios).min()):.1f} times the true one.")

@@ -1,6 +1,6 @@
-"""A data set explained to disk: killed and gone on with, on two processes, its peak memory, and one example read.
+"""A data set explained to disk: killed and resumed, on two processes, its peak memory, and one example read.
 
-Every run is a process of its own, so that its memory and its start-up are its own.
+Each run has a separate process, so that its memory and start-up can be measured.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def arguments() -> argparse.Namespace:
 
 
 def work(args: argparse.Namespace) -> None:
-    """One run."""
+    """Explain the data set in this process, and print the seconds."""
     torch.set_num_threads(args.threads)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         torch.distributed.init_process_group("gloo")
     model = AutoModelForSequenceClassification.from_pretrained(args.model)
     texts = [row.text for row in task(args.task).read(args.data_dir, args.split)[: args.of]]
-    texts = sorted(texts, key=lambda text: -len(str(text)))[: args.rows]  # the largest batches are in all of them
+    texts = sorted(texts, key=lambda text: -len(str(text)))[: args.rows]  # every run has the largest batches
     begin = time.perf_counter()
     explain_dataset(model, AutoTokenizer.from_pretrained(args.model), texts, args.work, n_steps=args.n_steps)
     sys.stdout.write(f"{time.perf_counter() - begin}\n")  # in one piece, beside other processes
@@ -60,25 +60,24 @@ def start(args: argparse.Namespace, folder: Path, rows: int, processes: int = 1)
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command = [sys.executable, *(launcher if processes > 1 else []), __file__, "--work", str(folder)]
     given = {"model": args.model, "task": args.task, "data_dir": args.data_dir, "split": args.split, "rows": rows}
-    given |= {"of": args.rows}
-    given |= {"threads": args.threads, "output": args.output, "n_steps": args.n_steps}
+    given |= {"of": args.rows, "threads": args.threads, "output": args.output, "n_steps": args.n_steps}
     command += [str(part) for name, value in given.items() if value is not None for part in (f"--{name}", value)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads)}
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[float, float]:
-    """Seconds of the run itself (of the slowest process), and MiB of peak memory (of the largest)."""
+    """Wait for a run; return its seconds, of the slowest process, and MiB of peak memory, of the largest."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    said = process.communicate()[0]
+    output = process.communicate()[0]
     if process.returncode:
         raise SystemExit(f"a run failed with status {process.returncode}")
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return max(map(float, said.split())), peak / 1024 if peak > before else float("nan")
+    return max(map(float, output.split())), peak / 1024 if peak > before else float("nan")
 
 
 def kill(process: subprocess.Popen[str], folder: Path, seconds: float) -> int:
-    """Let it run so long, counted from its first new bytes, and kill it; the bytes that it leaves."""
+    """Kill a run so many seconds after its first new bytes; return how many bytes it leaves."""
     before = written(folder)
     while written(folder) <= before:
         if process.poll() is not None:
@@ -139,11 +138,11 @@ def main() -> None:
 
     times = []
     for _ in range(200):
-        number = choose.randrange(args.rows)
+        index = choose.randrange(args.rows)
         begin = time.perf_counter()
-        _ = one[number]
+        _ = one[index]
         times.append(time.perf_counter() - begin)
-    print(f"reading one example: {statistics.median(times) * 1e3:.1f} ms, in the middle of {len(times)}")
+    print(f"reading one example: {statistics.median(times) * 1e3:.1f} ms, median of {len(times)}")
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from captum_attattr import LayerAttAttr, attention_layers
-from captum_attattr.attribution.inputs import make_batch
-from captum_attattr.attribution.rows import Row
+from captum_attattr.attribution.inputs import make_batch  # the dense rule runs chosen nodes of chosen layers,
+from captum_attattr.attribution.rows import Row  # which the public methods do not offer
 from captum_attattr.attribution.sweep import prepared_sweep
 
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -37,19 +37,19 @@ def load() -> tuple[Any, Any]:
     return model.eval(), AutoTokenizer.from_pretrained(folder, gguf_file=FILE)
 
 
-def dense(lattr: LayerAttAttr, ids: Tensor, target: int, layer: int, panels: int, rows: int) -> Tensor:
-    """One layer's map by 8 Gauss-Legendre nodes on each of equal panels."""
+def dense(lattr: LayerAttAttr, ids: Tensor, target: int, position: int, panels: int, rows: int) -> Tensor:
+    """Return the map of one of `lattr.layers` by 8 Gauss-Legendre nodes on each of equal panels."""
     x, w = np.polynomial.legendre.leggauss(8)
     nodes = ((np.arange(panels)[:, None] + (x + 1) / 2) / panels).ravel()
     weights = torch.from_numpy(np.tile(w / 2 / panels, panels))
     batch = make_batch(lattr.forward_func, ids, None, target)
     total: Any = 0.0
-    with prepared_sweep([lattr.layers[layer]], batch, 0.0) as sweep:
+    with prepared_sweep([lattr.layers[position]], batch, 0.0) as sweep:
         for start in range(0, len(nodes), rows):
             chunk = sweep.run([Row(0, 0, float(node)) for node in nodes[start : start + rows]])
-            part = chunk.layers[0]
-            at = weights[start + torch.tensor(part.rows)]
-            total = total + torch.einsum("n,nhqk->hqk", at, (part.gradient * part.difference).double())
+            layer = chunk.layers[0]
+            chosen = weights[start + torch.tensor(layer.rows)]
+            total = total + torch.einsum("n,nhqk->hqk", chosen, (layer.gradient * layer.difference).double())
     return total
 
 
@@ -68,25 +68,25 @@ def main() -> None:
         return model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1].softmax(-1)
 
     layers = attention_layers(model)
-    numbers = args.layers or list(range(len(layers)))
-    lattr = LayerAttAttr(forward, [layers[number] for number in numbers])
+    indices = args.layers or list(range(len(layers)))
+    lattr = LayerAttAttr(forward, [layers[index] for index in indices])
     begin = time.perf_counter()
     result = lattr.integrate(ids, target=target)
     seconds = time.perf_counter() - begin
-    print(f"F = {float(result.output[0]):.4f}; {len(numbers)} layers, {result.rows} rows in {seconds:.0f} s\n")
+    print(f"F = {float(result.output[0]):.4f}; {len(indices)} layers, {result.rows} rows in {seconds:.0f} s\n")
     print(
         "| layer | nodes | norm | estimated error | true error | delta |\n|---:|---:|---:|---:|---:|---:|", flush=True
     )
     worst, ratio = 0.0, np.inf
-    for layer, (number, map_) in enumerate(zip(numbers, result.attributions, strict=True)):
-        panels = args.sharp_panels if number < 2 else args.panels
-        truth = dense(lattr, ids, target, layer, panels, args.rows)
+    for position, (layer, map_) in enumerate(zip(indices, result.attributions, strict=True)):
+        panels = args.sharp_panels if layer < 2 else args.panels
+        truth = dense(lattr, ids, target, position, panels, args.rows)
         true = float((map_[0] - truth).norm() / truth.norm())
-        estimated = float(result.error[layer, 0])
+        estimated = float(result.error[position, 0])
         worst, ratio = max(worst, true), min(ratio, estimated / true)
         print(
-            f"| {number} | {int(result.nodes[layer, 0])} | {float(truth.norm()):.3f} | {estimated:.1e} | {true:.1e} "
-            f"| {float(result.delta[layer, 0]):.1e} |",
+            f"| {layer} | {int(result.nodes[position, 0])} | {float(truth.norm()):.3f} | {estimated:.1e} | {true:.1e} "
+            f"| {float(result.delta[position, 0]):.1e} |",
             flush=True,
         )
     print(f"\nworst true error {worst:.1e}; estimated error at least {ratio:.2f} times the true one")

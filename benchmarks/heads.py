@@ -23,7 +23,7 @@ from captum_attattr.tasks import task
 
 
 def run_protocol(score: Callable[[Any, int], Tensor], rows: list[tuple[Any, int]]) -> Tensor:
-    """(N, L, H), one example after another."""
+    """Return scores of (N, L, H), one example after another."""
     return torch.stack([score(text, label) for text, label in rows])
 
 
@@ -63,7 +63,7 @@ def main() -> None:
         one_by_one = partial(run_protocol, getattr(protocol, method), few)
         here = partial(head_importance, model, tokenizer, texts, labels, **ours)
         ratios, speeds = [], []
-        for _ in range(args.repeats):  # in turn, so that both meet the same machine
+        for _ in range(args.repeats):  # in turn, so that both run under the same load
             theirs_s, theirs = timed(one_by_one)
             ours_s, _ = timed(here)
             speeds.append((len(few) / theirs_s, len(texts) / ours_s))

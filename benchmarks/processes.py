@@ -1,4 +1,4 @@
-"""Head importance by one process and by two (`torchrun`, gloo), one thread each: the same scores, and how much sooner.
+"""Head importance by one process and by two (`torchrun`, gloo), one thread each: the same scores, and how much faster.
 
 Without --worker this script runs itself, once alone and once under torchrun, in turn, and prints the ratio of the
 times that the scoring itself took (loading the model is not counted).
@@ -22,7 +22,7 @@ import torch.distributed
 
 
 def worker(args: argparse.Namespace) -> None:
-    """Score the heads, and let the first process write seconds and scores."""
+    """Score the heads, and write seconds and scores from the first process."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     from captum_attattr import head_importance
@@ -40,14 +40,14 @@ def worker(args: argparse.Namespace) -> None:
     if several:
         torch.distributed.barrier()
     begin = time.perf_counter()
-    found = head_importance(model, tokenizer, *data, progress=False)
+    importance = head_importance(model, tokenizer, *data, progress=False)
     seconds = time.perf_counter() - begin
     if int(os.environ.get("RANK", "0")) == 0:
-        Path(args.worker).write_text(json.dumps({"seconds": seconds, "scores": found.scores.tolist()}))
+        Path(args.worker).write_text(json.dumps({"seconds": seconds, "scores": importance.scores.tolist()}))
 
 
 def run(processes: int, argv: list[str]) -> dict[str, Any]:
-    """Seconds and scores of a run by so many processes."""
+    """Return seconds and scores of a run by so many processes."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder, "result.json")

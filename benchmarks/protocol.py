@@ -17,25 +17,25 @@ class Protocol:
         self.heads = model.config.num_attention_heads
 
     def encode(self, text: Any) -> tuple[Tensor, Tensor]:
-        """Embeddings and attention mask, padded to 128 tokens."""
+        """Return embeddings and attention mask, padded to 128 tokens."""
         parts = (text,) if isinstance(text, str) else text
         encoding = self.tokenizer(*parts, padding="max_length", max_length=128, truncation=True, return_tensors="pt")
         hidden = self.model.bert.embeddings(encoding["input_ids"], token_type_ids=encoding.get("token_type_ids"))
         return hidden, (1.0 - encoding["attention_mask"][:, None, None].float()) * -10_000.0
 
     def logits(self, text: Any, layer: int = -1, attention: Tensor | None = None, keep: list[Tensor] | None = None):
-        """Logits, with one layer's attention replaced by a batch of others where one is given."""
+        """Return logits, one layer's attention replaced by a given batch; without a batch that layer's attention."""
         hidden, mask = self.encode(text)
-        for number, block in enumerate(self.model.bert.encoder.layer):
+        for index, block in enumerate(self.model.bert.encoder.layer):
             parts = block.attention.self
             query, key, value = (
                 linear(hidden).unflatten(-1, (self.heads, -1)).transpose(1, 2)
                 for linear in (parts.query, parts.key, parts.value)
             )
             weights = (query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1]) + mask).softmax(-1)
-            if number == layer and attention is not None:
+            if index == layer and attention is not None:
                 weights = attention
-            elif number == layer:
+            elif index == layer:
                 return weights
             context = (weights @ value).transpose(1, 2).flatten(2)
             if keep is not None:
@@ -46,8 +46,8 @@ class Protocol:
         return self.model.classifier(self.model.bert.pooler(hidden))
 
     def maps(self, text: Any, label: int, steps: int, batch: int) -> Tensor:
-        """(L, H, T, T) attributions by a left sum of `steps` nodes, `batch` of them at a time, padding included."""
-        found = []
+        """Return (L, H, T, T) attributions by a left sum of `steps` nodes, `batch` at a time, padding included."""
+        maps = []
         for layer in range(len(self.model.bert.encoder.layer)):
             with torch.no_grad():
                 attention = self.logits(text, layer)
@@ -58,15 +58,15 @@ class Protocol:
                 probability = self.logits(text, layer, scaled).softmax(-1)[:, label].sum()
                 (gradient,) = torch.autograd.grad(probability, scaled)
                 total += gradient.sum(0)
-            found.append(total * step[0])
-        return torch.stack(found)
+            maps.append(total * step[0])
+        return torch.stack(maps)
 
     def attattr(self, text: Any, label: int) -> Tensor:
-        """(L, H) largest attributions to the label, 20 nodes in one batch."""
+        """Return the (L, H) largest attributions to the label, 20 nodes in one batch."""
         return self.maps(text, label, 20, 20).amax((2, 3))
 
     def taylor(self, text: Any, label: int) -> Tensor:
-        """(L, H) sensitivities of the loss; by backward(), which reaches the parameters too."""
+        """Return (L, H) sensitivities of the loss; by backward(), which reaches the parameters too."""
         contexts: list[Tensor] = []
         for parameter in self.model.parameters():
             parameter.requires_grad_(True)

@@ -48,16 +48,16 @@ def main() -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     model = AutoModelForSequenceClassification.from_pretrained(args.model).eval()
     tokenizer = AutoTokenizer.from_pretrained(args.model)
-    what = task(args.task)
-    ranking = what.read(args.data_dir, args.ranking_split)[: args.ranking_rows]
-    evaluation = what.read(args.data_dir, args.evaluation_split)[: args.evaluation_rows]
+    data = task(args.task)
+    ranking = data.read(args.data_dir, args.ranking_split)[: args.ranking_rows]
+    evaluation = data.read(args.data_dir, args.evaluation_split)[: args.evaluation_rows]
     texts, labels = [row.text for row in ranking], [row.label for row in ranking]
     importances = []
     for method, options in METHODS:
         file = args.output / f"{method}.jsonl"  # which serves both reductions of attattr
         importances.append(head_importance(model, tokenizer, texts, labels, method, resume=file, **options))
     rows = [row.text for row in evaluation], [row.label for row in evaluation]
-    compared = compare_pruning(model, tokenizer, *rows, importances, metric=what.metric, resume=args.output / "curves")
+    compared = compare_pruning(model, tokenizer, *rows, importances, metric=data.metric, resume=args.output / "curves")
     compared.save(args.output / "curves.json")
     by_name = {each.name: each for each in importances}
     write_html(plot_heads(by_name), args.output / "heads.html")
@@ -69,7 +69,7 @@ def main() -> None:
     write_html(plot_effectiveness(effect), args.output / "effectiveness.html")
 
     print(
-        f"{what.name}: ranked on {len(ranking)} rows of {args.ranking_split}, measured on {len(evaluation)} of ", end=""
+        f"{data.name}: ranked on {len(ranking)} rows of {args.ranking_split}, measured on {len(evaluation)} of ", end=""
     )
     print(f"{args.evaluation_split}, {compared.curves[0].shared_rows} in both\n")
     print(compared.table(), "\n")
@@ -85,8 +85,8 @@ def main() -> None:
     print("relative latency | " + " | ".join(f"{first.latency[first.at(s)]:.2f}" for s in shares))
     print("\nSpearman correlation with | " + " | ".join(each.name for each in importances[-2:]))
     for each in importances[:-2]:
-        found = [importance_correlation(each, other).spearman for other in importances[-2:]]
-        print(f"{each.name} | " + " | ".join(f"{value:+.2f}" for value in found))
+        correlations = [importance_correlation(each, other).spearman for other in importances[-2:]]
+        print(f"{each.name} | " + " | ".join(f"{value:+.2f}" for value in correlations))
     print(f"\neffectiveness ({effect.metric_name}, {effect.rows} rows), k of {effect.heads[-1]} heads of every layer")
     for mode in ("prune", "keep"):
         for score in ("attribution", "attention"):

@@ -2,7 +2,7 @@
 
 The model has BERT-base's shape and random weights. Timed in turn, several times:
 (a) Captum's IntegratedGradients in attention space, one layer after another, 50 Gauss-Legendre nodes, as one writes
-    it without this package: an attention function of one's own in transformers' attention interface;
+    it without this package: a new attention function in transformers' attention interface;
 (a') the same through `LayerAttAttr.attention_forward`, which also spares Captum the parameters' gradients;
 (b) the sweep over all layers, 48 Gauss-Legendre nodes;
 (c) the default, which chooses its nodes;
@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import captum
@@ -28,7 +28,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, BertConfig,
 from transformers.masking_utils import eager_mask
 from transformers.models.bert.modeling_bert import eager_attention_forward
 
-from captum_attattr import LayerAttAttr, PathIntegral, attention_layers
+from captum_attattr import AttentionLayer, LayerAttAttr, PathIntegral, attention_layers
 
 CAPTUM_NODES, SWEEP_NODES = 50, 48
 
@@ -60,8 +60,8 @@ class PlainAttention:
         return output, attention
 
     def attribute(self, ids: Tensor) -> list[Tensor]:
-        """The maps of all layers, one after another."""
-        own, self.model.config._attn_implementation = self.model.config._attn_implementation, "plain"
+        """Return the maps of all layers, one after another."""
+        usual, self.model.config._attn_implementation = self.model.config._attn_implementation, "plain"
         maps, self.seen = [], []
         with torch.no_grad():
             self.model(ids)
@@ -72,26 +72,26 @@ class PlainAttention:
                 return self.model(ids).logits.softmax(-1)
 
             maps.append(IntegratedGradients(forward).attribute(attention, 0, 1, ids, n_steps=CAPTUM_NODES))
-        self.given, self.model.config._attn_implementation = {}, own
+        self.given, self.model.config._attn_implementation = {}, usual
         return maps
 
 
 def useful_operations(config: BertConfig, tokens: int, nodes: int) -> float:
-    """Multiplications and additions that the gradients need, two per multiply-add.
+    """Return the multiplications and additions that the gradients need, two per multiply-add.
 
-    A block's six linear maps take 24 T D^2 forward and as many backward (no weight gradients), its two
-    attention products 4 T^2 D forward and twice that backward. A row's own block starts at attention times
-    values: no query, key and value maps, one product forward and one backward.
+    A block's six linear maps take 24 T D^2 forward and as many backward (no weight gradients), its two attention
+    products 4 T^2 D forward and twice that backward. In the block of the layer that is attributed, a row starts at
+    attention times values: no query, key and value maps, one product forward and one backward.
     """
     width, layers = config.hidden_size, config.num_hidden_layers
     linear, product = 2 * tokens * width**2, 2 * tokens**2 * width
-    own = 2 * 9 * linear + 2 * product
+    branching = 2 * 9 * linear + 2 * product
     above = 2 * 12 * linear + 6 * product
-    return float(nodes * (layers * own + layers * (layers - 1) / 2 * above))
+    return float(nodes * (layers * branching + layers * (layers - 1) / 2 * above))
 
 
 def matrix_rate(device: str, width: int, tokens: int) -> float:
-    """Best rate, in operations per second, over the shapes that the blocks' linear maps have."""
+    """Return the best rate, in operations per second, over the shapes that the blocks' linear maps have."""
     best = 0.0
     for rows in (tokens, 1_024, 3_072):
         for columns in (width, 4 * width):
@@ -112,7 +112,7 @@ def seconds(run: Callable[[], object], device: str) -> float:
 
 
 def peak_megabytes(args: argparse.Namespace, nodes: int) -> float:
-    """Peak memory of a fresh process that runs the sweep with this many nodes."""
+    """Return the peak memory of a fresh process that runs the sweep with this many nodes."""
     command = [sys.executable, __file__, "--peak", str(nodes), "--tokens", str(args.tokens), "--device", args.device]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
@@ -127,6 +127,29 @@ def print_peak(args: argparse.Namespace, sweep: Callable[[int | None], PathInteg
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
 
 
+def captum_through_package(lattr: LayerAttAttr, layers: Sequence[AttentionLayer], ids: Tensor) -> list[Tensor]:
+    """Return Captum's maps of all layers, each through `LayerAttAttr.attention_forward`."""
+    maps = []
+    for layer in layers:
+        one = LayerAttAttr(lattr.forward_func, layer)
+        gradients = IntegratedGradients(one.attention_forward)
+        maps.append(gradients.attribute(one.attention(ids), 0, 1, ids, n_steps=CAPTUM_NODES))
+    return maps
+
+
+def print_table(middle: dict[str, float], default: PathIntegral) -> None:
+    """Print the median seconds of (a) to (c)."""
+    names = {
+        "a": f"Captum IntegratedGradients, layer by layer, {CAPTUM_NODES} nodes",
+        "a'": "the same through LayerAttAttr.attention_forward",
+        "b": f"sweep, {SWEEP_NODES} Gauss-Legendre nodes",
+        "c": f"sweep, default ({int(default.nodes.min())} to {int(default.nodes.max())} nodes a layer)",
+    }
+    print("| | what | seconds | times faster than (a) |\n|---|---|---:|---:|")
+    for name, what in names.items():
+        print(f"| ({name}) | {what} | {middle[name]:.2f} | {middle['a'] / middle[name]:.1f} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--tokens", type=int, default=32)
@@ -136,12 +159,8 @@ def main() -> None:
     args = parser.parse_args()
     model = make_model(args.device)
     ids = torch.randint(5, 30_000, (1, args.tokens), device=args.device)
-
-    def forward(ids: Tensor) -> Tensor:
-        return model(ids).logits.softmax(-1)
-
     layers = attention_layers(model)
-    lattr = LayerAttAttr(forward, layers)
+    lattr = LayerAttAttr(lambda ids: model(ids).logits.softmax(-1), layers)
 
     def sweep(nodes: int | None) -> PathIntegral:
         limit = 64 if args.peak else None
@@ -150,20 +169,10 @@ def main() -> None:
     if args.peak:
         print_peak(args, sweep)
         return
-
-    def captum_through_us() -> list[Tensor]:
-        maps = []
-        for layer in layers:
-            one = LayerAttAttr(forward, layer)
-            gradients = IntegratedGradients(one.attention_forward)
-            maps.append(gradients.attribute(one.attention(ids), 0, 1, ids, n_steps=CAPTUM_NODES))
-        return maps
-
     plain = PlainAttention(model)
-
     runs: dict[str, Callable[[], object]] = {
         "a": lambda: plain.attribute(ids),
-        "a'": captum_through_us,
+        "a'": lambda: captum_through_package(lattr, layers, ids),
         "b": lambda: sweep(SWEEP_NODES),
         "c": lambda: sweep(None),
     }
@@ -175,25 +184,16 @@ def main() -> None:
             times[name].append(seconds(run, args.device))
         rates.append(matrix_rate(args.device, model.config.hidden_size, args.tokens))
     middle = {name: statistics.median(values) for name, values in times.items()}
-    rate = statistics.median(rates)
+    rate, default = statistics.median(rates), sweep(None)
     worst = max(
         float((ours - theirs).norm() / theirs.norm())
-        for ours, theirs in zip(sweep(None).attributions, plain.attribute(ids), strict=True)
+        for ours, theirs in zip(default.attributions, plain.attribute(ids), strict=True)
     )
-    used = sweep(None)
     achieved = useful_operations(model.config, args.tokens, SWEEP_NODES) / middle["b"]
     device = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"torch {torch.__version__}, captum {captum.__version__}, transformers {transformers.__version__}, {device}")
     print(f"BERT-base shape, {args.tokens} tokens, median of {args.repeats} runs in turn\n")
-    print("| | what | seconds | times faster than (a) |\n|---|---|---:|---:|")
-    names = {
-        "a": f"Captum IntegratedGradients, layer by layer, {CAPTUM_NODES} nodes",
-        "a'": "the same through LayerAttAttr.attention_forward",
-        "b": f"sweep, {SWEEP_NODES} Gauss-Legendre nodes",
-        "c": f"sweep, default ({int(used.nodes.min())} to {int(used.nodes.max())} nodes a layer)",
-    }
-    for name, what in names.items():
-        print(f"| ({name}) | {what} | {middle[name]:.2f} | {middle['a'] / middle[name]:.1f} |")
+    print_table(middle, default)
     print(f"\n(d) matrix product: {rate / 1e9:.0f} GFLOP/s; (b) reaches {achieved / 1e9:.0f} = {achieved / rate:.0%}")
     print(f"default against (a)'s maps, worst layer, relative L2: {worst:.1e}")
     few, many = peak_megabytes(args, 24), peak_megabytes(args, 96)

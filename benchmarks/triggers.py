@@ -1,7 +1,8 @@
 """Triggers on real data: how fast they are found and measured, and what they do beside random words.
 
-Found by attributions of training rows, chosen on other training rows, measured on the evaluation rows. The published
-protocol for the comparison: one example at a time, padded to 128, 64 left steps in 4 batches (see protocol.py).
+They are found by attributions of training rows, chosen on other training rows, and measured on the evaluation rows.
+The published protocol for the comparison: one example at a time, padded to 128, 64 left steps in 4 batches (see
+protocol.py).
 """
 
 from __future__ import annotations
@@ -37,10 +38,9 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def extraction(model: Any, tokenizer: Any, texts: list[Any], protocol_rows: int, repeats: int) -> None:
-    """Rows per second, both ways in turn, and the error of the maps of some rows."""
+    """Print rows per second, both ways in turn, and the error of some rows' maps."""
     protocol = Protocol(model, tokenizer)
-    every = len(texts) // protocol_rows
-    few = texts[::every][:protocol_rows]
+    few = texts[:: len(texts) // protocol_rows][:protocol_rows]
     with torch.no_grad():
         targets = [int(protocol.logits(text).argmax()) for text in few]
     ratios, speeds = [], []
@@ -54,17 +54,17 @@ def extraction(model: Any, tokenizer: Any, texts: list[Any], protocol_rows: int,
     print(f"{statistics.median(ratios):.1f} times faster ({len(texts)} rows)")
     exact = explain(model, tokenizer, few, targets, n_steps=96, progress=False)
     for name, rule in (("64 left", {"method": "riemann_left", "n_steps": 64}), ("default", {})):
-        found = explain(model, tokenizer, few, targets, progress=False, **rule)
+        explanations = explain(model, tokenizer, few, targets, progress=False, **rule)
         errors = [
             float((a - b).norm() / b.norm())
-            for one, truth in zip(found, exact, strict=True)
+            for one, truth in zip(explanations, exact, strict=True)
             for a, b in zip(one.attributions, truth.attributions, strict=True)
         ]
         print(f"error of a layer's map, {name}: median {statistics.median(errors):.0e}, worst {max(errors):.0e}")
 
 
 def evaluation(model: Any, tokenizer: Any, texts: list[Any], labels: list[Any], triggers: list[Any]) -> None:
-    """The attack beside a plain loop that tokenizes, pads and runs the same texts in the same batches."""
+    """Time the attack beside a plain loop that tokenizes, pads and runs the same texts in the same batches."""
     order = sorted(range(len(texts)), key=lambda i: -len(tokenizer(*_parts(texts[i]))["input_ids"]))
     ready = [[insert_trigger(t, texts[i], tokenizer, 128).text for i in order] for t in triggers]
     ready.insert(0, [texts[i] for i in order])
@@ -119,9 +119,9 @@ def main() -> None:
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     tokenizer = AutoTokenizer.from_pretrained(args.model)
-    what = task(args.task)
-    train = what.read(args.data_dir, "train")
-    evaluation_rows = what.read(args.data_dir, args.evaluation_split)[: args.evaluation_rows]
+    data = task(args.task)
+    train = data.read(args.data_dir, "train")
+    evaluation_rows = data.read(args.data_dir, args.evaluation_split)[: args.evaluation_rows]
     measured = {row.text for row in evaluation_rows}
     source = train[: args.rows]
     others = [row for row in train[args.rows :] if row.text not in measured][: args.selection_rows]
@@ -141,7 +141,7 @@ def main() -> None:
         candidates=args.candidates,
         vocabulary=texts,
         truncate=128,
-        name=what.name,
+        name=data.name,
         resume=args.output / "attack",
     )
     report.save(args.output / "attack.json")

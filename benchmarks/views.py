@@ -28,7 +28,7 @@ from captum_attattr import (
 
 
 def explanation(layers: int, heads: int, tokens: int) -> Explanation:
-    """Return made-up maps: attention for the most part to the first token, attributions of both signs."""
+    """Return an explanation with heavy-tailed random maps, and much attention to the first token."""
     generator = torch.Generator().manual_seed(0)
     shape = layers, heads, tokens, tokens
     scores = torch.randn(shape, generator=generator) * 2

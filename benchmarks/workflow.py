@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--finetuned", help="a folder that the first script left, to go on from")
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
-    what = task(args.task)
+    data = task(args.task)
     args.output.mkdir(parents=True)
     tuned = Path(args.finetuned or args.output / "finetuned")
     results = args.output / "results"
@@ -68,16 +68,16 @@ def main() -> None:
     rows = ["--num_examples", args.ranking_rows, "--evaluation_rows", f"{args.ranking_rows}:"]
     for kind in ("attr", "taylor"):
         run(f"prune_head_with_{kind}.py", *given, *rows)
-    if not what.regression:  # triggers need classes
+    if not data.regression:  # triggers need classes
         pairs = ["--num_exp", args.pattern_rows, "--corrected"]
         run("run_adver_connection.py", *given, *pairs)
         patterns = results / f"train_adver_pattern_exp0-{args.pattern_rows}.json"
         run("run_adver_evaluate.py", *given, *pairs, "--pattern_file", patterns, "--candidates", 15)
-    report(what.name, what.metric, args, results, times)
+    report(data.name, data.metric, args, results, times)
 
 
 def report(name: str, metric: str, args: argparse.Namespace, results: Path, times: dict[str, float]) -> None:
-    """The figures of a row of the table."""
+    """Print the figures of a row of the table."""
     print(f"task: {name}, {metric}")
     if not args.finetuned:
         tuned = json.loads((args.output / "finetuned/eval_results.json").read_text())

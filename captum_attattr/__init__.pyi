@@ -42,14 +42,14 @@ from .trees.files import load_tree as load_tree
 from .trees.files import save_tree as save_tree
 from .trees.files import tree_text as tree_text
 from .triggers.attack import attack as attack
-from .triggers.extraction import Trigger as Trigger
 from .triggers.extraction import compose_triggers as compose_triggers
 from .triggers.extraction import extract_triggers as extract_triggers
-from .triggers.extraction import load_triggers as load_triggers
-from .triggers.extraction import save_triggers as save_triggers
 from .triggers.extraction import triggers_of as triggers_of
 from .triggers.insertion import Insertion as Insertion
 from .triggers.insertion import insert_trigger as insert_trigger
 from .triggers.patterns import Pattern as Pattern
 from .triggers.patterns import find_patterns as find_patterns
 from .triggers.report import AttackReport as AttackReport
+from .triggers.trigger import Trigger as Trigger
+from .triggers.trigger import load_triggers as load_triggers
+from .triggers.trigger import save_triggers as save_triggers

@@ -138,6 +138,20 @@ def strings(name: str, value: Any, count: int | None = None) -> list[str]:
     return texts
 
 
+def text_or_pair(name: str, value: Any) -> str | tuple[str, str]:
+    """Return a text, or a pair of texts.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, tuple) or len(value) != 2:
+        raise TypeError(f"{name} must be a string or a pair of strings, not {value!r:.60}")
+    first, second = strings(name, value)
+    return first, second
+
+
 def integers(name: str, value: Any, count: int | None = None, smallest: int | None = None) -> list[int]:
     """Return a list of integers as Python's own, of `count` if that is given, each `smallest` or more.
 
@@ -251,3 +265,9 @@ def names_match(given: Iterable[str], wanted: Iterable[str]) -> None:
     """
     if differing := set(given) ^ set(wanted):
         raise ValueError(f"it lacks or adds {sorted(differing)}")
+
+
+def set_fields(made: object, **values: Any) -> None:
+    """Set fields of a frozen dataclass to their checked values, in its `__post_init__`."""
+    for name, value in values.items():
+        object.__setattr__(made, name, value)

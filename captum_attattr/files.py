@@ -8,10 +8,17 @@ import os
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
+from captum_attattr import checks
 from captum_attattr.exceptions import ResultFileError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Kind = TypeVar("Kind", bound="DataclassInstance")
 
 fcntl: Any
 try:
@@ -20,14 +27,14 @@ except ImportError:  # Windows has no such lock: two runs that write to one file
     fcntl = None
 
 
-def checked_path(path: str | os.PathLike[str]) -> Path:
-    """Return what was given as a path.
+def checked_path(path: str | os.PathLike[str], name: str = "path") -> Path:
+    """Return what was given as a path; `name` is the argument's, for the message.
 
     Raises:
         TypeError: it is none.
     """
     if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"path must be a string or a path, not {type(path).__name__}: {path!r}")
+        raise TypeError(f"{name} must be a string or a path, not {type(path).__name__}: {path!r}")
     return Path(path)
 
 
@@ -212,6 +219,25 @@ def read_format(file: Path, name: str) -> Mapping[str, Any]:
         raise ValueError(f"its format is not {name!r}")
     check_version(file, content.get("version"), 1)
     return content
+
+
+def from_entry(kind: type[Kind], entry: Any, where: str) -> Kind:
+    """Return an object of a dataclass, made of a JSON object that has its fields; for use inside `reading`.
+
+    Args:
+        kind: the dataclass, which checks itself.
+        entry: the object.
+        where: it stands in the file, for messages.
+
+    Raises:
+        TypeError, ValueError: it is no object, lacks or adds fields, or has a wrong value.
+    """
+    try:
+        entry = checks.instance("it", entry, dict, "an object")
+        checks.names_match(entry, [field.name for field in fields(kind)])
+        return kind(**entry)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{where}: {error}") from error
 
 
 def hold(file: IO[bytes]) -> bool:

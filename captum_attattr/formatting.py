@@ -68,3 +68,20 @@ def counting(options: Mapping[str, Any]) -> list[str]:
         for name, indices in chosen.items()
         if indices
     ]
+
+
+def file_size(count: float) -> str:
+    """Return a number of bytes for people: "3.2 GB"."""
+    unit = "bytes"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if count >= 1000:
+            count, unit = count / 1000, larger
+    return f"{count:.3g} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time for people: "40 s", "12 min", "3 h"."""
+    for size, unit in ((86_400, "days"), (3_600, "h"), (60, "min")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(1, round(seconds))} s"

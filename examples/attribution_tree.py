@@ -11,18 +11,16 @@ import os
 import webbrowser
 from pathlib import Path
 
-from common.classifier_flags import OneLineParser
-from common.script import run_script
+from common.command_line import OneLineParser, run_script
 
-from captum_attattr import attribution_tree, plot_tree, save_tree, tree_text, write_html
-from captum_attattr.published.attribution_files import read_explanation
-from captum_attattr.tasks import task
+from captum_attattr import attribution_tree, plot_tree, save_tree, tasks, tree_text, write_html
+from captum_attattr.published.attribution_files import read_explanation  # a file format that only the scripts need
 
 ENDINGS = (".html", ".txt", ".graphml")
 
 
 def arguments() -> argparse.Namespace:
-    """The command line; --attr_file, --tokens_file, --task_name and --example_index are the published code's."""
+    """Read the command line; --attr_file, --tokens_file, --task_name and --example_index are the published code's."""
     parser = OneLineParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--attr_file", required=True, help="attributions of the example: attr_zero_base_exp{N}.json")
     parser.add_argument("--tokens_file", required=True, help="tokens of all examples: tokens_and_pred_{N}.json")
@@ -31,20 +29,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--att_file", help="its attention, for the hover: att_score_zero_base_exp{N}.json")
     parser.add_argument("--threshold", type=float, default=0.4, help="share of a layer's maximum that an edge needs")
     parser.add_argument("--algorithm", choices=("paper", "reference"), default="paper", help="whose rules")
-    parser.add_argument(
-        "--output",
-        default=".",
-        help="path of the results without ending, or a folder (FOLDER/) for tree_exp{N}",
-    )
+    output = "path of the results without ending, or a folder (FOLDER/) for tree_exp{N}"
+    parser.add_argument("--output", default=".", help=output)
     parser.add_argument("--show", action="store_true", help="open the page in the browser")
     return parser.parse_args()
 
 
 def main(args: argparse.Namespace) -> None:
-    """Read, grow, write, print."""
-    kind = task(args.task_name)
+    """Read the example, grow its tree, write and print it."""
+    task = tasks.task(args.task_name)
     explanation = read_explanation(
-        args.attr_file, args.tokens_file, args.example_index, args.att_file, kind.labels, kind.label_names
+        args.attr_file, args.tokens_file, args.example_index, args.att_file, task.labels, task.label_names
     )
     tree = attribution_tree(explanation, args.threshold, args.algorithm)
     figure = plot_tree(tree, explanation)
@@ -53,14 +48,14 @@ def main(args: argparse.Namespace) -> None:
         output /= f"tree_exp{args.example_index}"
     output = output.with_suffix("") if output.suffix in ENDINGS else output
     output.parent.mkdir(parents=True, exist_ok=True)
-    pages = [Path(f"{output}{ending}") for ending in ENDINGS]
-    write_html(figure, pages[0])
-    for page in pages[1:]:
-        save_tree(tree, page)
+    page, *others = files = [Path(f"{output}{ending}") for ending in ENDINGS]
+    write_html(figure, page)
+    for file in others:
+        save_tree(tree, file)
     print(tree_text(tree))
-    print(f"wrote {', '.join(map(str, pages))}")
+    print(f"wrote {', '.join(map(str, files))}")
     if args.show:
-        webbrowser.open(pages[0].resolve().as_uri())
+        webbrowser.open(page.resolve().as_uri())
 
 
 if __name__ == "__main__":

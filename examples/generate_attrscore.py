@@ -15,18 +15,24 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from common.classifier_flags import OneLineParser
-from common.script import check_flags, flag_parser, load_model, process, run_script, writable
+from common.command_line import (
+    OneLineParser,
+    check_flags,
+    flag_parser,
+    load_model,
+    rank_and_world_size,
+    run_script,
+    writable,
+)
 
-from captum_attattr import ConvergenceWarning, Explanation, explain_dataset, explain_iter
-from captum_attattr.published.attribution_files import write_maps
-from captum_attattr.tasks import task
+from captum_attattr import Archive, ConvergenceWarning, Explanation, explain_dataset, explain_iter, tasks
+from captum_attattr.published.attribution_files import write_maps  # a file format that only the scripts need
 
 SYNTAX = "numbers and ranges START:END (without END), separated by commas, as 5,16,20:30"
 
 
 def read_flags() -> argparse.Namespace:
-    """The command line: the published code's flags, then new ones."""
+    """Read the command line: the published code's flags, then new ones."""
     parser: OneLineParser = flag_parser(__doc__)
     add = parser.add_argument
     add("--get_att_attr", action="store_true", help="write attributions")
@@ -58,79 +64,82 @@ def read_flags() -> argparse.Namespace:
     return args
 
 
-def example_numbers(given: str, count: int, where: Path) -> list[int]:
-    """The rows that --example_index names, each once.
+def example_indices(given: str, count: int, file: Path) -> list[int]:
+    """Return the rows that --example_index names, each once, in the order given.
 
     Args:
         given: its value.
         count: how many rows there are.
-        where: their file, for the message.
-
-    Returns:
-        Their numbers, in the order given.
+        file: where they are, for the message.
 
     Raises:
         ValueError: another syntax, or a row that is not there.
     """
-    numbers: dict[int, None] = {}
+    indices: list[int] = []
     for part in given.split(","):
-        if not (found := re.fullmatch(r"\s*(\d+)(:(\d+))?\s*", part)):
+        if not (match := re.fullmatch(r"\s*(\d+)(:(\d+))?\s*", part)):
             raise ValueError(f"--example_index {given!r} must be {SYNTAX}")
-        start, end = int(found[1]), int(found[3] or int(found[1]) + 1)
+        start, end = int(match[1]), int(match[3] or int(match[1]) + 1)
         if start >= end:
             raise ValueError(f"--example_index {part}: a range is START:END, and END is beyond it")
         if end > count:
-            raise ValueError(f"--example_index {part}: {where} holds {count} examples, 0 to {count - 1}")
-        numbers.update(dict.fromkeys(range(start, end)))
-    return list(numbers)
+            raise ValueError(f"--example_index {part}: {file} holds {count} examples, 0 to {count - 1}")
+        indices += range(start, end)
+    return list(dict.fromkeys(indices))
 
 
 def main(args: argparse.Namespace) -> None:
-    """Read, explain, write.
-
-    Args:
-        args: the flags.
-    """
-    what = task(args.task_name)
-    texts = [row.text for row in what.read(args.data_dir, "dev")]
+    """Read the rows, and explain them to an archive or to files."""
+    task = tasks.task(args.task_name)
+    texts = [row.text for row in task.read(args.data_dir, "dev")]
     if args.num_examples:
-        texts = texts[: args.num_examples]
-        numbers = list(range(len(texts)))
+        indices = list(range(len(texts[: args.num_examples])))
     else:
-        numbers = example_numbers(args.example_index or "5", len(texts), Path(args.data_dir) / what.files["dev"])
+        indices = example_indices(args.example_index or "5", len(texts), Path(args.data_dir) / task.files["dev"])
     folder = writable(args.output_dir)
-    model, tokenizer = load_model(args, what)
+    model, tokenizer = load_model(args, task)
     options: dict[str, Any] = {"truncate": args.max_seq_length, "progress": not args.quiet}
     if args.adaptive:
         options["tolerance"] = args.tolerance
     else:
         rule = "riemann_right" if args.published else "riemann_left"
         options |= {"method": rule, "n_steps": args.batch_size * args.num_batch}
-    rank, world = process()
-    explanations: Iterable[Explanation]
+    rank, world_size = rank_and_world_size()
     if args.num_examples:
         options |= {"attention": args.get_att_score, "dtype": "float16" if args.float16 else "float32"}
-        archive = explain_dataset(model, tokenizer, texts, folder / f"attr_zero_base_{len(texts)}", **options)
+        target = folder / f"attr_zero_base_{len(indices)}"
+        archive: Archive = explain_dataset(model, tokenizer, texts[: len(indices)], target, **options)
         if not rank:
             print(f"{len(archive)} examples: {archive.folder}")
-        numbers = list(range(len(texts))[rank::world]) if args.json else []
-        explanations = (archive[number] for number in numbers)
-    else:
-        numbers = numbers[rank::world]
-        warnings.simplefilter("ignore", ConvergenceWarning)  # which counts the examples that are explained
-        explanations = explain_iter(model, tokenizer, [texts[number] for number in numbers], **options)
-    for number, explanation in zip(numbers, explanations, strict=True):
-        if not args.num_examples and (worst := float(explanation.error.max())) > args.tolerance:
+        if args.json:
+            mine = indices[rank::world_size]
+            write_files(args, folder, mine, (archive[index] for index in mine))
+        return
+    mine = indices[rank::world_size]
+    warnings.simplefilter("ignore", ConvergenceWarning)  # it counts examples from 0, in `mine`; here they have names
+    explanations = explain_iter(model, tokenizer, [texts[index] for index in mine], **options)
+    write_files(args, folder, mine, warn_of_errors(explanations, mine, args.tolerance))
+
+
+def warn_of_errors(explanations: Iterable[Explanation], indices: list[int], tolerance: float) -> Iterable[Explanation]:
+    """Pass explanations on, and warn of each whose estimated error is above --tolerance."""
+    for index, explanation in zip(indices, explanations, strict=True):
+        if (worst := float(explanation.error.max())) > tolerance:
             layer = int(explanation.error.argmax())
-            warnings.warn(
-                f"example {number}, layer {layer}: estimated error {worst:.1e} is above --tolerance", stacklevel=1
-            )
-        kinds = {"attr": explanation.attributions} if args.get_att_attr else {}
-        kinds |= {"att_score": explanation.attention} if args.get_att_score else {}
-        files = [write_maps(maps, folder / f"{kind}_zero_base_exp{number}.json") for kind, maps in kinds.items()]
-        print(
-            f"example {number}: {explanation.label!r}, F = {explanation.probability:.4f}: {' '.join(map(str, files))}"
-        )
+            message = f"example {index}, layer {layer}: estimated error {worst:.1e} is above --tolerance"
+            warnings.warn(message, stacklevel=1)
+        yield explanation
+
+
+def write_files(
+    args: argparse.Namespace, folder: Path, indices: list[int], explanations: Iterable[Explanation]
+) -> None:
+    """Write the published code's files of each explanation, and print a line."""
+    for index, explanation in zip(indices, explanations, strict=True):
+        maps = {"attr": explanation.attributions} if args.get_att_attr else {}
+        maps |= {"att_score": explanation.attention} if args.get_att_score else {}
+        files = [write_maps(each, folder / f"{kind}_zero_base_exp{index}.json") for kind, each in maps.items()]
+        print(f"example {index}: {explanation.label!r}, F = {explanation.probability:.4f}: {' '.join(map(str, files))}")
 
 
 if __name__ == "__main__":

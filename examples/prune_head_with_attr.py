@@ -12,7 +12,7 @@ from common.head_pruning import run
 
 
 def method(args: argparse.Namespace) -> dict[str, Any]:
-    """The options of `head_importance`."""
+    """Return the options of `head_importance`."""
     rule = "riemann_right" if args.published else "riemann_left"
     return {"method": "attattr", "n_steps": args.batch_size * args.num_batch, "rule": rule}
 

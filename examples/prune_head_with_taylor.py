@@ -12,7 +12,7 @@ from common.head_pruning import run
 
 
 def method(args: argparse.Namespace) -> dict[str, Any]:
-    """The options of `head_importance`."""
+    """Return the options of `head_importance`."""
     return {"method": "taylor" if args.published else "taylor_logits"}
 
 

@@ -23,7 +23,7 @@ TEXTS = [
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -40,7 +40,7 @@ def arguments() -> argparse.Namespace:
 
 
 def load(name: str | None) -> tuple[Any, Any]:
-    """The model that was asked for, and its tokenizer."""
+    """Load a model and its tokenizer; the demonstration model if none is named."""
     if name is None:
         from demo_model import load_demo_model
 
@@ -89,10 +89,10 @@ def main() -> None:
     begin = time.perf_counter()
     explanations = explain(model, tokenizer, texts, target, truncate=args.truncate)
     seconds = time.perf_counter() - begin
-    for number, explanation in enumerate(explanations, 1):
+    for count, explanation in enumerate(explanations, 1):
         report(explanation, args.top)
-        explanation.save(args.output / f"explanation_{number}.safetensors")
-        write_report(explanation, args.output / f"explanation_{number}.html")
+        explanation.save(args.output / f"explanation_{count}.safetensors")
+        write_report(explanation, args.output / f"explanation_{count}.html")
     print(f"\n{len(texts)} texts in {seconds:.1f} s; pages and safetensors files in {args.output}/")
 
 

@@ -9,32 +9,32 @@ from __future__ import annotations
 
 import argparse
 
-from common.script import check_flags, flag_parser, load_model, process, run_script, writable
+from common.command_line import check_flags, flag_parser, load_model, rank_and_world_size, run_script, writable
 from common.task_rows import class_task, texts_and_labels
 
 from captum_attattr import Pattern, find_patterns
-from captum_attattr.published.pattern_files import write_patterns
+from captum_attattr.published.pattern_files import write_patterns  # a file format that only the scripts need
 
-SHORT = 15
-"""Tokens below which the published script leaves SST-2's rows out."""
+MIN_TOKENS = 15
+"""The published script leaves out SST-2's rows with fewer."""
 
 
 def main(args: argparse.Namespace) -> None:
-    """Read, explain, write, print."""
-    what = class_task(args.task_name)
-    rows = what.read(args.data_dir, args.data_type)[args.start_exp : args.start_exp + args.num_exp]
+    """Read the rows, find their patterns, write them."""
+    task = class_task(args.task_name)
+    rows = task.read(args.data_dir, args.data_type)[args.start_exp : args.start_exp + args.num_exp]
     if not rows:
-        raise ValueError(f"--start_exp {args.start_exp} is beyond the last row of {what.name}'s {args.data_type} set")
+        raise ValueError(f"--start_exp {args.start_exp} is beyond the last row of {task.name}'s {args.data_type} set")
     folder = writable(args.output_dir)
-    model, tokenizer = load_model(args, what)
-    if what.name == "sst-2" and not args.corrected:
-        rows = [row for row in rows if len(tokenizer(row.text)["input_ids"]) >= SHORT]
+    model, tokenizer = load_model(args, task)
+    if task.name == "sst-2" and not args.corrected:
+        rows = [row for row in rows if len(tokenizer(row.text)["input_ids"]) >= MIN_TOKENS]
         if not rows:
-            raise ValueError(f"--num_exp {args.num_exp}: none of these rows has {SHORT} tokens; see --corrected")
-    texts, labels = texts_and_labels(what, rows)
+            raise ValueError(f"--num_exp {args.num_exp}: none of these rows has {MIN_TOKENS} tokens; see --corrected")
+    texts, labels = texts_and_labels(task, rows)
     name = f"{args.data_type}_adver_pattern_exp{args.start_exp}-{args.start_exp + args.num_exp}"
     published = {"n_steps": args.batch_size * args.num_batch, "method": "riemann_left", "rules": "reference"}
-    found = find_patterns(
+    patterns = find_patterns(
         model,
         tokenizer,
         texts,
@@ -44,17 +44,18 @@ def main(args: argparse.Namespace) -> None:
         progress=not args.quiet,
         **({} if args.corrected else published),
     )
-    if process()[0]:
+    if rank_and_world_size()[0]:
         return
-    order = [what.label_names.index(name) for _, name in sorted(model.config.id2label.items())]
-    numbered = [Pattern(**{**vars(p), "target": order[p.target], "gold": order[p.gold]}) for p in found]
-    path = write_patterns(numbered, folder / f"{name}.json")
-    kept = sum(bool(pattern.interactions) for pattern in found)
-    print(f"{kept} patterns of {len(rows)} rows of {what.name}'s {args.data_type} set in {path}")
+    # The file has the task's classes; the model may have them in another order.
+    classes = [task.label_names.index(name) for _, name in sorted(model.config.id2label.items())]
+    renumbered = [Pattern(**{**vars(p), "target": classes[p.target], "gold": classes[p.gold]}) for p in patterns]
+    path = write_patterns(renumbered, folder / f"{name}.json")
+    kept = sum(bool(pattern.interactions) for pattern in patterns)
+    print(f"{kept} patterns of {len(rows)} rows of {task.name}'s {args.data_type} set in {path}")
 
 
 def arguments() -> argparse.Namespace:
-    """The command line; the last two flags are new."""
+    """Read the command line; the last two flags are new."""
     parser = flag_parser(__doc__)
     add = parser.add_argument
     add("--batch_size", type=int, default=16, help="with --num_batch: the nodes of the left sum are their product")
@@ -67,8 +68,6 @@ def arguments() -> argparse.Namespace:
     add("--corrected", action="store_true", help="interactions between words only, over all layers and heads")
     args = parser.parse_args()
     check_flags(parser, args, "batch_size", "num_batch", "num_exp")
-    if args.start_exp < 0:
-        parser.error(f"--start_exp is {args.start_exp}; it must be 0 or more")
     return args
 
 

@@ -2,8 +2,8 @@
 
 Writes eval_{train|dev}_pattern_{one|two}_exp{A}-{B}.json: the patterns, each with an accuracy for every class. By
 default the published script's rules. With --corrected every pattern that holds a word is scored, the last one too,
-at corrected places, and an attack report (attack_*.json, .html, .txt) stands beside it: the best triggers, chosen on
-training rows of their own, with the clean rows and random words beside them.
+at corrected positions, and an attack report (attack_*.json, .html, .txt) stands beside it: the best triggers, chosen on
+other training rows, with the clean rows and random words beside them.
 """
 
 from __future__ import annotations
@@ -11,115 +11,140 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from common.script import check_flags, flag_parser, load_model, process, run_script, writable, write_json
+from common.atomic_files import write_json, write_text
+from common.command_line import check_flags, flag_parser, load_model, rank_and_world_size, run_script, writable
 from common.task_rows import class_task, row_range, texts_and_labels
 
-from captum_attattr import AttackReport, attack, compose_triggers, plot_attack, triggers_of, write_html
-from captum_attattr.plots.canvas.pages import write_page
-from captum_attattr.published.pattern_files import read_patterns
+from captum_attattr import AttackReport, Pattern, attack, compose_triggers, plot_attack, triggers_of, write_html
+from captum_attattr.published.pattern_files import read_patterns  # a file format that only the scripts need
+from captum_attattr.tasks import Task
 
 
 def main(args: argparse.Namespace) -> None:
-    """Read, insert, measure, write, print."""
-    what = class_task(args.task_name)
-    named = Path(args.pattern_file).name
-    if args.data_type not in named:
-        raise ValueError(f"--pattern_file {args.pattern_file} is not of --data_type {args.data_type}, by its name")
-    # The published script's name for its result has the flags' rows; which rows must be left out the file knows best.
-    if args.corrected and (rows_of := re.search(r"_exp(\d+)-(\d+)", named)):
-        args.start_exp, args.num_exp = int(rows_of[1]), int(rows_of[2]) - int(rows_of[1])
-    patterns = read_patterns(args.pattern_file)
-    if not patterns:
-        raise ValueError(f"--pattern_file {args.pattern_file} holds no pattern")
-    rules, ratio = "default" if args.corrected else "reference", 0.0 if args.if_all else 0.2
-    triggers = triggers_of(patterns, min_score=args.pattern_threshold, ratio=ratio, merge=False, rules=rules)
-    rows = texts_and_labels(what, what.read(args.data_dir, "dev"))
+    """Read patterns and rows, measure, write, print."""
+    task = class_task(args.task_name)
+    patterns = read_pattern_file(args)
+    rules = "default" if args.corrected else "reference"
+    triggers = triggers_of(patterns, min_score=args.pattern_threshold, ratio=_ratio(args), merge=False, rules=rules)
+    texts, labels = texts_and_labels(task, task.read(args.data_dir, "dev"))
     folder = writable(args.output_dir)
-    model, tokenizer = load_model(args, what)
-    common: dict[str, Any] = {
+    model, tokenizer = load_model(args, task)
+    options: dict[str, Any] = {
         "batch_size": args.eval_batch_size,
         "truncate": args.max_seq_length,
         "progress": not args.quiet,
-        "name": what.name,
+        "name": task.name,
     }
-    number = "two" if args.if_all else "one"
-    name = f"{args.data_type}_pattern_{number}_exp{args.start_exp}-{args.start_exp + args.num_exp}"
-    done = folder / f"eval_{name}_done" if args.resume else None
-    # The report first: what its flags ask for may not be there.
-    chosen = _best(args, what, model, tokenizer, rows, patterns, common, done) if args.corrected else None
-    report = attack(model, tokenizer, rows[0], rows[1], triggers, None, resume=done, **common)
-    if process()[0]:
+    pair = "two" if args.if_all else "one"
+    name = f"{args.data_type}_pattern_{pair}_exp{args.start_exp}-{args.start_exp + args.num_exp}"
+    resume = folder / f"eval_{name}_done" if args.resume else None
+    best = None
+    if args.corrected:  # first: the rows that its flags ask for may not be there
+        rows = best_trigger_rows(args, task, texts, labels)
+        kept = resume / "chosen" if resume else None
+        best = attack(model, tokenizer, triggers=best_triggers(args, patterns), **rows, **options, resume=kept)
+    report = attack(model, tokenizer, texts, labels, triggers, None, resume=resume, **options)
+    if rank_and_world_size()[0]:
         return
-    entries = json.loads(Path(args.pattern_file).read_text(encoding="utf-8"))
+    entries = accuracy_entries(args.pattern_file, report, task)
+    path = folder / f"eval_{name}.json"
+    write_json(path, entries, sort_keys=False)
+    print(f"{len(entries)} of {len(patterns)} patterns, each on {len(texts)} dev rows of {task.name}, in {path}")
+    if best:
+        best.save(folder / f"attack_{name}.json")
+        write_text(folder / f"attack_{name}.txt", best.table() + "\n")
+        write_html(plot_attack(best), folder / f"attack_{name}.html")
+        print(best.table())
+
+
+def read_pattern_file(args: argparse.Namespace) -> list[Pattern]:
+    """Read --pattern_file; with --corrected its name says which rows the patterns come from.
+
+    Raises:
+        ValueError: it holds no pattern, or patterns of another split, by its name.
+    """
+    name = Path(args.pattern_file).name
+    if args.data_type not in name:
+        raise ValueError(f"--pattern_file {args.pattern_file} is not of --data_type {args.data_type}, by its name")
+    # The published script names its result by the flags; which rows must be left out is known best by the file.
+    if args.corrected and (rows := re.search(r"_exp(\d+)-(\d+)", name)):
+        args.start_exp, args.num_exp = int(rows[1]), int(rows[2]) - int(rows[1])
+    patterns = read_patterns(args.pattern_file)
+    if not patterns:
+        raise ValueError(f"--pattern_file {args.pattern_file} holds no pattern")
+    return patterns
+
+
+def accuracy_entries(pattern_file: str, report: AttackReport, task: Task) -> list[dict[str, Any]]:
+    """Return the file's patterns that were measured, each with an accuracy for every class."""
+    entries = json.loads(Path(pattern_file).read_text(encoding="utf-8"))
     victim = report.victims[0]
-    order = [name for name in what.label_names if name in victim.class_names]
-    scored = [
+    written = dict(zip(task.label_names, task.labels, strict=True))
+    return [
         {
             **entries[outcome.trigger.source],
-            **{what.labels[what.label_names.index(of)]: victim.measure(outcome, of).accuracy for of in order},
+            **{
+                label: victim.measure(outcome, name).accuracy
+                for name, label in written.items()
+                if name in victim.class_names
+            },
         }
         for outcome, _ in victim.triggers()
         if outcome.trigger
     ]
-    path = folder / f"eval_{name}.json"
-    write_json(path, scored, sort_keys=False)
-    print(f"{len(scored)} of {len(patterns)} patterns, each on {len(rows[0])} dev rows of {what.name}, in {path}")
-    if chosen:
-        chosen.save(folder / f"attack_{name}.json")
-        write_page(chosen.table() + "\n", folder / f"attack_{name}.txt")
-        write_html(plot_attack(chosen), folder / f"attack_{name}.html")
-        print(chosen.table())
 
 
-def _best(
-    args: argparse.Namespace, what: Any, model: Any, tokenizer: Any, rows: Any, patterns: Any, common: Any, done: Any
-) -> AttackReport:
-    """The report of the best triggers, on rows that they neither come from nor were chosen on."""
-    train = what.read(args.data_dir, "train")
+def best_triggers(args: argparse.Namespace, patterns: Sequence[Pattern]) -> list[Any]:
+    """Return the triggers from which --triggers are chosen."""
+    triggers = triggers_of(patterns, min_score=args.pattern_threshold, ratio=_ratio(args))
+    return [*compose_triggers(triggers), *triggers] if args.compose else triggers
+
+
+def _ratio(args: argparse.Namespace) -> float:
+    """Return how large a second pair's score must be, as a share of the first, for it to be inserted too."""
+    return 0.0 if args.if_all else 0.2
+
+
+def best_trigger_rows(args: argparse.Namespace, task: Task, texts: list[Any], labels: list[Any]) -> dict[str, Any]:
+    """Return the options of `attack` that keep apart the rows of extraction, choice and measurement.
+
+    Raises:
+        ValueError: the flags leave no row for one of them.
+    """
+    train = task.read(args.data_dir, "train")
     source = slice(args.start_exp, args.start_exp + args.num_exp)
-    first, last = row_range("--selection_rows", args.selection_rows or _after(args), len(train))
-    measured = set(rows[0])
+    after = source.stop if args.data_type == "train" else 0
+    first, last = row_range("--selection_rows", args.selection_rows or f"{after}:{after + 300}", len(train))
     if args.data_type == "train" and first < source.stop and source.start < last:
         raise ValueError(
             f"--selection_rows {first}:{last} are among the rows {source.start}:{source.stop} that the patterns come "
             "from, by --start_exp and --num_exp; choose others"
         )
+    measured = set(texts)
     selection = [row for row in train[first:last] if row.text not in measured]
     if not selection:
         raise ValueError(f"--selection_rows {first}:{last}: all of these training rows are dev rows too")
-    triggers = triggers_of(patterns, min_score=args.pattern_threshold, ratio=0.0 if args.if_all else 0.2)
-    if args.compose:
-        triggers = [*compose_triggers(triggers), *triggers]
-    if args.data_type == "dev":  # the rows that the triggers come from
-        rows = rows[0][: source.start] + rows[0][source.stop :], rows[1][: source.start] + rows[1][source.stop :]
-        if not rows[0]:
+    if args.data_type == "dev":  # the triggers come from some of the rows that would be measured
+        texts, labels = (column[: source.start] + column[source.stop :] for column in (texts, labels))
+        if not texts:
             raise ValueError(f"--num_exp {args.num_exp}: the patterns come from all dev rows; none is left to measure")
-    return attack(
-        model,
-        tokenizer,
-        rows[0],
-        rows[1],
-        triggers,
-        selection=texts_and_labels(what, selection),
-        k=args.triggers,
-        candidates=args.candidates,
-        vocabulary=[row.text for row in train[source] or train],
-        control_seeds=args.control_seeds,
-        resume=done / "chosen" if done else None,
-        **common,
-    )
-
-
-def _after(args: argparse.Namespace) -> str:
-    start = args.start_exp + args.num_exp if args.data_type == "train" else 0
-    return f"{start}:{start + 300}"
+    return {
+        "examples": texts,
+        "labels": labels,
+        "selection": texts_and_labels(task, selection),
+        "k": args.triggers,
+        "candidates": args.candidates,
+        "vocabulary": [row.text for row in train[source] or train],
+        "control_seeds": args.control_seeds,
+    }
 
 
 def arguments() -> argparse.Namespace:
-    """The command line; the flags from --resume on are new."""
+    """Read the command line; the flags from --resume on are new."""
     parser = flag_parser(__doc__)
     add = parser.add_argument
     add("--pattern_file", required=True, help="{train|dev}_adver_pattern_exp{A}-{B}.json of run_adver_connection.py")
@@ -145,8 +170,6 @@ def arguments() -> argparse.Namespace:
     check_flags(parser, args, "eval_batch_size", "num_exp", "triggers", "candidates", "control_seeds")
     if args.selection_rows and not args.corrected:
         parser.error("--selection_rows needs --corrected")
-    if args.start_exp < 0:
-        parser.error(f"--start_exp is {args.start_exp}; it must be 0 or more")
     return args
 
 

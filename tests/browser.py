@@ -52,10 +52,10 @@ addEventListener("load", async () => {
 def chromium() -> str:
     """The browser's path; without one the test is skipped."""
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-    found = next(filter(None, map(shutil.which, names)), None)
-    if found is None:
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
         pytest.skip("no chromium on this machine: the page was not opened in a browser")
-    return found
+    return path
 
 
 def look(page: Path, steps: str, folder: Path, dark: bool = False) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def look(page: Path, steps: str, folder: Path, dark: bool = False) -> dict[str, 
         page: the HTML file, which stays as it is.
         steps: JavaScript, in which `seen` takes what is to be returned; `wait()`, `texts(selector)`,
             `mouse(type, target, x, y)` and `key(target, name)` are there.
-        folder: for a copy of the page and the browser's own files.
+        folder: for a copy of the page and the browser's files.
         dark: whether the reader prefers dark pages.
     """
     path = folder / "probe.html"
@@ -78,9 +78,9 @@ def look(page: Path, steps: str, folder: Path, dark: bool = False) -> dict[str, 
     ran = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=240, check=True)
     errors = [line for line in ran.stderr.splitlines() if "CONSOLE" in line]
     assert not errors, errors
-    found = re.search('data-seen="(.*?)"', ran.stdout)
-    assert found, ran.stderr
-    seen: dict[str, Any] = json.loads(html.unescape(found[1]))
+    match = re.search('data-seen="(.*?)"', ran.stdout)
+    assert match, ran.stderr
+    seen: dict[str, Any] = json.loads(html.unescape(match[1]))
     assert not seen["failures"], seen["failures"]
     assert seen["elements"] == 0, seen
     assert seen["dark"] == dark, seen
@@ -89,11 +89,11 @@ def look(page: Path, steps: str, folder: Path, dark: bool = False) -> dict[str, 
 
 
 class Clocked:
-    """A Chromium whose clock is the real one, driven through a pipe; that of `look` stands still while scripts run."""
+    """A Chromium with a real clock, driven through a pipe; in `look` the clock stands still while scripts run."""
 
     def __init__(self, folder: Path) -> None:
-        theirs, self.out = os.pipe()
-        self.inn, ours = os.pipe()
+        theirs, self.outgoing = os.pipe()
+        self.incoming, ours = os.pipe()
         options = [
             "--headless",
             "--no-sandbox",
@@ -104,8 +104,9 @@ class Clocked:
         options += ["--host-resolver-rules=MAP * ~NOTFOUND", "--window-size=1280,800", "about:blank"]
 
         def connect() -> None:  # the browser reads from 3 and writes to 4
-            for end, place in [(fcntl.fcntl(end, fcntl.F_DUPFD, 10), 3 + i) for i, end in enumerate((theirs, ours))]:
-                os.dup2(end, place)
+            copies = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (theirs, ours)]
+            for descriptor, end in enumerate(copies, start=3):
+                os.dup2(end, descriptor)
 
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         self.process = subprocess.Popen([chromium(), *options], close_fds=False, preexec_fn=connect, **quiet)
@@ -118,14 +119,15 @@ class Clocked:
 
     def ask(self, method: str, **params: Any) -> Any:
         self.count += 1
-        os.write(self.out, json.dumps({"id": self.count, "method": method, "params": params, **self.session}).encode())
-        os.write(self.out, b"\0")
+        question = json.dumps({"id": self.count, "method": method, "params": params, **self.session})
+        os.write(self.outgoing, question.encode())
+        os.write(self.outgoing, b"\0")
         while True:
             while b"\0" not in self.rest:
-                assert select.select([self.inn], [], [], 100)[0], method
-                self.rest += os.read(self.inn, 1 << 20)
-            message, self.rest = self.rest.split(b"\0", 1)
-            answer = json.loads(message)
+                assert select.select([self.incoming], [], [], 100)[0], method
+                self.rest += os.read(self.incoming, 1 << 20)
+            received, self.rest = self.rest.split(b"\0", 1)
+            answer = json.loads(received)
             if answer.get("id") == self.count:
                 return answer["result"]
 
@@ -135,13 +137,13 @@ class Clocked:
         return answer["result"].get("value")
 
     def until(self, script: str, wanted: Callable[[Any], bool]) -> Any:
-        """The value of a script, as soon as it is what is wanted."""
+        """Run a script again and again until its value is wanted, and return that."""
         for _ in range(200):
             time.sleep(0.1)
-            found = self.run(script)
-            if wanted(found):
-                return found
-        raise AssertionError((script, found))
+            value = self.run(script)
+            if wanted(value):
+                return value
+        raise AssertionError((script, value))
 
     def open(self, page: Path) -> None:
         """Go to a page, and wait for its figures."""
@@ -151,13 +153,13 @@ class Clocked:
         self.until(left, lambda seen: bool(re.fullmatch(re.escape(page.as_uri()) + "[1-9] 0", seen)))
 
     def click(self, x: float, y: float) -> None:
-        """The left button of the mouse."""
+        """Click the left button of the mouse."""
         for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
             buttons = {} if kind == "mouseMoved" else {"button": "left", "clickCount": 1}
             self.ask("Input.dispatchMouseEvent", type=kind, x=x, y=y, **buttons)
 
     def press(self, key: str) -> None:
-        """A key, by its name."""
+        """Press a key, by its name."""
         for kind in ("keyDown", "keyUp"):
             self.ask("Input.dispatchKeyEvent", type=kind, key=key, code=key)
 
@@ -168,5 +170,5 @@ def clocked(tmp_path: Path) -> Iterator[Clocked]:
     yield browser
     browser.ask("Browser.close")
     browser.process.wait(30)
-    os.close(browser.out)
-    os.close(browser.inn)
+    os.close(browser.outgoing)
+    os.close(browser.incoming)

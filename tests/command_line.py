@@ -31,7 +31,7 @@ def write_vocabulary(folder: Path) -> None:
 
 
 def write_model(model: PreTrainedModel, folder: Path) -> None:
-    """A model with its vocabulary in `model`, and its weights in `model.bin`."""
+    """Write a model with its vocabulary in `model`, and its weights in `model.bin`."""
     model.save_pretrained(folder / "model")
     torch.save(model.state_dict(), folder / "model.bin")
     write_vocabulary(folder / "model")
@@ -39,7 +39,7 @@ def write_model(model: PreTrainedModel, folder: Path) -> None:
 
 
 def write_mnli(folder: Path) -> Path:
-    """A tiny BERT in `model` (and its weights in `model.bin`), MNLI-shaped rows in `data`."""
+    """Write a tiny BERT in `model` (and its weights in `model.bin`), MNLI-shaped rows in `data`."""
     write_model(tiny_bert(seed=1), folder)
     rows = ["\t".join(COLUMNS)]
     for i in range(ROWS):
@@ -51,7 +51,7 @@ def write_mnli(folder: Path) -> Path:
 
 
 def flags(folder: Path, output: Path, **changes: Any) -> list[str]:
-    """The published code's flags for that model and data; None leaves one out, True gives it no value."""
+    """Return the published code's flags for that model and data; None leaves one out, True gives it no value."""
     given = {
         "task_name": "MNLI",
         "data_dir": folder / "data",
@@ -66,7 +66,7 @@ def flags(folder: Path, output: Path, **changes: Any) -> list[str]:
 
 
 def run(script: str, *line: Any, processes: int = 1) -> subprocess.CompletedProcess[str]:
-    """In a process, or several, of its own."""
+    """Run a script in a new process, or in several."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command = [sys.executable, *(launcher if processes > 1 else []), str(ROOT / "examples" / script), *map(str, line)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -74,7 +74,7 @@ def run(script: str, *line: Any, processes: int = 1) -> subprocess.CompletedProc
 
 
 def run_here(script: str, line: Sequence[str]) -> int:
-    """In this process, which has loaded everything already; the exit status."""
+    """Run a script in this process, which has loaded everything already; return the exit status."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [str(ROOT / "examples" / script), *line])
         try:

@@ -13,6 +13,8 @@ from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
     BartConfig,
     BartForSequenceClassification,
     BertConfig,
@@ -20,6 +22,7 @@ from transformers import (
     BertModel,
     LlamaConfig,
     LlamaForCausalLM,
+    PreTrainedConfig,
     PreTrainedTokenizerFast,
 )
 
@@ -154,30 +157,52 @@ def tiny_tokenizer(**options: Any) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=core, **names | options)
 
 
+def _collect_configs(value: Any, seen: dict[int, PreTrainedConfig]) -> None:
+    """Collect a config and the ones inside it, also those that no module of the model refers to."""
+    if isinstance(value, PreTrainedConfig) and id(value) not in seen:
+        seen[id(value)] = value
+        for part in vars(value).values():
+            _collect_configs(part, seen)
+
+
 def _state(model: nn.Module) -> dict[str, Any]:
     """All that an attribution changes for a while, and all that it must never touch."""
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks")
+    configs: dict[int, PreTrainedConfig] = {}
+    for module in model.modules():
+        _collect_configs(getattr(module, "config", None), configs)
+    hooks = {
+        (name, key): list(value)
+        for name, module in model.named_modules()
+        for key, value in vars(module).items()
+        if "hooks" in key and isinstance(value, dict)
+    }
     return {
-        "weights": {name: tensor.detach().clone() for name, tensor in model.state_dict().items()},
-        "gradients": [p.grad for p in model.parameters()],
-        "flags": {name: p.requires_grad for name, p in model.named_parameters()},
-        "hooks": {name: [len(getattr(m, hook)) for hook in hooks] for name, m in model.named_modules()},
-        "training": {name: m.training for name, m in model.named_modules()},
-        "attention": [m.config._attn_implementation for m in model.modules() if hasattr(m, "config")],
-        "classes": [type(m) for m in model.modules()],
-        "methods": ["forward" in vars(m) for m in model.modules()],
+        "configs": {key: (c._attn_implementation_internal, c.to_dict()) for key, c in configs.items()},
+        "hooks": hooks,
+        "attributes": {name: sorted(vars(module)) for name, module in model.named_modules()},
+        "training": {name: module.training for name, module in model.named_modules()},
+        "parameters": {name: (id(p), p.requires_grad, p.data_ptr()) for name, p in model.named_parameters()},
+        "gradients": {name: p.grad for name, p in model.named_parameters()},
+        "values": {name: tensor.clone() for name, tensor in model.state_dict().items()},
+        "classes": [type(module) for module in model.modules()],
         "modes": (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")),
-        "functions": len(torch.overrides._get_current_function_mode_stack()),
+        "function modes": torch._C._len_torch_function_stack(),
+        "interfaces": (sorted(AttentionInterface()), sorted(AttentionMaskInterface())),
     }
 
 
 @contextmanager
 def unchanged(model: nn.Module) -> Iterator[None]:
-    """Assert that the model and the modes around it are at the end as they are now."""
+    """Assert that the model and the modes around it are at the end as they are now, also after an error."""
     before = _state(model)
-    yield  # an error is to be caught inside
-    after = _state(model)
-    weights, weights_before = after.pop("weights"), before.pop("weights")
-    assert after == before
-    for name, tensor in weights_before.items():
-        assert torch.equal(weights[name], tensor), name
+    try:
+        yield
+    finally:
+        after = _state(model)
+        for part in before.keys() - {"values", "gradients"}:
+            assert after[part] == before[part], part
+        assert after["values"].keys() == before["values"].keys()
+        for name, tensor in before["values"].items():
+            assert torch.equal(after["values"][name], tensor), name
+        for name, gradient in before["gradients"].items():
+            assert after["gradients"][name] is gradient, name

@@ -1,7 +1,7 @@
-"""The plan of a run over a data set: which examples go together, in which file, and where in it their numbers are.
+"""The plan of a run over a data set: which examples form a batch, in which file it is stored, and at which bytes.
 
-Everything follows from the lengths of the texts, so that any process, today or after an interruption, makes the same
-plan: the same batches, which give the same bits, and the same files down to the place of every byte.
+Everything follows from the lengths of the texts. So every process, today or after an interruption, makes the same
+plan: the same batches, which give the same bits, and the same files, byte for byte.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from captum_attattr.checks import at_least, instance
+
 RUN = "captum_attattr run"
-"""The entry of a shard's header that says of which run it is."""
+"""The entry of a shard's header that tells its run from others."""
 TYPES: dict[str, np.dtype[Any]] = {
     "I64": np.dtype("<i8"),
     "F64": np.dtype("<f8"),
@@ -23,13 +25,13 @@ TYPES: dict[str, np.dtype[Any]] = {
     "F16": np.dtype("<f2"),
     "U8": np.dtype("u1"),
 }
-"""Number types by the names that safetensors gives them."""
+"""Types of tensors by the names that safetensors gives them."""
 ALIGNMENT = 8
-"""Bytes; what is stored begins at multiples of its own size, so that readers can take it in place."""
+"""Bytes. Every tensor begins at a multiple of its entries' size, so that a reader can map it without a copy."""
 SMALLEST, LARGEST, USUAL_COUNT = 2**20, 2**30, 64
-"""A run is cut into 64 shards, or more or fewer of them where these would be above a GiB or below a MiB."""
+"""A run is cut into 64 shards; into more or fewer where these would be above a GiB or below a MiB."""
 MAPS_AT_ONCE = 2**27
-"""Most attribution entries of a batch, which is in memory until it is written: half a GiB of float32."""
+"""The most attribution entries of a batch, which stays in memory until it is written: half a GiB of float32."""
 
 
 @dataclass(frozen=True)
@@ -41,65 +43,84 @@ class Form:
         heads: H.
         dtype: of the maps, "float32" or "float16".
         attention: whether the attention probabilities are stored beside the attributions.
+        inputs: whether the model's inputs and the name of its output are stored beside the text; version 0.1 stored
+            neither.
+
+    Raises:
+        TypeError, ValueError: a value of another type or out of range; the message names it.
     """
 
     layers: int
     heads: int
     dtype: str
     attention: bool
+    inputs: bool = False
+
+    def __post_init__(self) -> None:
+        at_least(1, self.layers, "layers")
+        at_least(1, self.heads, "heads")
+        if self.dtype not in ("float32", "float16"):
+            raise ValueError(f"dtype={self.dtype!r} is unknown; use 'float32' or 'float16'")
+        instance("attention", self.attention, bool, "True or False")
+        instance("inputs", self.inputs, bool, "True or False")
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields, without `inputs` where these are not stored: the form that version 0.1 wrote."""
+        entries = asdict(self)
+        return entries if self.inputs else {name: value for name, value in entries.items() if name != "inputs"}
 
     @property
     def half(self) -> bool:
-        """Whether maps are stored in two bytes a number."""
+        """Whether an entry of a map takes two bytes."""
         return self.dtype == "float16"
 
     def entries(self, length: int) -> int:
-        """Entries of the attributions of an example of so many tokens."""
+        """Return how many attributions an example of `length` tokens has."""
         return self.layers * self.heads * length**2
 
     def tensors(self, batch: Batch) -> list[tuple[str, str, list[int]]]:
-        """Name, type and shape of what is stored of a batch, in the order in which it is stored."""
-        count, maps = len(batch.numbers), [len(batch.numbers), self.layers, self.heads, batch.length, batch.length]
-        per_layer = [count, self.layers]
-        # Types of 8 bytes first, then pairs of 4 bytes, then maps: nothing is misaligned where shapes are odd.
-        found = [("target", "I64", [count]), ("prediction", "I64", [count]), ("probability", "F64", [count])]
-        found += [("nodes", "I64", per_layer), ("delta", "F32", per_layer), ("error", "F32", per_layer)]
+        """Return name, type and shape of each tensor of a batch, in the order in which they are stored."""
+        count = len(batch.examples)
+        by_layer, maps = [count, self.layers], [count, self.layers, self.heads, batch.length, batch.length]
+        # Types of 8 bytes first, then pairs of 4 bytes, then maps: odd shapes misalign nothing.
+        tensors = [("target", "I64", [count]), ("prediction", "I64", [count]), ("probability", "F64", [count])]
+        tensors += [("nodes", "I64", by_layer), ("delta", "F32", by_layer), ("error", "F32", by_layer)]
         if self.half:
-            found.append(("unit", "F32", per_layer))
+            tensors.append(("unit", "F32", by_layer))
         names = ("attributions", "attention")[: 1 + self.attention]
-        found += [(name, "F16" if self.half else "F32", maps) for name in names]
-        used = sum(size(kind, shape) for _, kind, shape in found) + batch.texts
-        return [*found, ("texts", "U8", [batch.texts + -used % ALIGNMENT])]
+        tensors += [(name, "F16" if self.half else "F32", maps) for name in names]
+        used = sum(size(kind, shape) for _, kind, shape in tensors) + batch.texts
+        return [*tensors, ("texts", "U8", [batch.texts + -used % ALIGNMENT])]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Examples of one length that are explained, and stored, together.
+    """Examples of one length, which are explained and stored together.
 
     Attributes:
-        numbers: their numbers in the data set.
+        examples: their indices in the data set.
         length: T, their tokens.
-        texts: bytes of the JSON list that says what their texts are.
+        texts: bytes of the JSON list of their texts.
     """
 
-    numbers: tuple[int, ...]
+    examples: tuple[int, ...]
     length: int
     texts: int
 
 
 def size(kind: str, shape: Sequence[int]) -> int:
-    """Bytes of a tensor."""
+    """Return the bytes of a tensor."""
     return TYPES[kind].itemsize * math.prod(shape)
 
 
 def plan_batches(lengths: Any, texts: Any, form: Form, batch_size: int) -> list[Batch]:
-    """Batches of examples of one length, the longest first.
+    """Put examples of one length into batches, the longest first.
 
     Args:
-        lengths: (N,) tokens of every example.
-        texts: (N,) bytes of the JSON that says what every example's text is.
+        lengths: (N,) tokens of each example.
+        texts: (N,) bytes of the JSON of each example's text.
         form: what is stored.
-        batch_size: most examples of a batch.
+        batch_size: the most examples of a batch.
 
     Returns:
         The batches; every example is in one of them.
@@ -113,8 +134,8 @@ def plan_batches(lengths: Any, texts: Any, form: Form, batch_size: int) -> list[
         end = start
         while end < min(limit, len(order)) and lengths[order[end]] == length:
             end += 1
-        numbers = tuple(order[start:end].tolist())
-        batches.append(Batch(numbers, length, _listed(int(texts[number]) for number in numbers)))
+        examples = tuple(order[start:end].tolist())
+        batches.append(Batch(examples, length, _list_bytes(int(texts[example]) for example in examples)))
         start = end
     return batches
 
@@ -126,7 +147,7 @@ def plan_shards(batches: Sequence[Batch], form: Form, hidden: int, shard_bytes: 
         batches: in order.
         form: what is stored.
         hidden: the model's hidden size.
-        shard_bytes: size of a shard on average; None for a 64th of the whole, between a MiB and a GiB.
+        shard_bytes: the average size of a shard; None for a 64th of the whole, between a MiB and a GiB.
 
     Returns:
         The batches of each shard.
@@ -146,29 +167,29 @@ def plan_shards(batches: Sequence[Batch], form: Form, hidden: int, shard_bytes: 
 
 
 def work(batch: Batch, hidden: int) -> float:
-    """What a batch costs, up to a factor: a transformer block on T tokens multiplies T (6 hidden + T) times."""
-    return float(len(batch.numbers) * batch.length * (6 * hidden + batch.length))
+    """Return what a batch costs, up to a factor: a block on T tokens multiplies T (6 hidden + T) times."""
+    return float(len(batch.examples) * batch.length * (6 * hidden + batch.length))
 
 
 class Layout:
-    """Where everything is in a shard's file.
+    """The bytes of a shard's file: its header, and where each of its batches ends.
 
     Attributes:
-        batches: what it holds, in order.
+        batches: of the shard, in order.
         form: what is stored of them.
-        header: its first bytes, as safetensors has them.
-        ends: where the header, and then each batch, ends; the last is the file's size.
+        header: the file's first bytes, as safetensors defines them.
+        ends: where the header ends, then each batch; the last end is the file's size.
     """
 
     def __init__(self, batches: Sequence[Batch], form: Form, run: str) -> None:
         self.batches, self.form = list(batches), form
         entries: dict[str, Any] = {"__metadata__": {RUN: run}}
         offset, ends = 0, [0]
-        for number, batch in enumerate(batches):
+        for index, batch in enumerate(batches):
             for name, kind, shape in form.tensors(batch):
-                place = [offset, offset + size(kind, shape)]
-                entries[f"{number}.{name}"] = {"dtype": kind, "shape": shape, "data_offsets": place}
-                offset = place[1]
+                offsets = [offset, offset + size(kind, shape)]
+                entries[f"{index}.{name}"] = {"dtype": kind, "shape": shape, "data_offsets": offsets}
+                offset = offsets[1]
             ends.append(offset)
         text = json.dumps(entries, separators=(",", ":")).encode()
         text += b" " * (-len(text) % ALIGNMENT)
@@ -176,10 +197,10 @@ class Layout:
         self.ends = [len(self.header) + end for end in ends]
 
     def whole_batches(self, length: int) -> int:
-        """How many batches a file of so many bytes, at least those of the header, holds."""
+        """Return how many whole batches a file of `length` bytes, at least those of the header, holds."""
         return sum(end <= length for end in self.ends[1:])
 
 
-def _listed(sizes: Iterable[int]) -> int:
-    """Bytes of a JSON list, without blanks, of things of these sizes."""
+def _list_bytes(sizes: Iterable[int]) -> int:
+    """Return the bytes of a JSON list, without blanks, of entries of these sizes."""
     return 1 + sum(size + 1 for size in sizes)

@@ -1,4 +1,4 @@
-"""A run over a data set: planned, begun or gone on with, shared among processes, ended."""
+"""A run over a data set: planned, begun or resumed, shared among processes, and ended with an index."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
 from heapq import nlargest
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from captum_attattr.archives.archive import INDEX, file_digest, read_index, run_digest, write_index
+from captum_attattr.archives.index import INDEX, Shard, read_index, run_digest, write_index
 from captum_attattr.archives.plan import Batch, Form, Layout, plan_batches, plan_shards, work
 from captum_attattr.archives.shards import ShardWriter, bytes_done, is_whole, opened
 from captum_attattr.exceptions import ConvergenceWarning, ResultFileError, warn_caller
@@ -27,79 +26,118 @@ from captum_attattr.explanations.encoding import Encoded, Text
 from captum_attattr.explanations.explain import Explainer
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.text_model import TextModel
+from captum_attattr.formatting import duration, file_size
 from captum_attattr.model.head_masks import active_gates
-from captum_attattr.runs.digests import model_digest
+from captum_attattr.runs.digests import differences, file_digest, model_digest
 from captum_attattr.runs.processes import Processes
 
 VISIBLE_AFTER = 60.0
 """Seconds that a network's file system may take to show one machine what another has written."""
+_WORST = 10  # maps that the warning about convergence names
 
 
-class Rows:
-    """The texts of a data set, tokenized when they are needed."""
+class Examples:
+    """The texts of a data set, each tokenized whenever it is needed.
 
-    def __init__(self, texts: TextModel, given: Sequence[Text], target: Any) -> None:
-        self.texts, self.given, self.target = texts, given, target
+    Args:
+        model: tells how texts and targets are understood.
+        texts: of the data set.
+        target: of all of them, or a list with one for each.
+        inputs: whether the model's inputs are stored.
+    """
+
+    def __init__(self, model: TextModel, texts: Sequence[Text], target: Any, inputs: bool) -> None:
+        self.model, self.texts, self.target, self.inputs = model, texts, target, inputs
 
     def __len__(self) -> int:
-        return len(self.given)
+        return len(self.texts)
 
-    def __getitem__(self, number: int) -> tuple[Encoded, bytes]:
-        """A text as the model takes it, and what is stored about it, as JSON."""
-        target = self.target[number] if isinstance(self.target, list) else self.target
-        item = self.texts.encode(number, self.given[number], target)
-        said = {
-            "number": number,
+    def __getitem__(self, index: int) -> tuple[Encoded, bytes]:
+        """Return a text as the model takes it, and the JSON that is stored of it."""
+        target = self.target[index] if isinstance(self.target, list) else self.target
+        item = self.model.encode(index, self.texts[index], target)
+        stored = {
+            "number": index,
             "text": item.text,
-            "tokens": self.texts.tokenizer.convert_ids_to_tokens(item.encoding["input_ids"][0].tolist()),
+            "tokens": self.model.tokenizer.convert_ids_to_tokens(item.encoding["input_ids"][0].tolist()),
             "segments": item.segments,
             "special": [int(flag) for flag in item.special],
         }
-        return item, json.dumps(said, separators=(",", ":")).encode()
+        if self.inputs:
+            stored["inputs"] = {name: tensor[0].tolist() for name, tensor in item.encoding.items()}
+            stored["output"] = self.model.output
+        return item, json.dumps(stored, separators=(",", ":")).encode()
+
+
+class ShardFacts(NamedTuple):
+    """What the end of a run tells of a shard.
+
+    Attributes:
+        shard: its index.
+        sha256: of its file.
+        targets: of its examples.
+        unconverged: how many of its maps have an estimated error above the tolerance.
+        worst: (error, example, layer) of the worst of these.
+    """
+
+    shard: int
+    sha256: str
+    targets: set[int]
+    unconverged: int
+    worst: list[tuple[float, int, int]]
 
 
 class DatasetRun:
-    """One run over a data set: planned, begun or gone on with, ended."""
+    """One run over a data set.
 
-    def __init__(self, explainer: Explainer, rows: Rows, folder: Path, form: Form, progress: bool) -> None:
-        self.explainer, self.rows, self.folder, self.form, self.progress = explainer, rows, folder, form, progress
+    Args:
+        explainer: explains encoded texts.
+        examples: the texts.
+        folder: where the files go.
+        form: what is stored.
+        progress: whether to say what is to come, and to show bars.
+    """
+
+    def __init__(self, explainer: Explainer, examples: Examples, folder: Path, form: Form, progress: bool) -> None:
+        self.explainer, self.examples, self.folder = explainer, examples, folder
+        self.form, self.progress = form, progress
         self.shards: list[list[Batch]] = []
         self.about: dict[str, Any] = {}
 
     def plan(self, batch_size: int, shard_bytes: int | None) -> None:
-        """Look at every text once: its length, and what tells this data set from others."""
-        lengths, said = (np.empty(len(self.rows), dtype=np.int32) for _ in range(2))
+        """Read every text once: for its length, and for the digest that tells this data set from others."""
+        lengths, stored = (np.empty(len(self.examples), dtype=np.int32) for _ in range(2))
         digest = hashlib.sha256()
-        for number in tqdm(range(len(self.rows)), desc="tokenize", unit="text", delay=2, disable=not self.progress):
-            item, about_text = self.rows[number]
-            lengths[number], said[number] = item.length, len(about_text)
-            tokens = {name: tensor[0].tolist() for name, tensor in item.encoding.items()}
-            digest.update(json.dumps([tokens, item.target]).encode() + about_text)
+        for index in tqdm(range(len(self.examples)), desc="tokenize", unit="text", delay=2, disable=not self.progress):
+            item, text = self.examples[index]
+            lengths[index], stored[index] = item.length, len(text)
+            inputs = {name: tensor[0].tolist() for name, tensor in item.encoding.items()}
+            digest.update(json.dumps([inputs, item.target]).encode() + text)
         model = self.explainer.texts.model
-        self.about = {
+        about = {
             "model": model_digest(model),
             "data": digest.hexdigest()[:16],
-            "examples": len(self.rows),
+            "examples": len(self.examples),
             "options": self.explainer.options,
             "batch_size": batch_size,
             "shard_bytes": shard_bytes,
-            "form": asdict(self.form),
+            "form": self.form.as_json(),
         }
         if masked := active_gates(model):
-            self.about["masked"] = masked
-        self.about = json.loads(json.dumps(self.about))  # as it comes back from a file
+            about["masked"] = masked
+        self.about = json.loads(json.dumps(about))  # as it comes back from a file
         self.digest = run_digest(self.about)
         self.hidden = int(getattr(self.explainer.texts.config.get_text_config(), "hidden_size", 768))
-        batches = plan_batches(lengths, said, self.form, batch_size)
+        batches = plan_batches(lengths, stored, self.form, batch_size)
         self.shards = plan_shards(batches, self.form, self.hidden, shard_bytes)
 
-    def path(self, number: int) -> Path:
-        """The file of a shard."""
-        return self.folder / f"attributions-{number + 1:05d}-of-{len(self.shards):05d}.safetensors"
+    def path(self, shard: int) -> Path:
+        """Return the path of a shard by its index."""
+        return self.folder / f"attributions-{shard + 1:05d}-of-{len(self.shards):05d}.safetensors"
 
-    def layout(self, number: int) -> Layout:
-        """Where everything is in that file."""
-        return Layout(self.shards[number], self.form, self.digest)
+    def layout(self, shard: int) -> Layout:
+        """Return the bytes of a shard by its index."""
+        return Layout(self.shards[shard], self.form, self.digest)
 
     def carry_out(self, processes: Processes) -> None:
         """Write the shards that are missing, then the index."""
@@ -108,149 +146,156 @@ class DatasetRun:
         todo, finished = processes.first_alone(lambda: self._begin(processes.world))
         if finished and not todo:
             return
-        mine = processes.share(todo, lambda number: sum(work(batch, self.hidden) for batch in self.shards[number]))
+        mine = processes.share(todo, lambda shard: self._work(self.shards[shard]))
         self._write_shards(mine, processes)
-        # A process need not see at once what others write, only what it wrote, and what was there before.
+        # A process may not see at once what others write; it sees what it wrote, and what was there before the run.
         before = sorted(set(range(len(self.shards))) - set(todo))
-        facts = [self._facts(number) for number in (*mine, *processes.share(before, lambda _: 1.0))]
+        facts = [self._facts(shard) for shard in (*mine, *processes.share(before, lambda _: 1.0))]
         self._end(processes, [fact for part in processes.gathered(facts) for fact in part])
 
     def _begin(self, world: int) -> tuple[list[int], bool]:
-        """Which shards are missing, and whether the index says that none is; checked, and announced."""
+        """Check the folder and the disk, and announce the run.
+
+        Returns:
+            The indices of the shards that are missing, and whether the index is that of a finished run.
+        """
         index = read_index(self.folder / INDEX)
-        if index is not None and index["about"] != self.about:
-            changes = _differences(index["about"], self.about)
+        if index is not None and index.about != self.about:
             raise ValueError(
-                f"{str(self.folder)!r} belongs to another run and is not gone on with ({changes}); choose another "
-                "folder, or delete it"
+                f"{str(self.folder)!r} belongs to another run and is not resumed "
+                f"({differences(index.about, self.about)}); choose another folder, or delete it"
             )
-        todo = [number for number in range(len(self.shards)) if not is_whole(self.path(number), self.layout(number))]
+        todo = [shard for shard in range(len(self.shards)) if not is_whole(self.path(shard), self.layout(shard))]
         self.folder.mkdir(parents=True, exist_ok=True)
-        needed = 2**16 + sum(
-            self.layout(number).ends[-1] - bytes_done(self.path(number), self.layout(number)) for number in todo
-        )
-        free = shutil.disk_usage(self.folder).free
+        missing = (self.layout(shard).ends[-1] - bytes_done(self.path(shard), self.layout(shard)) for shard in todo)
+        needed, free = 2**16 + sum(missing), shutil.disk_usage(self.folder).free
         if needed > free:
             raise OSError(
                 errno.ENOSPC,
-                f"{_bytes(needed)} are needed and {_bytes(free)} are free; float16 takes half as much, and so do "
+                f"{file_size(needed)} are needed and {file_size(free)} are free; float16 takes half as much, and so do "
                 "attributions without the attention",
                 str(self.folder),
             )
         if index is None:
-            self._write_index(None)
+            self._write_index()
         if self.progress and todo:
-            tqdm.write(self._announcement(todo, needed, free, world), file=sys.stderr)
-        return todo, index is not None and index["finished"]
+            room = f"{file_size(needed)} in {self.folder} ({file_size(free)} free)"
+            tqdm.write(self._announcement(self._missing(todo), room, world), file=sys.stderr)
+        return todo, index is not None and index.finished
 
-    def _announcement(self, todo: list[int], needed: int, free: int, world: int) -> str:
-        missing = self._missing(todo)
-        left = _examples(missing)
-        what = f"{left:,} of {len(self.rows):,} texts" if left < len(self.rows) else f"{left:,} texts"
-        line = f"explain {what}: {_bytes(needed)} in {self.folder} ({_bytes(free)} free)"
-        seconds = self._trial(missing) / world
-        shared = f" with {world} processes" if world > 1 else ""
-        return line + (f", about {_duration(seconds)}{shared}" if seconds else "")
+    def _announcement(self, missing: Sequence[Batch], room: str, world: int) -> str:
+        """Return the line that says how many texts are explained, in what room and time."""
+        left, total = _count(missing), len(self.examples)
+        seconds = self._estimate(missing) / world
+        time_left = f", about {duration(seconds)}" if seconds else ""
+        shared = f" with {world} processes" if seconds and world > 1 else ""
+        return f"explain {f'{left:,} of ' * (left < total)}{total:,} texts: {room}{time_left}{shared}"
 
-    def _trial(self, batches: list[Batch]) -> float:
-        """About how many seconds it takes to explain what is left; 0 where a trial would be a good part of that."""
-        left = _examples(batches)
+    def _estimate(self, missing: Sequence[Batch]) -> float:
+        """Estimate the seconds of what is missing from up to four texts of a batch in the middle of the work.
+
+        Returns:
+            The seconds; 0 where so little is missing that the trial would be a good part of it.
+        """
+        left = _count(missing)
         if left < 20:
             return 0.0
-        done = list(accumulate(work(batch, self.hidden) for batch in batches))
-        middle = batches[int(np.searchsorted(done, done[-1] / 2))]
-        sample = Batch(middle.numbers[: min(4, 1 + left // 100)], middle.length, 0)
-        items = [self.rows[number][0] for number in sample.numbers]
-        self._explain(items[:1])  # what happens once only is not counted
+        done = list(accumulate(work(batch, self.hidden) for batch in missing))
+        middle = missing[int(np.searchsorted(done, done[-1] / 2))]
+        sample = Batch(middle.examples[: min(4, 1 + left // 100)], middle.length, 0)
+        items = [self.examples[example][0] for example in sample.examples]
+        self._explain(items[:1])  # to leave what happens only once out of the measurement
         begin = time.perf_counter()
         self._explain(items)
         return (time.perf_counter() - begin) * done[-1] / work(sample, self.hidden)
 
+    def _work(self, batches: Sequence[Batch]) -> float:
+        """Return what batches cost."""
+        return sum(work(batch, self.hidden) for batch in batches)
+
     def _missing(self, shards: Sequence[int]) -> list[Batch]:
-        """The batches of these shards that are not on disk."""
-        found: list[Batch] = []
-        for number in shards:
-            layout = self.layout(number)
-            found += layout.batches[layout.whole_batches(bytes_done(self.path(number), layout)) :]
-        return found
+        """Return the batches of some shards that are not on disk."""
+        missing: list[Batch] = []
+        for shard in shards:
+            layout = self.layout(shard)
+            missing += layout.batches[layout.whole_batches(bytes_done(self.path(shard), layout)) :]
+        return missing
 
     def _write_shards(self, shards: Sequence[int], processes: Processes) -> None:
-        """Make these shards, or what is missing of them."""
+        """Write what is missing of some shards."""
         missing = self._missing(shards)
-        left = sum(work(batch, self.hidden) for batch in missing)
-        total = len(self.rows) if processes.world == 1 else _examples(missing)
+        alone, left = processes.world == 1, self._work(missing)
+        total = len(self.examples) if alone else _count(missing)
         with tqdm(
             total=total,
-            initial=total - _examples(missing),
-            desc="explain" if processes.world == 1 else f"explain (process 0 of {processes.world})",
+            initial=total - _count(missing),
+            desc="explain" if alone else f"explain (process 0 of {processes.world})",
             unit="text",
             delay=2,
             disable=not self.progress or processes.rank > 0,
             bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
         ) as bar:
-            watch = _Watch(left)
-            for number in shards:
-                with ShardWriter(self.path(number), self.layout(number)) as writer:
-                    for batch in self.shards[number][writer.done :]:
+            begin, done = time.monotonic(), 0.0
+            for shard in shards:
+                with ShardWriter(self.path(shard), self.layout(shard)) as writer:
+                    for batch in self.shards[shard][writer.done :]:
                         writer.append(*self._explain_batch(batch))
-                        still = watch.left(work(batch, self.hidden))
-                        bar.set_postfix_str(f"about {_duration(still)} left", refresh=False)
-                        bar.update(len(batch.numbers))
+                        done += work(batch, self.hidden)
+                        seconds = (time.monotonic() - begin) / done * (left - done)
+                        bar.set_postfix_str(f"about {duration(seconds)} left", refresh=False)
+                        bar.update(len(batch.examples))
                     writer.finish()
 
     def _explain_batch(self, batch: Batch) -> tuple[list[Explanation], bytes]:
-        """What is stored of a batch: the explanations, and what its texts are."""
-        items, said = zip(*(self.rows[number] for number in batch.numbers), strict=True)
-        texts = b"[" + b",".join(said) + b"]"
+        """Return the explanations of a batch, and the JSON list of its texts."""
+        items, stored = zip(*(self.examples[example] for example in batch.examples), strict=True)
+        texts = b"[" + b",".join(stored) + b"]"
         if len(texts) != batch.texts or any(item.length != batch.length for item in items):
-            raise ValueError(f"the texts have changed while they were explained: one of {batch.numbers}")
+            raise ValueError(f"the texts have changed while they were explained: one of {batch.examples}")
         return self._explain(list(items)), texts
 
     def _explain(self, items: list[Encoded]) -> list[Explanation]:
+        """Explain encoded texts of one length; an error names their indices."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # it would count examples within this batch
+            warnings.simplefilter("ignore", ConvergenceWarning)  # one warning for the whole run comes at its end
             try:
-                found = dict(self.explainer.run(items, lambda _: None))
+                explanations = dict(self.explainer.run(items, lambda _: None))
             except ValueError as error:
                 if type(error) is not ValueError:
                     raise
                 raise ValueError(f"{error} (among the examples {', '.join(str(i.index) for i in items)})") from error
-        return [found[item.index] for item in items]
+        return [explanations[item.index] for item in items]
 
-    def _facts(self, number: int) -> dict[str, Any]:
-        """What the index says of a shard that is whole, and which of its maps did not converge."""
-        path, tolerance = self.path(number), self.explainer.options["tolerance"]
+    def _facts(self, shard: int) -> ShardFacts:
+        """Read from a whole shard what the index says of it, and which of its maps did not converge."""
+        path, tolerance = self.path(shard), self.explainer.options["tolerance"]
         targets: set[int] = set()
         above: list[tuple[float, int, int]] = []
         with opened(path, self.digest) as file:
-            for i, batch in enumerate(self.shards[number]):
+            for i, batch in enumerate(self.shards[shard]):
                 targets.update(file.get_tensor(f"{i}.target").tolist())
-                errors = file.get_tensor(f"{i}.error")
-                places = (errors > tolerance).nonzero().tolist()
-                above += [(float(errors[place, layer]), batch.numbers[place], layer) for place, layer in places]
-        return {
-            "number": number,
-            "sha256": file_digest(path),
-            "targets": targets,
-            "unconverged": len(above),
-            "worst": nlargest(10, above),
-        }
+                errors = file.get_tensor(f"{i}.error")  # (B, L)
+                rows = (errors > tolerance).nonzero().tolist()
+                above += [(float(errors[row, layer]), batch.examples[row], layer) for row, layer in rows]
+        return ShardFacts(shard, file_digest(path), targets, len(above), nlargest(_WORST, above))
 
-    def _end(self, processes: Processes, facts: list[dict[str, Any]]) -> None:
-        """Write the index, and say what did not converge."""
+    def _end(self, processes: Processes, facts: Sequence[ShardFacts]) -> None:
+        """Write the index, and warn of maps that did not converge."""
         processes.first_alone(lambda: self._finish(facts))
-        count = sum(fact["unconverged"] for fact in facts)
+        count = sum(fact.unconverged for fact in facts)
         if count and processes.rank == 0:
-            worst = nlargest(10, [one for fact in facts for one in fact["worst"]])
-            named = "; ".join(f"example {number}, layer {layer}: {error:.1e}" for error, number, layer in worst)
+            worst = nlargest(_WORST, [one for fact in facts for one in fact.worst])
+            named = "; ".join(f"example {example}, layer {layer}: {error:.1e}" for error, example, layer in worst)
             warn_caller(
-                f"{count} of {len(self.rows) * self.form.layers} attribution maps have an estimated relative error "
-                f"above the tolerance {self.explainer.options['tolerance']:g}: {named}{'; ...' if count > 10 else ''}",
+                f"{count} of {len(self.examples) * self.form.layers} attribution maps have an estimated relative error "
+                f"above the tolerance {self.explainer.options['tolerance']:g}: "
+                f"{named}{'; ...' if count > _WORST else ''}",
                 ConvergenceWarning,
             )
 
-    def _finish(self, facts: list[dict[str, Any]]) -> None:
-        wanted = {self.path(number).name for number in range(len(self.shards))}
+    def _finish(self, facts: Sequence[ShardFacts]) -> None:
+        """Wait until this process sees all shards, then write the index of a finished run."""
+        wanted = {self.path(shard).name for shard in range(len(self.shards))}
         begin = time.monotonic()
         while missing := wanted - {path.name for path in self.folder.iterdir()}:
             if time.monotonic() - begin > VISIBLE_AFTER:
@@ -261,62 +306,23 @@ class DatasetRun:
             time.sleep(0.5)
         self._write_index(facts)
 
-    def _write_index(self, facts: list[dict[str, Any]] | None) -> None:
-        """The plan as an index; with the facts of all shards, the index of what is finished."""
-        digests = {fact["number"]: {"sha256": fact["sha256"]} for fact in facts or ()}
-        targets = sorted({target for fact in facts or () for target in fact["targets"]})
+    def _write_index(self, facts: Sequence[ShardFacts] = ()) -> None:
+        """Write the plan as the index of a run that has begun; with the facts of all shards, of one that has ended."""
+        digests = {fact.shard: fact.sha256 for fact in facts}
         shards = [
-            {
-                "file": self.path(number).name,
-                "bytes": self.layout(number).ends[-1],
-                **digests.get(number, {}),
-                "batches": [batch.numbers for batch in batches],
-            }
-            for number, batches in enumerate(self.shards)
+            Shard(
+                self.path(shard).name,
+                self.layout(shard).ends[-1],
+                digests.get(shard),
+                [list(batch.examples) for batch in batches],
+            )
+            for shard, batches in enumerate(self.shards)
         ]
-        label = self.explainer.texts.label
-        index = {"finished": facts is not None, "about": self.about, "labels": {t: label(t) for t in targets}}
-        write_index(self.folder / INDEX, index, shards)
+        targets = sorted({target for fact in facts for target in fact.targets})
+        labels = {target: self.explainer.texts.label(target) for target in targets}
+        write_index(self.folder / INDEX, bool(facts), self.about, labels, shards)
 
 
-def _examples(batches: Sequence[Batch]) -> int:
-    return sum(len(batch.numbers) for batch in batches)
-
-
-class _Watch:
-    """How long it still takes, judged by how long it took so far."""
-
-    def __init__(self, total: float) -> None:
-        self.total, self.done, self.begin = total, 0.0, time.monotonic()
-
-    def left(self, done: float) -> float:
-        """Seconds that are left after `done` more work."""
-        self.done += done
-        return (time.monotonic() - self.begin) / self.done * (self.total - self.done)
-
-
-def _differences(there: dict[str, Any], now: dict[str, Any]) -> str:
-    before, after = _flat(there), _flat(now)
-    differing = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
-    return ", ".join(f"{name} {before.get(name)!r:.40} there, {after.get(name)!r:.40} now" for name in differing)
-
-
-def _flat(about: dict[str, Any]) -> dict[str, Any]:
-    nested = {name: value for name, value in about.items() if isinstance(value, dict)}
-    inner = {f"{name}.{key}": value for name, entries in nested.items() for key, value in entries.items()}
-    return {name: value for name, value in about.items() if name not in nested} | inner
-
-
-def _bytes(count: float) -> str:
-    unit = "bytes"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if count >= 1000:
-            count, unit = count / 1000, larger
-    return f"{count:.3g} {unit}"
-
-
-def _duration(seconds: float) -> str:
-    for size, unit in ((86_400, "days"), (3_600, "h"), (60, "min")):
-        if seconds >= 1.5 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(1, round(seconds))} s"
+def _count(batches: Sequence[Batch]) -> int:
+    """Return how many examples batches hold."""
+    return sum(len(batch.examples) for batch in batches)

@@ -1,11 +1,11 @@
-"""Shards on disk: written from head to end, gone on with after an interruption, and read one example at a time."""
+"""Shards on disk: written batch by batch, resumed after an interruption, and read one example at a time."""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -17,18 +17,16 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from captum_attattr.archives.plan import RUN, TYPES, Batch, Form, Layout
+from captum_attattr.checks import names_match
 from captum_attattr.exceptions import ResultFileError
 from captum_attattr.explanations.explanation import Explanation
+from captum_attattr.files import hold
 
-fcntl: Any
-try:
-    import fcntl
-except ImportError:  # on Windows nobody is kept from starting the same run twice
-    fcntl = None
+_AGAIN = "delete it, and start the run that made the archive again to have it made again"
 
 
 def is_whole(path: Path, layout: Layout) -> bool:
-    """Whether a shard is there.
+    """Return whether a shard is there.
 
     Raises:
         ResultFileError: a file of its name is there, of another run or size.
@@ -36,19 +34,19 @@ def is_whole(path: Path, layout: Layout) -> bool:
     if not path.exists():
         return False
     with open(path, "rb") as file:
-        found = file.read(len(layout.header))
+        header = file.read(len(layout.header))
     length = path.stat().st_size
     if length != layout.ends[-1]:
         raise ResultFileError(
             f"{str(path)!r} is damaged: it has {length} bytes and should have {layout.ends[-1]}; delete it, and start "
             "again to have it made again"
         )
-    _check_header(path, found, layout)
+    _check_header(path, header, layout)
     return True
 
 
 def bytes_done(path: Path, layout: Layout) -> int:
-    """Bytes of a shard that are on disk, whole or not."""
+    """Return the bytes of a shard that are on disk, whole or not."""
     for candidate in (path, part_of(path)):
         if candidate.exists():
             return min(candidate.stat().st_size, layout.ends[-1])
@@ -56,35 +54,37 @@ def bytes_done(path: Path, layout: Layout) -> int:
 
 
 def part_of(path: Path) -> Path:
-    """The name of a shard that is not whole yet."""
+    """Return the name of a shard that is not whole yet."""
     return path.with_suffix(".part")
 
 
 class ShardWriter:
-    """A shard being written, from its head or from where it was left; for use in a `with` block.
+    """A shard that is being written, from its header or from where it was left; for use in a `with` block.
 
-    The file holds whole batches, in order, and at most a piece of one more, which the next writer cuts off. When the
-    last batch is in, it gets its name; until then that ends in ".part".
+    The file holds whole batches, in order, and at most a piece of one more, which the next writer cuts off. Until the
+    last batch is in it, its name ends in ".part".
 
     Args:
         path: the shard's name.
-        layout: what it is to hold.
+        layout: what it will hold.
 
     Raises:
         BlockingIOError: another process is writing it.
         OSError: it cannot be written; the message has the path.
-        ResultFileError: what is there is of another run.
+        ResultFileError: the file that is there is of another run.
     """
 
     def __init__(self, path: Path, layout: Layout) -> None:
         self.path, self.part, self.layout = path, part_of(path), layout
         self.done = 0
-        """How many batches are in."""
+        """How many batches are in the file."""
 
     def __enter__(self) -> ShardWriter:
         self._file = open(self.part, "a+b", buffering=0)
         try:
-            self._lock()
+            if not hold(self._file):
+                what = "another process is writing it; wait until it has ended (those of one run need a process group)"
+                raise BlockingIOError(errno.EWOULDBLOCK, what, str(self.part))
             length = os.fstat(self._file.fileno()).st_size
             if length < len(self.layout.header):  # new, or cut off in its header
                 self._file.truncate(0)
@@ -109,7 +109,7 @@ class ShardWriter:
 
         Args:
             explanations: of its examples, in its order.
-            texts: what its texts are, as JSON.
+            texts: the JSON list of its texts.
 
         Raises:
             OSError: the disk is full, or the like; what was written before stays.
@@ -121,98 +121,29 @@ class ShardWriter:
 
     def finish(self) -> None:
         """Give the file, which holds all of its batches, its name."""
-        with _named(self.part):
+        with _naming(self.part):
             os.fsync(self._file.fileno())
             self._file.close()  # Windows does not rename open files
             os.replace(self.part, self.path)
 
     def _write(self, data: memoryview) -> None:
-        with _named(self.part):
-            while data:  # an unbuffered file may take less than it is given
+        """Write all of the data, which an unbuffered file may take in pieces."""
+        with _naming(self.part):
+            while data:
                 data = data[self._file.write(data) :]
-
-    def _lock(self) -> None:
-        if fcntl is None:
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process, however it ends
-        except BlockingIOError as error:
-            what = "another process is writing it; wait until that has ended (those of one run need a process group)"
-            raise BlockingIOError(error.errno, what, str(self.part)) from None
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # not every file system has locks
-                raise
-
-
-def read_example(path: Path, run: str, form: Form, batch: int, place: int) -> dict[str, Any]:
-    """Read one example of a shard, and of its maps nothing else.
-
-    Args:
-        path: the shard.
-        run: the run that it must be of.
-        form: what is stored.
-        batch, place: where the example is.
-
-    Returns:
-        The fields of an `Explanation` except its label, and the example's "number".
-
-    Raises:
-        ResultFileError: the file is missing, damaged, or of another run.
-    """
-    with opened(path, run) as file:
-        found = {name: _tensor(file, batch, name, place) for name in ("target", "prediction", "probability")}
-        fields: dict[str, Any] = {name: tensor.item() for name, tensor in found.items()}
-        fields |= {name: _tensor(file, batch, name, place) for name in ("delta", "error", "nodes")}
-        for name in ("attributions", "attention")[: 1 + form.attention]:
-            fields[name] = _tensor(file, batch, name, place).float()
-        if form.half:
-            fields["attributions"] *= _tensor(file, batch, "unit", place)[:, None, None, None]
-        texts = bytes(file.get_tensor(f"{batch}.texts").numpy())
-        fields.setdefault("attention", torch.zeros_like(fields["attributions"]))
-        fields |= json.loads(texts)[place]
-        return fields
-
-
-def read_layer(path: Path, run: str, form: Form, batch: int, place: int, layer: int) -> Tensor:
-    """Read (H, T, T) attributions of one layer of one example; else as `read_example`."""
-    with opened(path, run) as file:
-        maps: Tensor = file.get_slice(f"{batch}.attributions")[place, layer].float()
-        return maps * _tensor(file, batch, "unit", place)[layer] if form.half else maps.clone()
-
-
-@contextmanager
-def opened(path: Path, run: str) -> Iterator[Any]:
-    """A shard as safetensors opens it; what goes wrong is a `ResultFileError` that names the file."""
-    if not path.is_file():
-        raise ResultFileError(f"the shard {str(path)!r} is missing")
-    try:
-        with safe_open(path, framework="pt") as file:
-            if (file.metadata() or {}).get(RUN) != run:
-                raise ResultFileError(f"{str(path)!r} belongs to another run than the index beside it")
-            yield file
-    except (SafetensorError, ValueError, KeyError, IndexError, TypeError) as error:
-        if isinstance(error, ResultFileError):
-            raise
-        raise ResultFileError(f"the shard {str(path)!r} is damaged: {error}") from error
-
-
-def _tensor(file: Any, batch: int, name: str, place: int) -> Tensor:
-    # A copy: what safetensors returns keeps the whole file mapped.
-    tensor: Tensor = file.get_slice(f"{batch}.{name}")[place].clone()
-    return tensor
 
 
 def _pieces(batch: Batch, form: Form, explanations: Sequence[Explanation], texts: bytes) -> Iterator[memoryview]:
-    """The bytes of a batch, in the order of `Form.tensors`."""
-    for number, explanation in zip(batch.numbers, explanations, strict=True):
-        expected = (form.layers, form.heads, batch.length, batch.length)
-        if explanation.attributions.shape != expected:
-            found = tuple(explanation.attributions.shape)
-            raise ValueError(f"the maps of example {number} are {found}; {expected} were planned (L, H, T, T)")
+    """Yield the bytes of a batch, in the order of `Form.tensors`."""
+    planned = (form.layers, form.heads, batch.length, batch.length)
+    for example, explanation in zip(batch.examples, explanations, strict=True):
+        shape = tuple(explanation.attributions.shape)
+        if shape != planned:
+            raise ValueError(f"the maps of example {example} are {shape}; {planned} were planned (L, H, T, T)")
     units = [_unit(explanation.attributions) for explanation in explanations] if form.half else []
-    for name, kind, sides in form.tensors(batch):
+    for name, kind, sizes in form.tensors(batch):
         if name == "texts":
-            yield memoryview(texts.ljust(sides[0]))
+            yield memoryview(texts.ljust(sizes[0]))
         elif name in ("attributions", "attention"):
             for i, explanation in enumerate(explanations):
                 maps: Tensor = getattr(explanation, name)
@@ -225,25 +156,122 @@ def _pieces(batch: Batch, form: Form, explanations: Sequence[Explanation], texts
 
 
 def _unit(maps: Tensor) -> Tensor:
-    """(L,) powers of two that bring the largest of a layer's numbers near the largest of half precision."""
+    """Return (L,) powers of two that bring each layer's largest entry near the largest of half precision."""
     exponent = torch.frexp(maps.flatten(1).abs().amax(1)).exponent
     return torch.ldexp(torch.ones(len(maps)), (exponent - 15).clamp_min(-126))
 
 
 def _bytes(values: Any, kind: str) -> memoryview:
+    """Return the bytes of an array in a type of safetensors."""
     return np.ascontiguousarray(values, dtype=TYPES[kind]).data.cast("B")
 
 
-def _check_header(path: Path, found: bytes, layout: Layout) -> None:
-    if found != layout.header:
+def _check_header(path: Path, header: bytes, layout: Layout) -> None:
+    """Check that a file begins with the header that was planned."""
+    if header != layout.header:
         raise ResultFileError(f"{str(path)!r} belongs to another run, or is damaged; move it away, and start again")
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Say in an error from writing which file it was, and that the run can be gone on with."""
+def _naming(path: Path) -> Iterator[None]:
+    """Say in an error from writing which file it was, and that the run can be resumed."""
     try:
         yield
     except OSError as error:
         message = f"{error.strerror} (what is done is kept: start again to go on)"
         raise OSError(error.errno, message, str(path)) from error
+
+
+@contextmanager
+def opened(path: Path, run: str, size: int | None = None) -> Iterator[Any]:
+    """Open a shard with safetensors; whatever its content makes wrong in the block is one error that has the path.
+
+    Args:
+        path: the shard.
+        run: the digest of the run that it must be of.
+        size: the bytes that it must have; None where that is known already.
+
+    Raises:
+        ResultFileError: the file is missing, damaged, or of another run.
+    """
+    if not path.is_file():
+        raise ResultFileError(f"the shard {str(path)!r} is missing; start the run that made the archive again")
+    try:
+        if size is not None and path.stat().st_size != size:
+            raise ValueError(f"{path.stat().st_size} bytes, the index says {size}")
+        with safe_open(path, framework="pt") as file:
+            if (file.metadata() or {}).get(RUN) != run:
+                raise ResultFileError(f"{str(path)!r} belongs to another run than the index beside it; {_AGAIN}")
+            yield file
+    except ResultFileError:
+        raise
+    except (SafetensorError, ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
+        raise ResultFileError(f"the shard {str(path)!r} is damaged: {error}; {_AGAIN}") from error
+
+
+class StoredBatch:
+    """A batch of an open shard. What is asked for is read from the file, and nothing else of the maps.
+
+    Args:
+        file: the shard, `opened`.
+        form: what is stored of an example.
+        index: of the batch in the shard.
+        examples: of the batch.
+
+    Raises:
+        ValueError: a tensor of another type or shape than the form says.
+    """
+
+    def __init__(self, file: Any, form: Form, index: int, examples: Sequence[int]) -> None:
+        self.form, self.examples = form, examples
+        length, texts = (file.get_slice(f"{index}.{name}").get_shape()[-1] for name in ("attributions", "texts"))
+        self._tensors: dict[str, Any] = {}
+        for name, kind, shape in form.tensors(Batch(tuple(examples), length, texts)):
+            part = self._tensors[name] = file.get_slice(f"{index}.{name}")
+            if (part.get_dtype(), part.get_shape()) != (kind, shape):
+                stored = f"{part.get_dtype()} {part.get_shape()}"
+                raise ValueError(f"{index}.{name} must be {kind} {shape}, and is {stored}")
+
+    def layer(self, row: int, layer: int) -> Tensor:
+        """Read (H, T, T) attributions of one layer of one example."""
+        maps: Tensor = self._tensors["attributions"][row, layer].float()
+        return maps * self._values("unit", row)[layer] if self.form.half else maps.clone()
+
+    def explanation(self, row: int, labels: Mapping[int, str]) -> Explanation:
+        """Read one example.
+
+        Raises:
+            TypeError, ValueError: values that no explanation has.
+        """
+        scalars = ("target", "prediction", "probability")
+        fields: dict[str, Any] = {name: self._values(name, row).item() for name in scalars}
+        fields |= {name: self._values(name, row) for name in ("delta", "error", "nodes")}
+        fields["attributions"] = self._values("attributions", row).float()
+        if self.form.half:
+            fields["attributions"] *= self._values("unit", row)[:, None, None, None]
+        kept = self.form.attention
+        fields["attention"] = (
+            self._values("attention", row).float() if kept else torch.zeros_like(fields["attributions"])
+        )
+        if fields["target"] not in labels:
+            raise ValueError(f"the index has no label of the target {fields['target']}")
+        return Explanation(**fields, **self._text(row), label=labels[fields["target"]])
+
+    def _values(self, name: str, row: int) -> Tensor:
+        """Read one row of a tensor: a copy, since what safetensors returns keeps the whole file mapped."""
+        values: Tensor = self._tensors[name][row].clone()
+        return values
+
+    def _text(self, row: int) -> dict[str, Any]:
+        """Read the fields of one example that are JSON."""
+        entry: dict[str, Any] = json.loads(bytes(self._tensors["texts"][:].numpy()))[row]
+        names_match(
+            entry, ("number", "text", "tokens", "segments", "special", *["inputs", "output"] * self.form.inputs)
+        )
+        if entry.pop("number") != self.examples[row]:
+            raise ValueError(f"it does not hold example {self.examples[row]} where the index has it")
+        if isinstance(entry["text"], list):
+            entry["text"] = tuple(entry["text"])
+        if self.form.inputs:
+            entry["inputs"] = {name: torch.tensor([ids]) for name, ids in entry["inputs"].items()}
+        return entry

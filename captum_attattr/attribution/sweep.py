@@ -189,6 +189,10 @@ class Sweep:
         cut = self.branching.applied(layout) if self.branching and not layout.joint else nullcontext()
         with torch.set_grad_enabled(backward), cut, self.control.watch(visit):
             values = self.evaluate(layout.examples)
+        if values.shape[0] != len(layout.examples):
+            raise UnsupportedModelError(
+                f"forward_func returned {values.shape[0]} values for {len(layout.examples)} rows"
+            )
         if backward:
             for layer, gradient in self._gradients(values, layout, paths).items():
                 parts[layer].gradient = gradient.to(parts[layer].attention.dtype)

@@ -96,7 +96,7 @@ class Explanation:
             "label": checks.instance("label", self.label, str, "a string"),
             "probability": probability,
             "prediction": checks.at_least(0, self.prediction, "prediction"),
-            "text": _text(self.text),
+            "text": checks.text_or_pair("text", self.text),
             "segments": checks.integers("segments", self.segments, len(tokens), smallest=0),
             "special": checks.flags("special", self.special, len(tokens)),
             "value": value,
@@ -202,16 +202,6 @@ def _maps(name: str, value: Any, tokens: int) -> Tensor:
         plural = "" if tokens == 1 else "s"
         raise ValueError(f"{name} must be {tokens} x {tokens} for {tokens} token{plural}, not {rows} x {columns}")
     return maps if maps.is_floating_point() else maps.float()
-
-
-def _text(text: Any) -> Text:
-    """Return a text, or a pair of texts."""
-    if isinstance(text, str):
-        return text
-    if not isinstance(text, tuple) or len(text) != 2:
-        raise TypeError(f"text must be a string or a pair of strings, not {text!r:.60}")
-    first, second = checks.strings("text", text)
-    return first, second
 
 
 def _output(output: Any, probability: float) -> str:

@@ -11,13 +11,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from captum_attattr.checks import strings
+from captum_attattr.files import existing_file
+
 
 class Example(NamedTuple):
-    """One row of a data set.
+    """One example of a data set.
 
     Attributes:
         text: a text, or a pair such as (premise, hypothesis); as `explain` takes them.
-        label: the number of a class; for regression a score; -1 where the table has no labels.
+        label: the index of a class; for regression a score; -1 where the table has no labels.
     """
 
     text: str | tuple[str, str]
@@ -32,7 +35,7 @@ def read_table(
     label: str | None = None,
     labels: Sequence[str] | None = None,
 ) -> list[Example]:
-    r"""Read a table of one's own.
+    r"""Read a table of any columns.
 
     Args:
         path: a .csv file (quoted as usual), a .tsv file (never quoted, as GLUE's), or a .jsonl, .ndjson or .json
@@ -40,13 +43,14 @@ def read_table(
         text: the column of the text.
         second: the column of the second text of a pair.
         label: the column of the label; None for a table without labels.
-        labels: the classes as the file writes them, in order; None if the column holds numbers (whole numbers
-            are then classes, others scores).
+        labels: the classes as the file writes them, in order; None if the column holds numbers: classes if all of
+            them are whole, else scores.
 
     Returns:
         The examples, in the file's order.
 
     Raises:
+        TypeError: `path` is no path, or `labels` no list of strings.
         FileNotFoundError: no such file.
         ValueError: another ending, an empty file, a missing column, or, with the line's number, a malformed
             line, an empty text or a label that is not in `labels`.
@@ -59,11 +63,12 @@ def read_table(
         ...     read_table(path, text="review", label="mark", labels=["bad", "good"])
         [Example(text='gorgeous, witty', label=1)]
     """
-    path = existing(Path(path))
+    path = existing_file(path)
+    classes = None if labels is None else strings("labels", labels)
     columns = [column for column in (text, second, label) if column is not None]
     if path.suffix.lower() in (".csv", ".tsv"):
-        cells = _comma_separated(path) if path.suffix.lower() == ".csv" else tab_separated(path)
-        rows = pick_columns(path, cells, columns)
+        lines = _comma_separated(path) if path.suffix.lower() == ".csv" else tab_separated(path)
+        rows = pick_columns(path, lines, columns)
     elif path.suffix.lower() in (".jsonl", ".ndjson", ".json"):
         rows = _json_lines(path, columns)
     else:
@@ -72,23 +77,23 @@ def read_table(
     def read_label(value: str) -> int | float:
         if label is None:
             return -1
-        if labels is None:
+        if classes is None:
             return read_number(value)
-        if value not in labels:
-            raise ValueError(f"label {value!r} is not one of {', '.join(labels)}")
-        return list(labels).index(value)
+        if value not in classes:
+            raise ValueError(f"label {value!r} is not one of {', '.join(classes)}")
+        return classes.index(value)
 
     examples = []
-    for number, row in rows:
-        texts, mark = (row, "") if label is None else (row[:-1], row[-1])
-        examples.append(make_example(f"{path}, line {number}", texts, mark, read_label))
+    for line_number, row in rows:
+        texts, cell = (row, "") if label is None else (row[:-1], row[-1])
+        examples.append(make_example(f"{path}, line {line_number}", texts, cell, read_label))
     if all(float(example.label).is_integer() for example in examples):
         examples = [Example(example.text, int(example.label)) for example in examples]
     return not_empty(path, examples)
 
 
 def read_number(value: str) -> float:
-    """A finite number."""
+    """Return a label that is a finite number."""
     try:
         number = float(value)
     except ValueError:
@@ -105,31 +110,25 @@ def make_example(
     read_label: Callable[[str], int | float],
     empty: bool = False,
 ) -> Example:
-    """One example of a row at `where`; `empty` texts are refused unless that is allowed."""
+    """Return the example of the row at `where`; `empty` says whether a text may be empty."""
     if not empty and not all(text.strip() for text in texts):
         raise ValueError(f"{where}: an empty text")
     try:
-        number = read_label(label)
+        value = read_label(label)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
-    return Example(texts[0] if len(texts) == 1 else (texts[0], texts[1]), number)
+    return Example(texts[0] if len(texts) == 1 else (texts[0], texts[1]), value)
 
 
-def not_empty(where: object, found: list[Example]) -> list[Example]:
-    """The examples, if there is one."""
-    if not found:
+def not_empty(where: object, examples: list[Example]) -> list[Example]:
+    """Return the examples, of which there must be one."""
+    if not examples:
         raise ValueError(f"{where} is empty: it holds no example")
-    return found
-
-
-def existing(path: Path, what: str = "") -> Path:
-    """The path, if there is such a file."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {str(path)!r}{what}")
-    return path
+    return examples
 
 
 def _text(path: Path) -> str:
+    """Return what a text file holds, without a byte-order mark."""
     data = path.read_bytes()
     try:
         return data.decode("utf-8-sig")
@@ -139,18 +138,20 @@ def _text(path: Path) -> str:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    # Not splitlines(): GLUE's texts hold characters that it takes for line ends.
-    for number, line in enumerate(_text(path).split("\n"), 1):
+    """Yield the lines that are not blank, with their numbers."""
+    # Not splitlines(), which ends lines at characters that GLUE's texts hold.
+    for line_number, line in enumerate(_text(path).split("\n"), 1):
         if line.strip(" \r"):
-            yield number, line.removesuffix("\r")
+            yield line_number, line.removesuffix("\r")
 
 
 def tab_separated(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line numbers and cells; a quote is a character like any other."""
-    return ((number, line.split("\t")) for number, line in _lines(path))
+    """Return line numbers and cells; a quote is a character like any other."""
+    return ((line_number, line.split("\t")) for line_number, line in _lines(path))
 
 
 def _comma_separated(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield line numbers and cells, quoted as usual."""
     reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
     try:
         for row in reader:
@@ -167,7 +168,15 @@ def pick_columns(
     header: Sequence[str] | None = None,
     lenient: bool = False,
 ) -> Iterator[Any]:
-    """The wanted columns of each row, with the row's line number; None for a row with a wrong number of columns."""
+    """Yield the wanted columns of each row, with the row's line number.
+
+    Args:
+        path: the file, for the errors.
+        rows: line numbers and cells.
+        wanted: names of columns.
+        header: the columns' names; None where the first row holds them.
+        lenient: yield None for a row of too few or too many columns, instead of raising.
+    """
     if header is None:
         _, first = next(rows, (0, []))
         if not first:
@@ -177,26 +186,28 @@ def pick_columns(
             if header.count(name) != 1:
                 problem = "no column" if name not in header else "more than one column"
                 raise ValueError(f"{path} has {problem} {name!r}; its header has {', '.join(map(repr, header))}")
-    places = [header.index(name) for name in wanted]
-    for number, row in rows:
+    columns = [header.index(name) for name in wanted]
+    for line_number, row in rows:
         if len(row) != len(header) and not lenient:
             names = ", ".join(header)
-            raise ValueError(f"{path}, line {number}: {len(row)} columns; {len(header)} are expected ({names})")
-        yield number, [row[place] for place in places] if len(row) == len(header) else None
+            raise ValueError(f"{path}, line {line_number}: {len(row)} columns; {len(header)} are expected ({names})")
+        yield line_number, [row[column] for column in columns] if len(row) == len(header) else None
 
 
 def _json_lines(path: Path, wanted: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-    for number, line in _lines(path):
-        where = f"{path}, line {number}"
+    """Yield line numbers and the wanted values of the JSON object on each line."""
+    for line_number, line in _lines(path):
+        where = f"{path}, line {line_number}"
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{where}: not JSON ({error.msg}); one object on each line is expected") from None
+        except (ValueError, RecursionError) as error:
+            reason = getattr(error, "msg", error)
+            raise ValueError(f"{where}: not JSON ({reason}); one object on each line is expected") from None
         if not isinstance(row, dict):
             raise ValueError(f"{where}: a JSON object is expected, not {line[:40]!r}")
         for name in wanted:
             if name not in row:
                 raise ValueError(f"{where}: no {name!r}; it has {', '.join(map(repr, row))}")
             if not isinstance(row[name], str | int | float):
-                raise ValueError(f"{where}: {name!r} must be a text or a number, not {row[name]!r}")
-        yield number, [str(row[name]) for name in wanted]
+                raise ValueError(f"{where}: {name!r} must be a text or a number, not {row[name]!r:.80}")
+        yield line_number, [str(row[name]) for name in wanted]

@@ -6,13 +6,12 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from captum_attattr.exceptions import warn_caller
+from captum_attattr.files import checked_path
 from captum_attattr.published.tables import (
     Example,
-    existing,
     make_example,
     not_empty,
     pick_columns,
@@ -33,11 +32,11 @@ class Task:
         columns: the names of the columns of the text, the second text if the task has pairs, and the label.
         hub: path and configuration for `datasets.load_dataset`; None if the task is not there.
         hub_columns: `columns` as `datasets` names them, where they differ.
-        hub_dev: the split "dev" as `datasets` names it.
+        hub_dev: what `datasets` calls the split "dev".
         files: the file of each split, relative to the data folder.
-        header: the columns' names where the files have no header; None where their first line holds them.
-        split_column: the column that holds the split, where one file holds them all; None elsewhere.
-        undecided: what stands in the label's column of a row that is left out; None if there is no such thing.
+        header: the columns' names where the files have no header; None where their first line is one.
+        split_column: the column of the split's name, where one file holds all splits; None elsewhere.
+        undecided: the label of rows that are left out; None if there are none.
         lenient: as the published code does for QQP, leave out rows with missing columns, keep empty texts, and
             strip double quotes from both ends of a text.
     """
@@ -68,7 +67,7 @@ class Task:
 
     @property
     def num_labels(self) -> int:
-        """How many outputs a model for the task has."""
+        """The number of outputs of a model for the task."""
         return len(self.labels) or 1
 
     def read(self, data_dir: str | os.PathLike[str], split: str = "dev") -> list[Example]:
@@ -79,7 +78,7 @@ class Task:
         blank lines are skipped. MNLI's rows without an agreed label ("-"; GLUE's own files hold none, the
         published code fails on them) and QQP's rows with missing columns (the published code skips them, too)
         are left out with a warning that names the lines. CoLA's files have no header: their first line is an
-        example here, which the published code drops, so that its example N is number N + 1 here.
+        example here, which the published code drops, so that its example N has the index N + 1 here.
 
         Args:
             data_dir: the folder with the files.
@@ -89,7 +88,7 @@ class Task:
             The examples, in the file's order.
 
         Raises:
-            FileNotFoundError: no such folder or file.
+            TypeError, FileNotFoundError: no path, or no such folder or file.
             ValueError: an unknown split; an empty file; a missing column; a malformed line or a label that
                 the task does not have, with the line's number.
 
@@ -101,19 +100,21 @@ class Task:
             [Example(text='a fine film', label=1)]
         """
         self._check_split(split)
-        path = existing(Path(data_dir) / self.files[split], f", the {split} split of {self.name}")
-        found, left_out = [], []
+        path = checked_path(data_dir, "data_dir") / self.files[split]
+        if not path.is_file():
+            raise FileNotFoundError(f"no file {str(path)!r}, the {split} split of {self.name}")
+        examples, left_out = [], []
         wanted = [self.split_column, *self.columns] if self.split_column else list(self.columns)
-        for number, row in pick_columns(path, tab_separated(path), wanted, self.header, self.lenient):
+        for line_number, row in pick_columns(path, tab_separated(path), wanted, self.header, self.lenient):
             if row is None or row[-1] == self.undecided:
-                left_out.append(number)
+                left_out.append(line_number)
             elif not self.split_column or row.pop(0) == _SICK_SPLITS[split]:
-                found.append(self._example(f"{path}, line {number}", row))
+                examples.append(self._example(f"{path}, line {line_number}", row))
         if left_out:
             lines = ", ".join(map(str, left_out[:5])) + (", ..." if len(left_out) > 5 else "")
             what = "rows without all columns or an agreed label are left out"
             warn_caller(f"{path}: {len(left_out)} {what}: line {lines}")
-        return not_empty(path, found)
+        return not_empty(path, examples)
 
     def read_hub(self, split: str = "dev") -> list[Example]:
         """Read one split with the package `datasets`, from its cache or the Hugging Face hub.
@@ -144,23 +145,26 @@ class Task:
             if column not in rows.column_names:
                 raise ValueError(f"{where} has no column {column!r}; it has {', '.join(map(repr, rows.column_names))}")
         names = getattr(rows.features[columns[-1]], "names", None)
-        found = []
-        for number, row in enumerate(rows):
+        examples = []
+        for index, row in enumerate(rows):
             *texts, label = (row[column] for column in columns)
             if names and label in range(len(names)):
                 label = names[label]
-            found.append(self._example(f"{where}, row {number}", [*texts, str(label)]))
-        return not_empty(where, found)
+            examples.append(self._example(f"{where}, row {index}", [*texts, str(label)]))
+        return not_empty(where, examples)
 
     def _check_split(self, split: str) -> None:
+        """Check that the task has labels for a split."""
         if split not in self.files:
             raise ValueError(f"{self.name} has no split {split!r} with labels; it has {', '.join(self.files)}")
 
     def _example(self, where: str, row: Sequence[str]) -> Example:
+        """Return the example of a row at `where`."""
         texts = [text.strip('"') for text in row[:-1]] if self.lenient else row[:-1]
         return make_example(where, texts, row[-1], self._label, self.lenient)
 
     def _label(self, value: str) -> int | float:
+        """Return the index of a class, by either of its names; for regression the score."""
         if self.regression:
             return read_number(value)
         for names in (self.labels, self.label_names):
@@ -176,11 +180,13 @@ _SENTENCES, _PREMISE = ("sentence1", "sentence2", "label"), ("premise", "hypothe
 
 
 def _glue(name: str, labels: tuple[str, ...], names: tuple[str, ...], *columns: str, **more: Any) -> Task:
+    """Return a task of GLUE."""
     values = {"metric": "accuracy", "hub": ("nyu-mll/glue", name.replace("-", "")), **more}
     return Task(name=name, labels=labels, label_names=names, columns=columns, **values)
 
 
 def _mnli(name: str, kind: str) -> Task:
+    """Return MNLI with its matched or its mismatched set."""
     files = {"train": "train.tsv", "dev": f"dev_{kind}.tsv"}
     more = {"hub": ("nyu-mll/glue", "mnli"), "hub_columns": _PREMISE, "hub_dev": f"validation_{kind}"}
     columns = ("sentence1", "sentence2", "gold_label")
@@ -259,7 +265,7 @@ def task(name: str) -> Task:
     """
     plain = re.sub(r"[-_ ]", "", str(name).lower())
     plain = {"mnlimatched": "mnli", "mnlimismatched": "mnlimm"}.get(plain, plain)
-    for known, found in TASKS.items():
+    for known, entry in TASKS.items():
         if known.replace("-", "") == plain:
-            return found
+            return entry
     raise ValueError(f"unknown task {name!r}; known are {', '.join(TASKS)}")

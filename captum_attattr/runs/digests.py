@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -53,12 +54,21 @@ def text_digests(texts: Iterable[Any]) -> list[str]:
     return [hashlib.sha256(json.dumps(text).encode()).hexdigest()[:16] for text in texts]
 
 
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Return what differs between a run on disk and this one: "options.n_steps 5 there, 8 now".
 
     Nested entries have dotted names; of long values the part is shown where they differ.
     """
-    before, after = _flat(there), _flat(now)
+    try:
+        before, after = _flat(there), _flat(now)
+    except RecursionError:  # a file can nest deeper than Python calls
+        return "one of them is nested too deeply"
     differing = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
     shown = []
     for name in differing:

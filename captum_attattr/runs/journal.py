@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+import torch
+
 from captum_attattr.checks import integer
 from captum_attattr.exceptions import ResultFileError, warn_caller
 from captum_attattr.files import hold
@@ -78,29 +80,35 @@ class Journal:
         for path in [self.path, *parts]:
             if path.is_file():
                 done.update(self._read(path, batches))
+        if len(shapes := {tuple(torch.tensor(entry.values).shape[1:]) for entry in done.values()}) > 1:
+            raise ResultFileError(
+                f"{str(self.path)!r} is damaged: its examples have values of the shapes {sorted(shapes)!s:.80}; delete "
+                "it to start afresh"
+            )
         return done
 
     def _read(self, path: Path, batches: Sequence[Sequence[int]]) -> dict[int, Done]:
+        """Return the batches that one file holds."""
         content = path.read_bytes()
         lines = content.split(b"\n")
         ends_clean = lines[-1] == b""
         if ends_clean:
             lines.pop()
         done: dict[int, Done] = {}
-        for number, line in enumerate(lines, 1):
-            last = number == len(lines)
+        for line_number, line in enumerate(lines, 1):
+            last = line_number == len(lines)
             entry = _parsed(line)
-            if number == 1 and not self._may_be_header(line):
+            if line_number == 1 and not self._may_be_header(line):
                 raise ValueError(f"{str(path)!r} is no file of a run; choose another name for resume")
             if entry is None or (last and not ends_clean):
                 if not last:
-                    raise ValueError(f"{str(path)!r} is damaged at line {number}: {line[:60]!r}; remove that line")
-                self._drop_last(path, content, number, line, ends_clean)
+                    raise ValueError(f"{str(path)!r} is damaged at line {line_number}: {line[:60]!r}; remove that line")
+                self._drop_last(path, content, line_number, line, ends_clean)
                 break
-            if number == 1:
+            if line_number == 1:
                 self._check_header(path, entry)
             elif not _is_batch(entry, len(batches)):
-                raise ValueError(f"{str(path)!r}: line {number} is no batch of this run: {line[:60]!r}")
+                raise ValueError(f"{str(path)!r}: line {line_number} is no batch of this run: {line[:60]!r}")
             else:
                 done[entry["batch"]] = _done(path, entry, len(batches[entry["batch"]]))
         return done
@@ -110,13 +118,14 @@ class Journal:
         entry = _parsed(line)
         return json.dumps(self.header).encode().startswith(line) if entry is None else _HEADER in entry
 
-    def _drop_last(self, path: Path, content: bytes, number: int, line: bytes, ends_clean: bool) -> None:
+    def _drop_last(self, path: Path, content: bytes, line_number: int, line: bytes, ends_clean: bool) -> None:
         """Warn of a torn line, and cut it off if the file is this process's."""
-        warn_caller(f"the last line ({number}) of {str(path)!r} is torn: {line[:60]!r}; that batch is done again")
+        warn_caller(f"the last line ({line_number}) of {str(path)!r} is torn: {line[:60]!r}; that batch is done again")
         if path == self.written:  # other processes mend their files
             os.truncate(path, len(content) - len(line) - ends_clean)
 
     def _check_header(self, path: Path, entry: dict[str, Any]) -> None:
+        """Check that a file's first line is the header of this run."""
         if entry != self.header:
             raise ValueError(
                 f"{str(path)!r} belongs to another run and is not continued ({differences(entry, self.header)}); "
@@ -172,11 +181,15 @@ def _is_batch(entry: dict[str, Any], batches: int) -> bool:
 
 
 def _done(path: Path, entry: dict[str, Any], examples: int) -> Done:
-    values = entry["values"]
+    """Return the batch of a line, checked: an array of numbers with a row for each example."""
+    values, damaged = entry["values"], f"{str(path)!r} is damaged: batch {entry['batch']} holds"
+    try:
+        torch.tensor(values, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise ResultFileError(f"{damaged} no array of numbers: {values!r:.60}; delete it to start afresh") from None
     if len(values) != examples:
         raise ResultFileError(
-            f"{str(path)!r} is damaged: batch {entry['batch']} holds the values of {len(values)} examples, not of "
-            f"{examples}; delete it to start afresh"
+            f"{damaged} the values of {len(values)} examples, not of {examples}; delete it to start afresh"
         )
     return Done(values, entry.get("notes", []))
 

@@ -33,7 +33,7 @@ class Processes:
     @classmethod
     @contextmanager
     def together(cls) -> Iterator[Processes]:
-        """The processes, with a group of their own that waits as long as it takes."""
+        """Yield the processes, with a group of their own that waits as long as another process takes."""
         processes = cls()
         if processes.world == 1:
             yield processes
@@ -46,14 +46,14 @@ class Processes:
 
     def first_alone(self, action: Callable[[], Result]) -> Result:
         """Let the first process act; all return what it returns, or raise what it raises."""
-        outcome: list[Any] = [None, None]
+        outcome: list[Any] = [None, None]  # a result, or an error
         if self.rank == 0:
             try:
                 outcome[0] = action()
             except Exception as error:
-                if self.world == 1:
-                    raise
-                outcome[1] = _sendable(error)
+                if self.world > 1:
+                    distributed.broadcast_object_list([None, _sendable(error)], group=self._group)
+                raise
         if self.world > 1:
             distributed.broadcast_object_list(outcome, group=self._group)
         if outcome[1] is not None:
@@ -79,7 +79,10 @@ class Processes:
                 raise ValueError(f"process {rank}: {message}")
 
     def share(self, tasks: Sequence[Result], cost: Callable[[Result], float]) -> list[Result]:
-        """Return this process's share of tasks: the costliest first, each to the process that has least to do."""
+        """Return this process's share of tasks, in their order.
+
+        The costliest task comes first; each goes to the process whose tasks cost least so far.
+        """
         shares: list[list[int]] = [[] for _ in range(self.world)]
         loads = [0.0] * self.world
         costs = [cost(task) for task in tasks]
@@ -91,14 +94,14 @@ class Processes:
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that prints and writes; true where there is but one."""
+    """Return whether this process prints and writes for all: the first one, or the only one."""
     return Processes().rank == 0
 
 
 def _sendable(error: Exception) -> Exception:
-    """Return an error that other processes can be sent."""
+    """Return the error, or a RuntimeError with its text where it cannot be sent to other processes."""
     try:
         copy: Exception = pickle.loads(pickle.dumps(error))
-    except Exception:  # whatever an error holds that cannot be pickled, or does not come back
+    except Exception:  # it holds what cannot be pickled, or its class does not take its arguments back
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error if type(copy) is type(error) else RuntimeError(f"{type(error).__name__}: {error}")

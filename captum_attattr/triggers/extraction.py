@@ -1,62 +1,20 @@
-"""Adversarial triggers: the words whose interactions carried decisions, found in attribution maps."""
+"""Adversarial triggers made of attribution maps: the words whose interactions carried decisions."""
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
-from captum_attattr.checks import at_least, integer
-from captum_attattr.exceptions import ResultFileError
+from captum_attattr.checks import at_least, instance, integer
 from captum_attattr.explanations.explanation import Explanation
-from captum_attattr.files import existing_file, replacing
-from captum_attattr.triggers.patterns import RULES, Interaction, Pattern, check_options, pattern_of
+from captum_attattr.triggers.patterns import Interaction, Pattern, check_options, pattern_of
+from captum_attattr.triggers.trigger import Trigger as Trigger
+from captum_attattr.triggers.trigger import checked_triggers
 
-_FORMAT = "captum_attattr triggers"
 _MARKERS = frozenset({"[CLS]", "[SEP]"})
 """What the published script takes out at insertion."""
-
-
-@dataclass(frozen=True)
-class Trigger:
-    """A few words to be inserted into other inputs.
-
-    Attributes:
-        tokens: the words or word pieces, in the order of their places.
-        positions: where each goes in its text, from 0 (first) to 1 (last). Under the rules "reference" the
-            published script's ratio, p / (number of tokens) with p counted from 1.
-        segments: 0 where a token goes into the first text, 1 for the second of a pair.
-        score: the sum of the scores of the interactions that the tokens come from; under the rules "reference"
-            of both interactions, also where `ratio` left the second one out.
-        layer, head: where the strongest of them is; -1 where that is not known.
-        source: the number of the example it comes from; -1 for a composed trigger.
-        target: the class that the interactions speak for, the source's predicted one by default.
-        gold: the gold class of the source; -1 where it is not known.
-        sources: in how many examples the same tokens were found; of a composed trigger, the sum of its parts'.
-        rules: "default" or "reference": how `insert_trigger` places the tokens.
-    """
-
-    tokens: tuple[str, ...]
-    positions: tuple[float, ...]
-    segments: tuple[int, ...]
-    score: float
-    layer: int
-    head: int
-    source: int
-    target: int
-    gold: int = -1
-    sources: int = 1
-    rules: str = "default"
-
-    @property
-    def name(self) -> str:
-        """The tokens as they are read; those of a pair's second text after a bar."""
-        parts = [[t for t, s in zip(self.tokens, self.segments, strict=True) if s == segment] for segment in (0, 1)]
-        return " ".join([*parts[0], *(["|", *parts[1]] if parts[1] else [])]) or "(no word)"
 
 
 def extract_triggers(
@@ -73,7 +31,7 @@ def extract_triggers(
     r"""Turn attribution maps into triggers.
 
     For every example the entries :math:`\mathrm{Attr}_h(A^l)_{ij}` of all layers and heads are ranked, and the
-    tokens i and j of the strongest become a trigger, with their relative places and segments (Hao et al. 2021,
+    tokens i and j of the strongest become a trigger, with their relative positions and segments (Hao et al. 2021,
     section on adversarial attack). An interaction counts with its highest score over layers and heads, and only
     if it brings a token that the stronger ones have not brought.
 
@@ -84,7 +42,7 @@ def extract_triggers(
 
     Args:
         explanations: any iterable; each is read once, and let go.
-        labels: the gold class of each, as a number; None where it is not known.
+        labels: the index of the gold class of each; None where it is not known.
         pairs: interactions of a trigger, at most; two have up to four tokens.
         ratio: a further interaction is left out if its score is below `ratio` times the first's.
         min_score: triggers with a lower `score` are left out.
@@ -98,8 +56,8 @@ def extract_triggers(
         The triggers, highest score first.
 
     Raises:
-        TypeError, ValueError: numbers out of range, as many labels as explanations are not given, maps that are
-            not finite, no explanation above the threshold, or only special tokens above it.
+        TypeError, ValueError: options out of range, more or fewer labels than explanations, no explanation above
+            the threshold, or only special tokens above it.
 
     Example:
         >>> from captum_attattr import explain
@@ -111,20 +69,19 @@ def extract_triggers(
     """
     pairs, *_ = check_options(pairs, ratio, min_score, rules)
     if isinstance(explanations, Explanation) or not isinstance(explanations, Iterable):
-        raise TypeError(f"explanations must be several, got {type(explanations).__name__}; use [explanation]")
+        raise TypeError(f"explanations must be several, not {type(explanations).__name__}; use [explanation]")
     if labels is not None and not hasattr(labels, "__len__"):
-        raise TypeError(f"labels must be a list of numbers, got {type(labels).__name__}")
+        raise TypeError(f"labels must be a list of numbers, not {type(labels).__name__}")
     patterns: list[Pattern] = []
-    for number, explanation in enumerate(explanations):
-        if not isinstance(explanation, Explanation):
-            raise TypeError(f"explanations[{number}] must be an Explanation, got {type(explanation).__name__}")
-        if labels is not None and number >= len(labels):
+    for i, explanation in enumerate(explanations):
+        instance(f"explanations[{i}]", explanation, Explanation, "an Explanation")
+        if labels is not None and i >= len(labels):
             raise ValueError(f"{len(labels)} labels for more explanations; give one for each")
-        label = -1 if labels is None else labels[number]
+        label: Any = -1 if labels is None else labels[i]
         gold = integer(label)
         if gold is None:
-            raise TypeError(f"labels[{number}] must be the number of a class, got {label!r}")
-        patterns.append(pattern_of(explanation, number, gold, pairs, special_tokens, rules))
+            raise TypeError(f"labels must be indices of classes, but [{i}] is {label!r}")
+        patterns.append(pattern_of(explanation, i, gold, pairs, special_tokens, rules))
     if labels is not None and len(labels) != len(patterns):
         raise ValueError(f"{len(labels)} labels for {len(patterns)} explanations; give one for each")
     return triggers_of(patterns, ratio=ratio, min_score=min_score, merge=merge, rules=rules)
@@ -148,13 +105,16 @@ def triggers_of(
         The triggers, highest score first.
 
     Raises:
-        ValueError: no pattern, none above the threshold, or only special tokens above it.
+        TypeError, ValueError: no pattern, none above the threshold, or only special tokens above it.
+
+    Example:
+        >>> interactions = ((0.5, 1, 2, 0, 1),)  # score, layer, head, query, key
+        >>> pattern = Pattern(interactions, ("dull", "film"), (False, False), (0, 0), target=0, gold=1, source=0)
+        >>> [trigger.name for trigger in triggers_of([pattern])]
+        ['dull film']
     """
     _, ratio, min_score = check_options(2, ratio, min_score, rules)
-    patterns = list(patterns)
-    for number, pattern in enumerate(patterns):
-        if not isinstance(pattern, Pattern):
-            raise TypeError(f"patterns[{number}] must be a Pattern, got {type(pattern).__name__}")
+    patterns = [instance(f"patterns[{i}]", pattern, Pattern, "a Pattern") for i, pattern in enumerate(patterns)]
     if not patterns:
         raise ValueError("there is no pattern, and so no trigger: give at least one explanation")
     ranked = sorted(patterns, key=lambda pattern: -pattern.score)
@@ -177,55 +137,55 @@ def triggers_of(
 
 
 def _too_weak(best: float, min_score: float) -> ValueError:
+    """Return the error that says how strong the strongest trigger is."""
     why = "" if best > 0 else "; no example has a positive interaction between words (see special_tokens)"
     return ValueError(f"no trigger has a score of min_score={min_score} or more; the highest is {best:.4g}{why}")
 
 
 def _trigger(pattern: Pattern, ratio: float) -> Trigger:
-    words = pattern.words
-    strong = _strong(pattern.interactions, ratio)
-    places = [place for place in _places(strong) if words[place]]
-    order: dict[int, list[int]] = {0: [], 1: []}
-    for place, segment in enumerate(pattern.segments):
-        if not pattern.special[place]:
-            order[segment].append(place)
-    relative = []
-    for place in places:
-        own = order[pattern.segments[place]]
-        relative.append(own.index(place) / (len(own) - 1) if len(own) > 1 else 0.0)
-    made = _made(pattern, places, relative, [pattern.segments[place] for place in places])
+    """Return the trigger of a pattern by the default rules; it holds no token where the pattern has no word."""
+    strong, words = _strong(pattern.interactions, ratio), pattern.words
+    positions = [position for position in _positions(strong) if words[position]]
+    text: dict[int, list[int]] = {0: [], 1: []}  # positions of each segment's tokens
+    for position, segment in enumerate(pattern.segments):
+        if not pattern.special[position]:
+            text[segment].append(position)
+    segments = [pattern.segments[position] for position in positions]
+    relative = [
+        text[segment].index(position) / max(len(text[segment]) - 1, 1)
+        for position, segment in zip(positions, segments, strict=True)
+    ]
+    made = _made(pattern, positions, relative, segments)
     return replace(made, score=math.fsum(score for score, *_ in strong))
 
 
 def reference_trigger(pattern: Pattern, ratio: float) -> Trigger:
-    """The trigger that the published script makes of a pattern; it may hold no token."""
+    """Return the trigger that the published script makes of a pattern; it may hold no token."""
     tokens, end = pattern.tokens, pattern.separator
     gone = _MARKERS | {token for token, special in zip(tokens, pattern.special, strict=True) if special}
-    places = [place for place in _places(_strong(pattern.interactions[:2], ratio)) if tokens[place] not in gone]
+    positions = [p for p in _positions(_strong(pattern.interactions[:2], ratio)) if tokens[p] not in gone]
     # [CLS] is counted, so that the first token's ratio is above 0 and the last one's is 1.
-    last = {0: end - 1, 1: len(tokens) - 2 - end}
-    segments = [int(p > end) for p in places]
-    relative = [(p - end * s) / max(last[s], 1) for p, s in zip(places, segments, strict=True)]
-    return replace(_made(pattern, places, relative, segments), rules="reference")
+    last = {0: end - 1, 1: len(tokens) - 1 - end - int(tokens[-1] in gone)}
+    segments = [int(p > end) for p in positions]
+    relative = [(p - end * s) / max(last[s], 1) for p, s in zip(positions, segments, strict=True)]
+    return replace(_made(pattern, positions, relative, segments), rules="reference")
 
 
 def _strong(interactions: Sequence[Interaction], ratio: float) -> list[Interaction]:
-    """The first interaction, and those that are not too weak beside it."""
-    first = interactions[0][0]
-    return [
-        *interactions[:1],
-        *(one for one in interactions[1:] if not ratio or (first and one[0] / first >= ratio)),
-    ]
+    """Return the first interaction, and those that are not too weak beside it."""
+    (first, *_), rest = interactions[0], interactions[1:]
+    return [*interactions[:1], *(one for one in rest if not ratio or (first and one[0] / first >= ratio))]
 
 
-def _places(interactions: Sequence[Interaction]) -> list[int]:
-    """Positions of the tokens, each once, from left to right."""
-    return sorted({place for *_, query, key in interactions for place in (query, key)})
+def _positions(interactions: Sequence[Interaction]) -> list[int]:
+    """Return the positions of the tokens, each once, from left to right."""
+    return sorted({position for *_, query, key in interactions for position in (query, key)})
 
 
-def _made(pattern: Pattern, places: list[int], relative: list[float], segments: list[int]) -> Trigger:
+def _made(pattern: Pattern, positions: list[int], relative: list[float], segments: list[int]) -> Trigger:
+    """Return a trigger of the tokens at some positions of a pattern."""
     return Trigger(
-        tokens=tuple(pattern.tokens[place] for place in places),
+        tokens=tuple(pattern.tokens[position] for position in positions),
         positions=tuple(relative),
         segments=tuple(segments),
         score=pattern.score,
@@ -238,12 +198,13 @@ def _made(pattern: Pattern, places: list[int], relative: list[float], segments: 
 
 
 def _merged(triggers: list[Trigger]) -> list[Trigger]:
-    found: dict[Any, Trigger] = {}
+    """Return triggers with the same tokens, segments and target as one each, the first of them."""
+    merged: dict[tuple[tuple[str, ...], tuple[int, ...], int], Trigger] = {}
     for trigger in triggers:  # the highest score comes first, and stays
         key = trigger.tokens, trigger.segments, trigger.target
-        first = found.get(key)
-        found[key] = replace(first, sources=first.sources + trigger.sources) if first else trigger
-    return list(found.values())
+        first = merged.get(key)
+        merged[key] = replace(first, sources=first.sources + trigger.sources) if first else trigger
+    return list(merged.values())
 
 
 def compose_triggers(triggers: Sequence[Trigger], max_words: int = 5) -> list[Trigger]:
@@ -255,127 +216,46 @@ def compose_triggers(triggers: Sequence[Trigger], max_words: int = 5) -> list[Tr
 
     Returns:
         For every class that has two triggers or more, one trigger of their tokens: whole triggers as long as they
-        fit, the strongest first, each token of a text once, all in the order of their places. Classes in the order
+        fit, the strongest first, each token of a text once, all in the order of their positions. Classes in the order
         of their strongest.
 
     Raises:
         TypeError, ValueError: no trigger, or `max_words` below 2.
+
+    Example:
+        >>> strong = Trigger(("dull", "film"), (0.0, 1.0), (0, 0), 0.5, layer=1, head=2, source=0, target=0)
+        >>> weak = Trigger(("poor",), (0.5,), (0,), 0.3, layer=2, head=0, source=3, target=0)
+        >>> compose_triggers([strong, weak])[0].name
+        'dull poor film'
     """
-    max_words, triggers = at_least(2, max_words, "max_words"), list(triggers)
+    max_words, triggers = at_least(2, max_words, "max_words"), checked_triggers(triggers)
     if not triggers:
         raise ValueError("triggers is empty: give at least one trigger")
-    for number, trigger in enumerate(triggers):
-        check_trigger(trigger, f"triggers[{number}]")
     composed = []
     for target in dict.fromkeys(trigger.target for trigger in triggers):
-        parts: list[tuple[int, float, str]] = []
+        parts: list[tuple[int, float, str]] = []  # (segment, position, token)
         used: list[Trigger] = []
         for trigger in (t for t in triggers if t.target == target):
-            own = zip(trigger.segments, trigger.positions, trigger.tokens, strict=True)
-            new = [part for part in own if all((part[0], part[2]) != (p[0], p[2]) for p in parts)]
+            given = zip(trigger.segments, trigger.positions, trigger.tokens, strict=True)
+            new = [part for part in given if all((part[0], part[2]) != (p[0], p[2]) for p in parts)]
             if new and len(parts) + len(new) <= max_words:
                 parts += new
                 used.append(trigger)
         if len(used) > 1:
-            segments, positions, tokens = zip(*sorted(parts), strict=True)
-            composed.append(
-                replace(
-                    used[0],
-                    tokens=tokens,
-                    positions=positions,
-                    segments=segments,
-                    score=math.fsum(trigger.score for trigger in used),
-                    source=-1,
-                    gold=-1,
-                    sources=sum(trigger.sources for trigger in used),
-                )
-            )
+            composed.append(_composed(sorted(parts), used))
     return composed
 
 
-def save_triggers(triggers: Sequence[Trigger], path: str | os.PathLike[str]) -> Path:
-    """Write triggers to a JSON file, whole or not at all.
-
-    Args:
-        triggers: any.
-        path: the file; replaced if it exists.
-
-    Returns:
-        The path.
-
-    Raises:
-        ValueError: the directory does not exist, or `path` is one.
-    """
-    content = {"format": _FORMAT, "version": 1, "triggers": [asdict(trigger) for trigger in triggers]}
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return Path(path)
-
-
-def load_triggers(path: str | os.PathLike[str]) -> list[Trigger]:
-    """Read what `save_triggers` wrote.
-
-    Args:
-        path: the file.
-
-    Returns:
-        The triggers, in the file's order.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ResultFileError: not a file of `save_triggers`, or damaged; the message names the entry and the key.
-    """
-    file = existing_file(path)
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        if content["format"] != _FORMAT or content["version"] != 1:
-            raise ValueError("another format or version")
-        return [trigger_from(entry, f"trigger {number}") for number, entry in enumerate(content["triggers"])]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ResultFileError(f"{str(path)!r} holds no triggers: {error}") from error
-
-
-def trigger_from(entry: Any, where: str) -> Trigger:
-    """A trigger of its JSON form.
-
-    Raises:
-        ValueError: another form; the message names the key.
-    """
-    names = [field.name for field in fields(Trigger)]
-    if not isinstance(entry, dict) or entry.keys() != set(names):
-        raise ValueError(f"{where} must have the keys {', '.join(names)}")
-    for name in ("tokens", "positions", "segments"):
-        if not isinstance(entry[name], list) or len(entry[name]) != len(entry["tokens"]):
-            raise ValueError(f"{where}: {name!r} must be a list, as long as 'tokens'")
-    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in entry.items()}
-    trigger = Trigger(**values)
-    check_trigger(trigger, where)
-    return trigger
-
-
-def check_trigger(trigger: Any, where: str) -> None:
-    """Refuse what is no trigger, or has numbers that mean nothing.
-
-    Raises:
-        TypeError, ValueError: names the value.
-    """
-    if not isinstance(trigger, Trigger):
-        raise TypeError(f"{where} must be a Trigger, got {type(trigger).__name__}")
-    for name in ("score", "layer", "head", "source", "target", "gold", "sources"):
-        value = getattr(trigger, name)
-        if not isinstance(value, int | float if name == "score" else int) or not math.isfinite(value):
-            raise ValueError(f"{where}: {name}={value!r} must be {'a finite' if name == 'score' else 'a whole'} number")
-    tokens: Any = trigger.tokens
-    if isinstance(tokens, str):
-        raise ValueError(f"{where}: tokens={tokens!r} must be several texts, as ({tokens!r},)")
-    if not len(trigger.tokens) == len(trigger.positions) == len(trigger.segments):
-        raise ValueError(f"{where}: tokens, positions and segments must be as many, got {trigger!r}")
-    if trigger.rules not in RULES:
-        raise ValueError(f"{where}: rules={trigger.rules!r} is unknown; use 'default' or 'reference'")
-    wrong: list[Any] = [token for token in trigger.tokens if not isinstance(token, str) or not token]
-    wrong += [place for place in trigger.positions if not isinstance(place, int | float) or not 0 <= place <= 1]
-    wrong += [segment for segment in trigger.segments if segment not in (0, 1)]
-    if wrong:
-        raise ValueError(
-            f"{where}: {wrong[0]!r} makes no sense; tokens are texts, positions from 0 to 1, segments 0 or 1"
-        )
+def _composed(parts: Sequence[tuple[int, float, str]], used: Sequence[Trigger]) -> Trigger:
+    """Return one trigger of the parts, (segment, position, token), of several."""
+    segments, positions, tokens = zip(*parts, strict=True)
+    return replace(
+        used[0],
+        tokens=tokens,
+        positions=positions,
+        segments=segments,
+        score=math.fsum(trigger.score for trigger in used),
+        source=-1,
+        gold=-1,
+        sources=sum(trigger.sources for trigger in used),
+    )

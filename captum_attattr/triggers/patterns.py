@@ -9,18 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from captum_attattr.checks import at_least, scalar
+from captum_attattr import checks
 from captum_attattr.explanations.encoding import Text
 from captum_attattr.explanations.explain import explain
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.model.modes import evaluation_mode
 from captum_attattr.runs.batches import run_batches
+from captum_attattr.triggers.trigger import check_rules
 
-RULES = ("default", "reference")
 _NO_WORDS = frozenset({"[UNK]", "<unk>", "[MASK]", "<mask>", "[PAD]", "<pad>"})
 
 Interaction = tuple[float, int, int, int, int]
@@ -31,6 +32,8 @@ Interaction = tuple[float, int, int, int, int]
 class Pattern:
     """The strongest interactions of one example: what a trigger is made of, and a line of the published files.
 
+    A pattern checks itself when it is made.
+
     Attributes:
         interactions: (score, layer, head, query, key), the highest score first; layer and head are -1 where a
             file does not tell them.
@@ -39,7 +42,10 @@ class Pattern:
         segments: (T,) 0 for the first text of a pair, 1 for the second.
         target: the class whose probability was attributed.
         gold: the gold class; -1 where it is not known.
-        source: the example's number.
+        source: the example's index.
+
+    Raises:
+        TypeError, ValueError: a value of another type or range, or sizes that differ; the message names it.
     """
 
     interactions: tuple[Interaction, ...]
@@ -50,6 +56,24 @@ class Pattern:
     gold: int
     source: int
 
+    def __post_init__(self) -> None:
+        tokens = checks.strings("tokens", self.tokens)
+        special = checks.flags("special", self.special, len(tokens))
+        segments = checks.integers("segments", self.segments, len(tokens), smallest=0)
+        for segment in (s for s, flag in zip(segments, special, strict=True) if not flag):  # XLNet gives <cls> the 2
+            checks.index("the segment of a word", segment, 2)
+        interactions = checks.sequence("interactions", self.interactions)
+        checks.set_fields(
+            self,
+            interactions=tuple(_interaction(entry, len(tokens)) for entry in interactions),
+            tokens=tuple(tokens),
+            special=tuple(special),
+            segments=tuple(segments),
+            target=checks.integers("target", [self.target])[0],
+            gold=checks.integers("gold", [self.gold])[0],
+            source=checks.integers("source", [self.source])[0],
+        )
+
     @property
     def words(self) -> list[bool]:
         """(T,) whether a token is a word or a piece of one, neither special nor unknown."""
@@ -57,7 +81,7 @@ class Pattern:
 
     @property
     def separator(self) -> int:
-        """Where the first text ends: the place of the first [SEP], or of what stands for it, or T without any."""
+        """The position at which the first text ends: of the first [SEP], or of what stands for it, or T without any."""
         if "[SEP]" in self.tokens:
             return self.tokens.index("[SEP]")
         return next((i for i, special in enumerate(self.special) if special and i > 0), len(self.tokens))
@@ -66,6 +90,16 @@ class Pattern:
     def score(self) -> float:
         """The sum of the interactions' scores."""
         return math.fsum(interaction[0] for interaction in self.interactions)
+
+
+def _interaction(entry: Any, count: int) -> Interaction:
+    """Return an interaction of `count` tokens, checked."""
+    parts = checks.sequence("each of interactions", entry)
+    if len(parts) != 5:
+        raise ValueError(f"interactions must be (score, layer, head, query, key), not {entry!r:.60}")
+    layer, head = (checks.at_least(-1, part, name) for name, part in zip(("layer", "head"), parts[1:3], strict=True))
+    query, key = (checks.index(name, part, count) for name, part in zip(("query", "key"), parts[3:], strict=True))
+    return checks.finite("the score of an interaction", parts[0]), layer, head, query, key
 
 
 def find_patterns(
@@ -90,7 +124,7 @@ def find_patterns(
 
     Args:
         model, tokenizer, examples, batch_size, truncate, resume, progress: as in `head_importance`.
-        labels: the gold class of each example, a number or a name; None where it is not known.
+        labels: the gold class of each example, its index or its name; None where it is not known.
         pairs, special_tokens, rules: as in `extract_triggers`.
         options: the quadrature's, as in `explain`: `n_steps`, `method`, `tolerance` ...
 
@@ -114,22 +148,24 @@ def find_patterns(
         gives = "a score" if texts.regression else "several labels at once"
         raise ValueError(f"triggers are found for classes; the model gives {gives}")
     items = texts.encode_all(examples)
-    known = labels is not None
-    gold = texts.labels(labels, len(items)) if known else torch.full((len(items),), -1)
+    gold = texts.labels(labels, len(items)) if labels is not None else torch.full((len(items),), -1)
     batches = texts.batches(items, batch_size)
-    about = {"patterns": [pairs, special_tokens, rules], "options": options, **texts.fingerprint(items, gold, batches)}
+    fingerprint = {"patterns": [pairs, special_tokens, rules], "options": options}
+    fingerprint |= texts.fingerprint(items, gold, batches)
 
-    def work(places: list[int]) -> Tensor:
-        found = explain(model, tokenizer, [examples[i] for i in places], truncate=truncate, progress=False, **options)
-        return torch.stack([_packed(pattern_of(one, 0, -1, pairs, special_tokens, rules), pairs) for one in found])
+    def work(batch: list[int]) -> Tensor:
+        some = [examples[i] for i in batch]
+        explanations = explain(model, tokenizer, some, truncate=truncate, progress=False, **options)
+        patterns = [pattern_of(one, 0, -1, pairs, special_tokens, rules) for one in explanations]
+        return torch.stack([_packed(pattern, pairs) for pattern in patterns])
 
     with evaluation_mode(model):
         costs = texts.costs(items, batches)
-        values = run_batches(batches, work, about, resume=resume, progress=progress, desc="triggers", costs=costs)
+        values = run_batches(batches, work, fingerprint, resume=resume, progress=progress, desc="triggers", costs=costs)
     return [
         Pattern(
             interactions=_unpacked(values[i]),
-            tokens=tuple(tokenizer.convert_ids_to_tokens(item.encoding["input_ids"][0].tolist())),
+            tokens=tuple(tokenizer.convert_ids_to_tokens(item.ids)),
             special=tuple(item.special),
             segments=tuple(item.segments),
             target=int(values[i, 0, 0]),
@@ -143,23 +179,19 @@ def find_patterns(
 def pattern_of(
     explanation: Explanation, source: int, gold: int, pairs: int, special_tokens: bool, rules: str
 ) -> Pattern:
-    """The strongest interactions of one explanation, by the rules of `extract_triggers`."""
-    maps = np.asarray(explanation.attributions)
-    tokens, special = list(explanation.tokens), list(explanation.special)
-    if maps.ndim != 4 or maps.shape[2:] != (len(tokens), len(tokens)) or 0 in maps.shape:
-        raise ValueError(f"explanation {source}: maps of shape {maps.shape} do not fit {len(tokens)} tokens")
-    if not np.isfinite(maps).all():
-        raise ValueError(f"explanation {source}: its attributions are not finite")
+    """Return the strongest interactions of one explanation, by the rules of `extract_triggers`."""
+    maps = explanation.attributions
+    array = maps.to(torch.promote_types(maps.dtype, torch.float32)).cpu().numpy()  # numpy has no bfloat16
     if rules == "reference":
-        interactions = _largest_of_one_map(maps)
+        interactions = _largest_of_one_map(array)
     else:
-        word = np.array(_words(tokens, special))
-        partner = np.array(special) if special_tokens else np.zeros_like(word)
-        interactions = _largest_of_all(maps, word, partner, pairs)
+        word = np.array(_words(explanation.tokens, explanation.special))
+        partner = np.array(explanation.special) if special_tokens else np.zeros_like(word)
+        interactions = _largest_of_all(array, word, partner, pairs)
     return Pattern(
         interactions=interactions,
-        tokens=tuple(tokens),
-        special=tuple(special),
+        tokens=tuple(explanation.tokens),
+        special=tuple(explanation.special),
         segments=tuple(explanation.segments),
         target=explanation.target,
         gold=gold,
@@ -168,61 +200,65 @@ def pattern_of(
 
 
 def _words(tokens: Sequence[str], special: Sequence[bool]) -> list[bool]:
-    """(T,) whether a token is a word; a special token is none where it was typed into the text either."""
+    """Return (T,), whether a token is a word; a special token that was typed into the text is none either."""
     no_words = _NO_WORDS | {token for token, flag in zip(tokens, special, strict=True) if flag}
     return [token not in no_words for token in tokens]
 
 
-def _largest_of_one_map(maps: np.ndarray[Any, Any]) -> tuple[Interaction, ...]:
-    """The published script's: the two largest entries of the map that holds the largest entry."""
+def _largest_of_one_map(maps: npt.NDArray[Any]) -> tuple[Interaction, ...]:
+    """Return the two largest entries of the map that holds the largest entry, as the published script does."""
     _, heads, length, _ = maps.shape
     layer, head = divmod(int(maps.argmax()) // length**2, heads)
     flat = maps[layer, head].reshape(-1)
-    best = np.argsort(flat)[::-1][:2]
-    found = [(float(flat[place]), layer, head, *divmod(int(place), length)) for place in best]
-    return tuple(found if len(found) == 2 else found * 2)  # one token: one entry
+    largest = [(float(flat[i]), layer, head, *divmod(int(i), length)) for i in np.argsort(flat)[::-1][:2]]
+    return tuple(largest if len(largest) == 2 else largest * 2)  # one token: one entry
 
 
 def _largest_of_all(
-    maps: np.ndarray[Any, Any], word: np.ndarray[Any, Any], partner: np.ndarray[Any, Any], pairs: int
+    maps: npt.NDArray[Any], word: npt.NDArray[Any], partner: npt.NDArray[Any], pairs: int
 ) -> tuple[Interaction, ...]:
-    """The strongest interactions that bring new words; of a word with another, or with a special `partner`."""
+    """Return the strongest interactions that bring new words: of a word with another, or with a special `partner`."""
     _, heads, length, _ = maps.shape
     by_map = maps.reshape(-1, length, length)
-    best, where = by_map.max(0), by_map.argmax(0)
+    best, best_map = by_map.max(0), by_map.argmax(0)
     allowed = np.outer(word, word) | np.outer(word, partner) | np.outer(partner, word)
     np.fill_diagonal(allowed, False)
-    found: list[Interaction] = []
+    chosen: list[Interaction] = []
     seen: set[int] = set()
-    for place in np.argsort(-np.where(allowed, best, -np.inf), axis=None, kind="stable"):
-        query, key = divmod(int(place), length)
-        if len(found) == pairs or not allowed[query, key] or best[query, key] <= 0:
+    for entry in np.argsort(-np.where(allowed, best, -np.inf), axis=None, kind="stable"):
+        query, key = divmod(int(entry), length)
+        if len(chosen) == pairs or not allowed[query, key] or best[query, key] <= 0:
             break
         words = {position for position in (query, key) if word[position]}
         if words - seen:
             seen |= words
-            layer, head = divmod(int(where[query, key]), heads)
-            found.append((float(best[query, key]), layer, head, query, key))
-    return tuple(found)
+            layer, head = divmod(int(best_map[query, key]), heads)
+            chosen.append((float(best[query, key]), layer, head, query, key))
+    return tuple(chosen)
 
 
 def check_options(pairs: Any, ratio: Any, min_score: Any, rules: Any) -> tuple[int, float, float]:
-    """Refuse options of `extract_triggers` that mean nothing; the numbers come back as Python's own."""
-    pairs, ratio, min_score = at_least(1, pairs, "pairs"), scalar(ratio), scalar(min_score)
-    for name, value in (("ratio", ratio), ("min_score", min_score)):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-            raise ValueError(f"{name}={value!r} must be a number of 0 or more")
+    """Return options of `extract_triggers`, with numbers of Python.
+
+    Raises:
+        ValueError: an option that means nothing, or does not go with another.
+    """
+    pairs = checks.at_least(1, pairs, "pairs")
+    reals = [checks.real(value) for value in (ratio, min_score)]
+    for name, given, value in zip(("ratio", "min_score"), (ratio, min_score), reals, strict=True):
+        if value is None or not 0 <= value < math.inf:
+            raise ValueError(f"{name}={given!r} must be a number of 0 or more")
+    ratio, min_score = reals
     if ratio > 1:
         raise ValueError(f"ratio={ratio!r} must be at most 1, the share of the first interaction's score")
-    if rules not in RULES:
-        raise ValueError(f"rules={rules!r} is unknown; use 'default' or 'reference'")
+    check_rules(rules)
     if rules == "reference" and pairs != 2:
         raise ValueError(f"pairs={pairs} does not go with rules='reference', which takes two")
-    return pairs, float(ratio), float(min_score)
+    return pairs, ratio, min_score
 
 
 def _packed(pattern: Pattern, pairs: int) -> Tensor:
-    """(1 + pairs, 5): the target, then the interactions, NaN where there is none."""
+    """Return (1 + pairs, 5): the target, then the interactions, NaN where there is none."""
     packed = torch.full((1 + max(pairs, 2), 5), torch.nan, dtype=torch.float64)
     packed[0, 0] = pattern.target
     for row, interaction in enumerate(pattern.interactions, 1):
@@ -231,5 +267,6 @@ def _packed(pattern: Pattern, pairs: int) -> Tensor:
 
 
 def _unpacked(packed: Tensor) -> tuple[Interaction, ...]:
+    """Return the interactions that were packed."""
     rows = [row for row in packed[1:].tolist() if not math.isnan(row[0])]
     return tuple((score, int(layer), int(head), int(query), int(key)) for score, layer, head, query, key in rows)

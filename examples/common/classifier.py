@@ -15,9 +15,16 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from transformers.utils import logging
 
 from captum_attattr import load_pruned
-from captum_attattr.explanations.encoding import check_tokenizer
+from captum_attattr.explanations.encoding import check_tokenizer  # also before training, which explains nothing
 from captum_attattr.tasks import Task
-from common.old_checkpoints import is_old, old_config, old_tokenizer, old_weights, say_if_eps_matters, todays_names
+from common.published_models import (
+    in_published_format,
+    note_if_eps_matters,
+    published_config,
+    published_tokenizer,
+    published_weights,
+    with_current_names,
+)
 
 
 def load_classifier(
@@ -26,13 +33,13 @@ def load_classifier(
     """Load a classifier for a task.
 
     Args:
-        bert_model: a folder or hub name: architecture, tokenizer and, unless `model_file` is given, weights. Also a
-            folder with bert_config.json and vocab.txt, which the published code reads.
+        bert_model: a folder or hub name: architecture, tokenizer and, unless `model_file` is given, weights. A folder
+            with bert_config.json and vocab.txt, which the published code reads, is taken too.
         model_file: a file of weights (`.safetensors`; any other is a state dict), or a folder that transformers loads.
-        task: says how many classes there are and what they are called.
+        task: says which classes there are, and their names.
         do_lower_case: lower-case; else as the tokenizer's own setting says.
-        layer_norm_eps: epsilon of the layer norms; None for the configuration's own, or, of bert_config.json, for the
-            published code's. Where weights come from a state dict and theirs would matter, a note says so.
+        layer_norm_eps: epsilon of the layer norms; None for the configuration's, or, with bert_config.json, for the
+            published code's. Where weights come from a state dict and its epsilon would matter, a note says so.
 
     Returns:
         The model, in evaluation mode, and its tokenizer.
@@ -43,76 +50,77 @@ def load_classifier(
     """
     check_name(bert_model)
     eps = {} if layer_norm_eps is None else {"layer_norm_eps": layer_norm_eps}
-    old = is_old(bert_model)
-    if eps and not old and not hasattr(AutoConfig.from_pretrained(bert_model), "layer_norm_eps"):
+    published = in_published_format(bert_model)
+    if eps and not published and not hasattr(AutoConfig.from_pretrained(bert_model), "layer_norm_eps"):
         raise ValueError(f"the configuration of {bert_model!r} has no layer_norm_eps that could be changed")
     tokenizer = load_tokenizer(bert_model, do_lower_case)
-    if old and model_file is None:
-        model_file = old_weights(bert_model)
+    if published and model_file is None:
+        model_file = published_weights(bert_model)
     if model_file is None or os.path.isdir(model_file):
-        folder = model_file or bert_model
-        loaded = _from_folder(folder, task, eps).eval()
-        if not eps and (Path(folder) / "pytorch_model.bin").is_file():
-            say_if_eps_matters(loaded, folder)
-        return loaded, tokenizer
-    own = [] if old else own_labels(AutoConfig.from_pretrained(bert_model))
-    changes = {**_labels(bert_model, own, task), **eps}
-    config = old_config(bert_model, changes) if old else AutoConfig.from_pretrained(bert_model, **changes)
-    model: Any = AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-untyped-call]
-    load_weights(model, model_file)
+        source = model_file or bert_model
+        model = _from_folder(source, task, eps)
+        from_state_dict = (Path(source) / "pytorch_model.bin").is_file()
+    else:
+        source = bert_model
+        outputs = [] if published else output_names(AutoConfig.from_pretrained(bert_model))
+        changes = {**_task_labels(bert_model, outputs, task), **eps}
+        config = (published_config if published else AutoConfig.from_pretrained)(bert_model, **changes)
+        model = AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-untyped-call]
+        load_weights(model, model_file)
+        from_state_dict = not model_file.endswith(".safetensors")  # which the published code does not write
     model.eval()
-    if not eps and not model_file.endswith(".safetensors"):  # which the published code does not write
-        say_if_eps_matters(model, bert_model)
+    if from_state_dict and not eps:
+        note_if_eps_matters(model, source)
     return model, tokenizer
 
 
 def _from_folder(name: str, task: Task, eps: dict[str, Any]) -> Any:
-    """A model with its own weights, all of them."""
+    """Load a model from a folder or the hub, and check that no weight is missing there."""
     config = AutoConfig.from_pretrained(name)
-    labels = _labels(name, own_labels(config), task)
+    labels = _task_labels(name, output_names(config), task)
     if getattr(config, "pruned_heads", None) and not eps:
         return load_pruned(name)
-    model, lacks, sizes = from_pretrained(name, **labels, **eps)
-    refuse_unfit(name, lacks=lacks, sizes=sizes)
+    model, missing, resized = load_quietly(name, **labels, **eps)
+    check_fit(name, missing=missing, resized=resized)
     return model
 
 
-def from_pretrained(name: str, **options: Any) -> tuple[Any, set[str], list[str]]:
+def load_quietly(name: str, **options: Any) -> tuple[Any, set[str], list[str]]:
     """Load a classifier as transformers does, but quietly.
 
     Args:
         name: folder or hub name.
-        options: of transformers' `from_pretrained`; with `state_dict`, weights of BERT that are read already.
+        options: of transformers' `from_pretrained`; `state_dict` are BERT's weights, if they are read already.
 
     Returns:
-        The model, the names of the weights that it did not find, and of those that had other sizes; it made these up.
+        The model, the names of the weights that were missing, and of the ones with other sizes; both are now random.
 
     Raises:
         OSError: no such model.
         ValueError: damaged files.
     """
     try:
-        read: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True, **options}
+        reading: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True, **options}
         with quiet_transformers():
             loaded: Any = (
-                BertForSequenceClassification.from_pretrained(None, **read)
+                BertForSequenceClassification.from_pretrained(None, **reading)
                 if "state_dict" in options
-                else AutoModelForSequenceClassification.from_pretrained(name, **read)
+                else AutoModelForSequenceClassification.from_pretrained(name, **reading)
             )
     except (OSError, ImportError):
         raise
     except Exception as error:  # damaged files fail in many ways
         raise ValueError(f"the weights in {name!r} are damaged: {type(error).__name__}: {error}") from error
-    model, found = loaded
-    sizes = [key[0] if isinstance(key, tuple) else key for key in found["mismatched_keys"]]
-    return model, set(found["missing_keys"]) - set(sizes), sizes
+    model, report = loaded
+    resized = [key[0] if isinstance(key, tuple) else key for key in report["mismatched_keys"]]
+    return model, set(report["missing_keys"]) - set(resized), resized
 
 
 def check_name(name: str) -> None:
-    """Find out whether a name can be a folder's or a model's of the hub.
+    """Check that a name can be that of a folder, or of a model on the hub.
 
     Raises:
-        FileNotFoundError: a path to nothing.
+        FileNotFoundError: a path that does not exist.
         ValueError: a file.
     """
     if Path(name).is_file():
@@ -122,14 +130,14 @@ def check_name(name: str) -> None:
 
 
 def load_tokenizer(name: str, do_lower_case: bool) -> Any:
-    """The tokenizer of a folder or hub name.
+    """Load the tokenizer of a folder or hub name.
 
     Raises:
         OSError: no such tokenizer.
         ValueError: files that cannot be read, or that hold no vocabulary.
     """
-    if is_old(name):
-        return old_tokenizer(name, do_lower_case)
+    if in_published_format(name):
+        return published_tokenizer(name, do_lower_case)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **({"do_lower_case": True} if do_lower_case else {}))
     except OSError:
@@ -142,7 +150,7 @@ def load_tokenizer(name: str, do_lower_case: bool) -> Any:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """No bar, and no table of what `refuse_unfit` says in one line."""
+    """Keep transformers from showing a bar, and a table of what `check_fit` says in one line."""
     log: Any = logging
     verbosity, bar = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity_error()
@@ -155,41 +163,45 @@ def quiet_transformers() -> Iterator[None]:
             log.enable_progress_bar()
 
 
-def own_labels(config: Any) -> list[str]:
-    """The names of a model's outputs, by its configuration."""
+def output_names(config: Any) -> list[str]:
+    """Return the names of a model's outputs, by its configuration."""
     return [str(label) for _, label in sorted((config.id2label or {}).items())]
 
 
-def in_own_order(own: list[str], names: Sequence[str]) -> tuple[str, ...] | None:
-    """A task's names in the order of a model's outputs; None if the model tells other classes apart.
+def in_output_order(outputs: list[str], names: Sequence[str]) -> tuple[str, ...] | None:
+    """Return a task's label names in the order of a model's outputs; None if the model has other classes.
 
     Args:
-        own: the names of the model's outputs; LABEL_0 and so on say nothing, and the task's order holds.
-        names: the task's.
+        outputs: the names of the model's outputs; LABEL_0, LABEL_1 ... say nothing, so the task's order is kept.
+        names: the task's label names.
     """
-    if all(re.fullmatch(r"LABEL_\d+", label) for label in own):
+    if all(re.fullmatch(r"LABEL_\d+", label) for label in outputs):
         return tuple(names)
     by_lower = {label.lower(): label for label in names}
-    if sorted(label.lower() for label in own) != sorted(by_lower):
+    if sorted(label.lower() for label in outputs) != sorted(by_lower):
         return None
-    return tuple(by_lower[label.lower()] for label in own)
+    return tuple(by_lower[label.lower()] for label in outputs)
 
 
 def label_settings(names: Sequence[str]) -> dict[str, Any]:
-    """What a configuration says about the names of a model's outputs."""
+    """Return the entries of a configuration that name a model's outputs."""
     return {"id2label": dict(enumerate(names)), "label2id": {label: i for i, label in enumerate(names)}}
 
 
-def _labels(name: str, own: list[str], task: Task) -> dict[str, Any]:
-    """The names of a model's outputs: its own, in its own order, if they are the task's; else the task's."""
+def _task_labels(name: str, outputs: list[str], task: Task) -> dict[str, Any]:
+    """Return the entries that name a model's outputs as the task does, in the model's order.
+
+    Raises:
+        ValueError: the model has other classes.
+    """
     names = task.label_names or ("score",)
-    if (ordered := in_own_order(own, names)) is None:
-        raise ValueError(f"the model {name!r} tells {own} apart, the task {task.name} {list(names)}")
+    if (ordered := in_output_order(outputs, names)) is None:
+        raise ValueError(f"the model {name!r} tells {outputs} apart, the task {task.name} {list(names)}")
     return label_settings(ordered)
 
 
 def read_weights(file: str) -> dict[str, torch.Tensor]:
-    """The weights of a file, by their names there.
+    """Read the weights of a file, by their names there.
 
     Raises:
         FileNotFoundError: no such file.
@@ -210,7 +222,7 @@ def read_weights(file: str) -> dict[str, torch.Tensor]:
 
 
 def load_weights(model: Any, file: str) -> None:
-    """Load all of a model's weights from a file, by their names of today or of old.
+    """Load all of a model's weights from a file, by their present or their older names.
 
     Args:
         model: the model.
@@ -218,29 +230,28 @@ def load_weights(model: Any, file: str) -> None:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it holds no weights, or those of another model.
+        ValueError: it holds no weights, or another model's.
     """
-    named = todays_names(read_weights(file))
-    own = model.state_dict()
-    unknown = {key for key in named.keys() - own.keys() if not key.endswith("position_ids")}
-    sizes = [key for key in own.keys() & named.keys() if own[key].shape != getattr(named[key], "shape", None)]
-    refuse_unfit(file, lacks=own.keys() - named.keys(), unknown=unknown, sizes=sizes)
-    model.load_state_dict({key: named[key] for key in own})
+    weights, wanted = with_current_names(read_weights(file)), model.state_dict()
+    unknown = {name for name in weights.keys() - wanted.keys() if not name.endswith("position_ids")}
+    resized = [name for name in wanted.keys() & weights.keys() if wanted[name].shape != weights[name].shape]
+    check_fit(file, missing=wanted.keys() - weights.keys(), unknown=unknown, resized=resized)
+    model.load_state_dict({name: weights[name] for name in wanted})
 
 
-def refuse_unfit(file: str, lacks: Any = (), unknown: Any = (), sizes: Any = ()) -> None:
-    """Refuse weights that are not those of the model.
+def check_fit(file: str, missing: Any = (), unknown: Any = (), resized: Any = ()) -> None:
+    """Check that weights are the model's.
 
     Args:
         file: where they are from.
-        lacks: names of weights that are missing there.
+        missing: names of weights that are not there.
         unknown: names of weights that the model does not have.
-        sizes: names of weights that have other sizes in the model.
+        resized: names of weights that have another shape in the model.
 
     Raises:
-        ValueError: any of these; the message has some of the names.
+        ValueError: there are such weights; the message has some of the names.
     """
-    for what, keys in (("lacks", lacks), ("has the unknown", unknown), ("has other sizes of", sizes)):
-        if keys:
-            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-            raise ValueError(f"{file!r} does not fit the model: it {what} {', '.join(sorted(keys)[:3])}{more}")
+    for problem, names in (("lacks", missing), ("has the unknown", unknown), ("has other sizes of", resized)):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise ValueError(f"{file!r} does not fit the model: it {problem} {', '.join(sorted(names)[:3])}{more}")

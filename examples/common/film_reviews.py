@@ -7,9 +7,10 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
-from typing import IO, NamedTuple, cast
+from typing import IO, cast
 
-from common.staged import staged
+from captum_attattr.tables import Example
+from common.atomic_files import staged
 
 ARCHIVE = "vaderSentiment-3.3.2.tar.gz"
 LABELS = ("negative", "positive")
@@ -18,27 +19,20 @@ MIN_RATING = 0.5
 SPLIT_SEED = 0
 
 
-class Review(NamedTuple):
-    """One sentence and its label: 1 if people rated it positive, 0 if negative."""
-
-    text: str
-    label: int
-
-
-def find_archive(place: str | os.PathLike[str]) -> Path:
-    """Finds the vaderSentiment source distribution, fetching it with pip if its folder lacks it.
+def find_archive(path: str | os.PathLike[str]) -> Path:
+    """Find the vaderSentiment source distribution, fetching it with pip if its folder lacks it.
 
     Args:
-        place: the ``.tar.gz`` file, or the folder that holds it or is to hold it.
+        path: the ``.tar.gz`` file, or the folder that holds it or is to hold it.
 
     Returns:
         The path of the ``.tar.gz`` file.
 
     Raises:
-        ValueError: ``place`` names a file that is missing, or one that is no ``.tar.gz``.
+        ValueError: ``path`` names a file that is missing, or one that is no ``.tar.gz``.
         RuntimeError: pip could not fetch the distribution.
     """
-    path = Path(place)
+    path = Path(path)
     if path.name.endswith(".tar.gz"):
         if not path.is_file():
             raise ValueError(f"{str(path)!r} is no file; give {ARCHIVE} or the folder that is to hold it")
@@ -55,6 +49,11 @@ def find_archive(place: str | os.PathLike[str]) -> Path:
 
 
 def _download(folder: Path) -> None:
+    """Fetch the distribution into a folder.
+
+    Raises:
+        RuntimeError: pip failed; the message has its reason.
+    """
     pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:"]
     done = subprocess.run(
         [*pip, "vaderSentiment==3.3.2", "--dest", str(folder)], capture_output=True, text=True, check=False
@@ -66,12 +65,12 @@ def _download(folder: Path) -> None:
         )
 
 
-def read_film_reviews(archive: str | os.PathLike[str]) -> tuple[list[Review], list[Review]]:
-    """Reads the rated sentences and splits them into a training and a held-out set.
+def read_film_reviews(archive: str | os.PathLike[str]) -> tuple[list[Example], list[Example]]:
+    """Read the rated sentences and split them into a training and a held-out set.
 
-    Sentences with an absolute mean rating below 0.5 are left out, the label is 1 if the rating is above 0,
-    and of texts equal up to case and spacing only the first is kept, so none is in both sets. The split is
-    the same every time: a model's held-out sentences never depend on the seed it was trained with.
+    Sentences with an absolute mean rating below 0.5 are left out. The label is 1 if the rating is above 0, else 0.
+    Of texts equal up to case and spacing only the first is kept, so that none is in both sets. The split is
+    the same every time: a model's held-out sentences never depend on the seed of its training.
 
     Args:
         archive: the vaderSentiment source distribution, a ``.tar.gz`` file.
@@ -82,15 +81,15 @@ def read_film_reviews(archive: str | os.PathLike[str]) -> tuple[list[Review], li
     Raises:
         ValueError: the archive lacks the ratings, a line is malformed, or there are too few sentences.
     """
-    reviews: dict[str, Review] = {}
-    for number, line in enumerate(_rated_lines(archive), start=1):
+    reviews: dict[str, Example] = {}
+    for line_number, line in enumerate(_rated_lines(archive), start=1):
         fields = line.split("\t")
         try:
             rating, text = float(fields[1]), html.unescape(fields[2]).strip()
         except (IndexError, ValueError):
-            raise ValueError(f"{archive}: line {number} is {line!r}, not 'id<TAB>rating<TAB>text'") from None
+            raise ValueError(f"{archive}: line {line_number} is {line!r}, not 'id<TAB>rating<TAB>text'") from None
         if abs(rating) >= MIN_RATING:
-            reviews.setdefault(" ".join(text.casefold().split()), Review(text, int(rating > 0)))
+            reviews.setdefault(" ".join(text.casefold().split()), Example(text, int(rating > 0)))
     if len(reviews) <= HELD_OUT:
         raise ValueError(f"{archive} holds {len(reviews)} distinct sentences; more than {HELD_OUT} are needed")
     shuffled = list(reviews.values())
@@ -99,7 +98,7 @@ def read_film_reviews(archive: str | os.PathLike[str]) -> tuple[list[Review], li
 
 
 def _rated_lines(archive: str | os.PathLike[str]) -> list[str]:
-    """The lines ``id<TAB>mean rating<TAB>text`` of the archive inside the archive."""
+    """Return the lines ``id<TAB>mean rating<TAB>text`` of the archive inside the archive."""
     try:
         with (
             tarfile.open(archive) as outer,
@@ -113,6 +112,11 @@ def _rated_lines(archive: str | os.PathLike[str]) -> list[str]:
 
 
 def _member(archive: tarfile.TarFile, ending: str) -> IO[bytes]:
+    """Open the file of an archive whose name has this ending.
+
+    Raises:
+        LookupError: there is none.
+    """
     for member in archive.getmembers():
         if member.isfile() and member.name.endswith(ending):
             return cast(IO[bytes], archive.extractfile(member))

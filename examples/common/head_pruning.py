@@ -1,4 +1,4 @@
-"""What the two pruning scripts share: the published code's flags, its files, and its order of doing things."""
+"""What the two pruning scripts share: the published code's flags, steps and files."""
 
 from __future__ import annotations
 
@@ -6,9 +6,17 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from captum_attattr import HeadImportance, head_importance, plot_heads, plot_pruning_curve, pruning_curve, write_html
-from captum_attattr.tasks import task
-from common.script import check_flags, flag_parser, load_model, process, run_script, writable, write_json
+from captum_attattr import (
+    HeadImportance,
+    head_importance,
+    plot_heads,
+    plot_pruning_curve,
+    pruning_curve,
+    tasks,
+    write_html,
+)
+from common.atomic_files import write_json
+from common.command_line import check_flags, flag_parser, load_model, rank_and_world_size, run_script, writable
 from common.task_rows import row_range, texts_and_labels
 
 
@@ -47,57 +55,55 @@ def run(
 
 
 def _run(args: argparse.Namespace, kind: str, options: dict[str, Any]) -> None:
-    what = task(args.task_name)
-    rows = what.read(args.data_dir, "dev")
-    ranking = rows[: args.num_examples]
+    """Read, rank, prune, and write from the first process."""
+    task = tasks.task(args.task_name)
+    rows = task.read(args.data_dir, "dev")
+    ranking = slice(min(args.num_examples, len(rows)))
     given = ":" if args.evaluation_rows == "all" else args.evaluation_rows
-    start, end = row_range("--evaluation_rows", given, len(rows))
+    evaluation = slice(*row_range("--evaluation_rows", given, len(rows)))
     folder = writable(args.output_dir)
-    model, tokenizer = load_model(args, what)
-    common: dict[str, Any] = {
-        "batch_size": args.eval_batch_size if kind == "taylor" else min(args.eval_batch_size, 32),
-        "truncate": args.max_seq_length,
-        "progress": not args.quiet,
-    }
-    done = folder / f"head_importance_{kind}.jsonl", folder / f"prune_result_{kind}.jsonl"
-    texts, labels = texts_and_labels(what, rows)
+    model, tokenizer = load_model(args, task)
+    texts, labels = texts_and_labels(task, rows)
+    common: dict[str, Any] = {"truncate": args.max_seq_length, "progress": not args.quiet}
     importance = head_importance(
         model,
         tokenizer,
-        texts[: len(ranking)],
-        labels[: len(ranking)],
-        resume=done[0] if args.resume else None,
+        texts[ranking],
+        labels[ranking],
+        batch_size=args.eval_batch_size if kind == "taylor" else min(args.eval_batch_size, 32),
+        resume=folder / f"head_importance_{kind}.jsonl" if args.resume else None,
         **common,
         **options,
     )
-    common["batch_size"] = args.eval_batch_size
     curve = pruning_curve(
         model,
         tokenizer,
-        texts[start:end],
-        labels[start:end],
+        texts[evaluation],
+        labels[evaluation],
         importance,
-        metric=what.metric,
+        metric=task.metric,
         structural=args.structural,
-        resume=done[1] if args.resume else None,
+        batch_size=args.eval_batch_size,
+        resume=folder / f"prune_result_{kind}.jsonl" if args.resume else None,
         **common,
     )
-    if process()[0]:
+    if rank_and_world_size()[0]:
         return
-    write_json(folder / f"head_importance_{kind}.json", _for_file(importance, kind, args.published))
+    write_json(folder / f"head_importance_{kind}.json", _published_scores(importance, kind, args.published))
     write_json(folder / f"prune_result_{kind}.json", curve.metric)
     importance.save(folder / f"head_importance_{kind}.safetensors")
     write_html(plot_heads(importance), folder / f"head_importance_{kind}.html")
     write_html(plot_pruning_curve(curve), folder / f"prune_result_{kind}.html")
-    print(f"heads ranked by {importance.name} on dev rows 0 to {len(ranking) - 1}")
-    print(f"{what.metric} on dev rows {start} to {end - 1}, {curve.shared_rows} of them in the ranking too")
+    print(f"heads ranked by {importance.name} on dev rows 0 to {ranking.stop - 1}")
+    print(f"{task.metric} on dev rows {evaluation.start} to {evaluation.stop - 1}", end="")
+    print(f", {curve.shared_rows} of them in the ranking too")
     for heads, value in zip(curve.heads, curve.metric, strict=True):
         print(f"  {heads:4d} of {curve.total} heads off: {value:.4f}")
     print(f"results in {folder}/")
 
 
-def _for_file(importance: HeadImportance, kind: str, mean: bool) -> list[Any]:
-    """The published code's form: sums over the examples (or their mean) in one list, or a list for each layer."""
+def _published_scores(importance: HeadImportance, kind: str, mean: bool) -> list[Any]:
+    """Return scores as the published code writes them: a list for each layer, or sums (or means) in one list."""
     if kind == "taylor":
         return list(importance.scores.tolist())
     return list((importance.scores * (1 if mean else importance.count)).flatten().tolist())

@@ -32,12 +32,12 @@ class LowRank(nn.Module):
         self.B = nn.Parameter(torch.zeros(outputs, rank))
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Returns ``W + scale * B @ A`` for the frozen W."""
+        """Return ``W + scale * B @ A`` for the frozen W."""
         return weight + self.scale * (self.B @ self.A)
 
 
 def add_low_rank(maps: Iterable[nn.Linear], rank: int, scale: float) -> None:
-    """Gives every linear map a low-rank update: its weight W is read as ``W + scale * B @ A``.
+    """Give every linear map a low-rank update: its weight W is read as ``W + scale * B @ A``.
 
     Args:
         maps: the linear maps, changed in place.
@@ -53,7 +53,7 @@ def add_low_rank(maps: Iterable[nn.Linear], rank: int, scale: float) -> None:
 
 
 def merge_low_rank(model: nn.Module) -> None:
-    """Writes every low-rank update into its map's ordinary weight, ``W <- W + scale * B @ A``.
+    """Write every low-rank update into its map's ordinary weight, ``W <- W + scale * B @ A``.
 
     Args:
         model: changed in place; no parametrization is left on the maps that `add_low_rank` was given.

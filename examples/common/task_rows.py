@@ -1,37 +1,38 @@
-"""Rows of a task as the scripts hand them to the library."""
+"""Rows of a task as the library takes them: texts and labels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+from captum_attattr import tasks
 from captum_attattr.tables import Example
-from captum_attattr.tasks import Task, task
+from captum_attattr.tasks import Task
 
 
-def texts_and_labels(what: Task, rows: Sequence[Example]) -> tuple[list[Any], list[Any]]:
-    """Texts, and gold labels by name: the model may have the task's classes in another order."""
-    labels = [row.label if what.regression else what.label_names[int(row.label)] for row in rows]
+def texts_and_labels(task: Task, rows: Sequence[Example]) -> tuple[list[Any], list[Any]]:
+    """Return texts and gold labels, these by name: the model may have the task's classes in another order."""
+    labels = [row.label if task.regression else task.label_names[int(row.label)] for row in rows]
     return [row.text for row in rows], labels
 
 
 def class_task(name: str) -> Task:
-    """A task with classes.
+    """Return the task of this name, if it has classes.
 
     Raises:
         ValueError: an unknown task, or one with scores.
     """
-    what = task(name)
-    if what.regression:
+    task = tasks.task(name)
+    if task.regression:
         raise ValueError(f"--task_name {name}: its labels are scores; triggers need classes")
-    return what
+    return task
 
 
 def row_range(flag: str, given: str, count: int) -> tuple[int, int]:
-    """The rows that a flag names as START:END.
+    """Return the first row that a flag names as START:END, and the one after the last.
 
     Raises:
-        ValueError: another form, or no row.
+        ValueError: another form, or a range without a row.
     """
     try:
         start, end = [int(part) if part else None for part in given.split(":")]

@@ -9,28 +9,28 @@ from typing import Any
 from demo_model import PACKAGE, encoder_folder, load_demo_model
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from captum_attattr.explanations.text_model import most_tokens
+from captum_attattr.explanations.text_model import most_tokens  # so that the limit is that of explaining
 from common.classifier import (
+    check_fit,
     check_name,
-    from_pretrained,
-    in_own_order,
+    in_output_order,
     label_settings,
+    load_quietly,
     load_tokenizer,
     load_weights,
-    own_labels,
+    output_names,
     read_weights,
-    refuse_unfit,
 )
-from common.old_checkpoints import is_old, old_config, old_weights, todays_names
-from common.task_data import TaskData
-from common.trained_part import choose_trainable
+from common.published_models import in_published_format, published_config, published_weights, with_current_names
+from common.trained_weights import choose_trainable
+from common.training_data import TaskData
 
 LORA_SCALE = 2.0
 """The factor of low-rank updates."""
 
 
 def load_model(args: argparse.Namespace, names: Sequence[str]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Loads ``--bert_model``, with the part named by ``--trainable`` ready to train.
+    """Load ``--bert_model``, with the weights that ``--trainable`` names ready to train.
 
     Args:
         args: the flags.
@@ -47,23 +47,24 @@ def load_model(args: argparse.Namespace, names: Sequence[str]) -> tuple[PreTrain
     """
     if (args.bert_model or "").endswith(".safetensors"):
         model, tokenizer = load_demo_model(args.bert_model)
-        if own_labels(model.config) != list(names):
-            raise ValueError(_other_outputs(args.bert_model, own_labels(model.config), names))
+        if (outputs := output_names(model.config)) != list(names):
+            raise ValueError(_other_outputs(args.bert_model, outputs, names))
         return model, tokenizer
     name = args.bert_model or str(encoder_folder())
     check_name(name)
     set_seed(args.seed)
-    if is_old(name):
-        file = old_weights(name)
-        options = {"config": old_config(name, label_settings(names)), "state_dict": todays_names(read_weights(file))}
-        model, lacks, sizes = from_pretrained(name, **options)
+    if in_published_format(name):
+        weights = with_current_names(read_weights(published_weights(name)))
+        options = {"config": published_config(name, **label_settings(names)), "state_dict": weights}
     else:
-        model, lacks, sizes = from_pretrained(name, **label_settings(_output_names(args, name, names)))
+        options = label_settings(_names_for_outputs(args, name, names))
+    model, missing, resized = load_quietly(name, **options)
     if args.model_recover_path:
         load_weights(model, args.model_recover_path)
-    else:  # a model that is to be trained needs no head yet
-        encoder = {key for key in lacks if not _is_head(model, key)}
-        refuse_unfit(name, lacks=encoder if args.do_train else lacks, sizes=sizes)
+    else:
+        if args.do_train:  # a head that is missing starts at random
+            missing = {weight for weight in missing if not _in_head(model, weight)}
+        check_fit(name, missing=missing, resized=resized)
     tokenizer = load_tokenizer(name, args.do_lower_case)
     if args.max_seq_length > (most := most_tokens(model.config, tokenizer)):
         raise ValueError(f"--max_seq_length is {args.max_seq_length}; {name!r} takes at most {most} tokens")
@@ -72,31 +73,37 @@ def load_model(args: argparse.Namespace, names: Sequence[str]) -> tuple[PreTrain
     return model, tokenizer
 
 
-def _output_names(args: argparse.Namespace, name: str, names: Sequence[str]) -> Sequence[str]:
-    """The task's names in the order of the model's own, so that files of its weights go with its configuration."""
+def _names_for_outputs(args: argparse.Namespace, name: str, names: Sequence[str]) -> Sequence[str]:
+    """Return the task's names in the order of the model's outputs, so that its weights fit its configuration.
+
+    Raises:
+        ValueError: a fine-tuned model has outputs of another task.
+    """
     config = AutoConfig.from_pretrained(name)
-    own = own_labels(config)
+    outputs = output_names(config)
     fine_tuned = any(kind.endswith("ForSequenceClassification") for kind in config.architectures or [])
-    if fine_tuned and len(own) != len(names):
-        raise ValueError(f"{name!r} has {len(own)} outputs and the task {len(names)}: {', '.join(names)}")
-    ordered = in_own_order(own, names)
+    if fine_tuned and len(outputs) != len(names):
+        raise ValueError(f"{name!r} has {len(outputs)} outputs and the task {len(names)}: {', '.join(names)}")
+    ordered = in_output_order(outputs, names)
     if ordered is None and not args.do_train:
-        raise ValueError(_other_outputs(name, own, names))
-    return ordered if ordered and len(own) == len(names) else names
+        raise ValueError(_other_outputs(name, outputs, names))
+    return ordered if ordered and len(outputs) == len(names) else names
 
 
-def _other_outputs(name: str, own: Sequence[str], names: Sequence[str]) -> str:
-    return f"{name!r} has the outputs {', '.join(own)}; the task's are {', '.join(names)}"
+def _other_outputs(name: str, outputs: Sequence[str], names: Sequence[str]) -> str:
+    """Return the message that a model's outputs are not the task's."""
+    return f"{name!r} has the outputs {', '.join(outputs)}; the task's are {', '.join(names)}"
 
 
-def _is_head(model: PreTrainedModel, weight: str) -> bool:
+def _in_head(model: PreTrainedModel, weight: str) -> bool:
+    """Return whether a weight is pooler's or classifier's, by its name."""
     return not weight.startswith(f"{model.base_model_prefix}.") or ".pooler." in weight
 
 
-def about_training(
+def training_header(
     args: argparse.Namespace, argv: Sequence[str], data: TaskData, metrics: dict[str, float]
 ) -> dict[str, Any]:
-    """Returns what the header of an exported file says about the training with these flags."""
+    """Return what the header of an exported file says about the training with these flags."""
     packaged = {"package": PACKAGE, "version": version(PACKAGE)} if args.bert_model is None else None
     return {
         "base": packaged or {"model": args.bert_model},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,26 +14,26 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from transformers import EvalPrediction, TrainerCallback
 
-from captum_attattr.files import replacing
-from captum_attattr.heads.metrics import score
-from common.task_data import TaskData
+from captum_attattr.heads.metrics import score  # so that a model is measured here as it is when it is pruned
+from common.atomic_files import write_bytes, write_json, write_text
+from common.training_data import TaskData
 
 
 class PublishedFiles(TrainerCallback):
-    """Measures, and after every epoch writes what the published script writes.
+    """Measure, and after every epoch write what the published script writes.
 
     ``opt.json``, the flags; ``model.{epoch}.bin``, a state dict; ``dev.{epoch}.pred``, a prediction on every line;
-    ``dev.txt``, a JSON list of the epochs' results. "dev" is what is evaluated; of MNLI "dev_matched". Of an
-    evaluation without training the epoch is 0.
+    ``dev.txt``, a JSON list of the epochs' results. "dev" is the evaluated split; for MNLI it is
+    "dev_matched". An evaluation without training has the epoch 0.
     """
 
     def __init__(self, args: argparse.Namespace, data: TaskData, order: Sequence[int]) -> None:
-        """What the files say.
+        """Take what the files hold.
 
         Args:
             args: the flags of the script.
             data: the task's examples, labels and metric.
-            order: which output of the model each class of the task is.
+            order: the index of the model's output for each class of the task.
         """
         self.args, self.data = args, data
         self.written = [data.written[order.index(output)] for output in range(len(data.written))]
@@ -42,24 +42,24 @@ class PublishedFiles(TrainerCallback):
         self.ended = False
 
     def measure(self, prediction: EvalPrediction) -> dict[str, float]:
-        """The task's metric; the predictions are kept for their file."""
+        """Return the task's metric, and keep the predictions for their file."""
         self.predictions = prediction.predictions
         return {self.data.metric: score(self.data.metric, prediction.predictions, prediction.label_ids)}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         """Write the flags."""
         if state.is_world_process_zero:
-            self._write("opt.json", json.dumps(vars(self.args), sort_keys=True, indent=2))
+            write_json(self.folder / "opt.json", vars(self.args))
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, model: Any = None, **more: Any) -> None:
         """Write the weights."""
-        if not state.is_world_process_zero:
-            return
-        with replacing(self.folder / f"model.{_epoch(state.epoch)}.bin") as file:
-            torch.save(_plain_weights(model), file)
+        if state.is_world_process_zero:
+            content = io.BytesIO()  # since torch.save does not say why it could not write to a file
+            torch.save(_plain_weights(model), content)
+            write_bytes(self.folder / f"model.{_epoch(state.epoch)}.bin", content.getbuffer())
 
     def on_train_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        """What is evaluated from now on is no epoch of its own."""
+        """Note that further evaluations belong to no epoch."""
         self.ended = True
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **more: Any) -> None:
@@ -68,7 +68,7 @@ class PublishedFiles(TrainerCallback):
             return
         data, values = self.data, self.predictions
         lines = [self.written[row.argmax()] for row in values] if self.written else values.reshape(-1).tolist()
-        self._write(f"{data.segment}.{_epoch(state.epoch)}.pred", "\n".join(map(str, lines)))
+        write_text(self.folder / f"{data.segment}.{_epoch(state.epoch)}.pred", "\n".join(map(str, lines)) + "\n")
         results = [
             {
                 "epoch": (epoch := _epoch(entry.get("epoch"))),
@@ -79,25 +79,20 @@ class PublishedFiles(TrainerCallback):
                 "model_recover_path": self.args.model_recover_path,
                 "task_name": self.args.task_name,
             }
-            for entry in state.log_history  # those before a run was gone on with among them
+            for entry in state.log_history  # which holds the epochs before a training was resumed too
             if "eval_loss" in entry
         ]
-        self._write(f"{data.segment}.txt", json.dumps(results, sort_keys=True, indent=2))
+        write_json(self.folder / f"{data.segment}.txt", results)
 
     def best_epoch(self, state: Any) -> float:
-        """The epoch that --keep_best keeps: the first of those with the highest metric."""
+        """Return the epoch that --keep_best keeps: the first with the highest metric."""
         key = f"eval_{self.data.metric}"
         entries = [entry for entry in state.log_history if key in entry][:-1]  # the last is of the kept weights
         return float(max(entries, key=lambda entry: float(entry[key]))["epoch"])
 
-    def _write(self, name: str, text: str) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with replacing(self.folder / name) as file:
-            file.write_text(text + "\n", encoding="utf-8")
-
 
 def _plain_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict of a model, low-rank updates merged."""
+    """Return the state dict of a model, low-rank updates merged."""
     weights = model.state_dict()
     for name, module in model.named_modules():
         if parametrize.is_parametrized(module, "weight"):
@@ -108,5 +103,5 @@ def _plain_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _epoch(passed: float | None) -> int:
-    """The number of an epoch that may have been cut short."""
+    """Return how many epochs were begun: the last one may have been cut short."""
     return math.ceil((passed or 0) - 1e-6)

@@ -15,12 +15,14 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from toy import WORDS, tiny_bart, tiny_bert, tiny_llama, tiny_tokenizer
 
 from captum_attattr import (
@@ -33,6 +35,7 @@ from captum_attattr import (
     mask_heads,
     prune_heads,
 )
+from captum_attattr.archives import explain_dataset as dataset
 from captum_attattr.archives import run as runs
 from captum_attattr.archives.shards import ShardWriter
 
@@ -61,11 +64,23 @@ def copy(whole: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(whole, tmp_path / "copy"))
 
 
+def assert_same_inputs(found: Explanation, expected: Explanation) -> None:
+    assert found.inputs is not None
+    assert expected.inputs is not None
+    assert list(found.inputs) == list(expected.inputs)
+    for name, tensor in found.inputs.items():
+        assert tensor.dtype == expected.inputs[name].dtype
+        assert torch.equal(tensor, expected.inputs[name])
+
+
 def assert_same(found: Explanation, expected: Explanation, **tolerance: float) -> None:
     for name in ("tokens", "text", "label", "target", "prediction", "segments", "special"):
         assert getattr(found, name) == getattr(expected, name), name
     assert found.probability == pytest.approx(expected.probability, abs=1e-6)
     assert torch.equal(found.nodes, expected.nodes)
+    assert found.value == found.probability
+    if expected.inputs is not None:
+        assert_same_inputs(found, expected)
     for name in ("attributions", "attention", "delta", "error"):
         ours, theirs = getattr(found, name), getattr(expected, name)
         assert ours.dtype == theirs.dtype
@@ -139,6 +154,15 @@ def test_shards_are_plain_safetensors_files(whole):
     assert json.loads(bytes(tensors["0.texts"].tolist()))[1]["tokens"] == Archive(whole)[longest[1]].tokens
 
 
+def test_stored_inputs_run_the_example_again(whole):
+    model = tiny_bert(seed=1)
+    for found in Archive(whole)[12:]:
+        assert found.inputs is not None
+        with torch.no_grad():
+            probabilities = model(**found.inputs).logits.softmax(-1)
+        assert float(probabilities[0, found.target]) == pytest.approx(found.value, abs=1e-6)
+
+
 def test_text_of_any_kind_comes_back_as_it_was(tmp_path):
     texts = ['"a" \\ \u2028 <b> \x00 é 漢 🎬 a', "a\nb\tc"]
     assert [found.text for found in write(tmp_path, texts)] == texts
@@ -172,6 +196,48 @@ def test_archive_is_a_sequence(whole):
             archive[number]
 
 
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, torch.tensor])
+def test_integers_of_other_libraries_are_taken(whole, kind):
+    archive = Archive(whole)
+    assert archive[kind(3)].text == TEXTS[3]
+    assert [found.text for found in archive[kind(2) : kind(4)]] == TEXTS[2:4]
+    assert torch.equal(archive.layer(kind(3), kind(1)), archive.layer(3, 1))
+
+
+NO_INDICES: list[Any] = ["1", True, np.True_, torch.tensor(True), 1.0, np.float32(1), None, (0, 1), [0], 1j, b"1"]
+
+
+@pytest.mark.parametrize("value", NO_INDICES, ids=repr)
+def test_what_is_no_index_is_named(whole, value):
+    archive = Archive(whole)
+    expected = re.escape(f"must be an integer, not {type(value).__name__}: {value!r:.60}")
+    with pytest.raises(TypeError, match=f"the index of an example {expected}"):
+        archive[value]
+    with pytest.raises(TypeError, match=f"the index of an example {expected}"):
+        archive.layer(value, 0)
+    with pytest.raises(TypeError, match=f"^layer {expected}"):
+        archive.layer(0, value)
+
+
+@pytest.mark.parametrize(
+    "part", [slice("a", None), slice(1.5, None), slice(None, "3"), slice(None, None, 1.0)], ids=repr
+)
+def test_slices_take_integers_only(whole, part):
+    with pytest.raises(TypeError, match="slice indices must be integers"):
+        Archive(whole)[part]
+    with pytest.raises(ValueError, match="slice step cannot be zero"):
+        Archive(whole)[::0]
+
+
+@pytest.mark.parametrize("folder", [5, None, b"films", ["films"], True])
+def test_folder_that_is_no_path_is_named(folder):
+    expected = re.escape(f"folder must be a string or a path, not {type(folder).__name__}: {folder!r}")
+    with pytest.raises(TypeError, match=expected):
+        Archive(folder)
+    with interrupted(0), pytest.raises(TypeError, match=expected):
+        write(folder)
+
+
 def test_one_layer_is_read_alone(tmp_path, whole):
     for archive in (Archive(whole), write(tmp_path, dtype="float16")):
         for layer in (0, 2, -1):
@@ -184,7 +250,8 @@ def test_one_example_is_read_without_the_rest(copy):
     """Every other shard, and every other batch's numbers in its own, may be gone."""
     archive = Archive(copy)
     expected = archive[0]
-    path, batch, _ = archive._find(0)
+    shard, batch, _ = archive._index.positions[0]
+    path = copy / archive._index.shards[shard].file
     for other in copy.glob("*.safetensors"):
         if other != path:
             other.unlink()
@@ -205,13 +272,13 @@ def test_verify_finds_one_changed_bit(copy):
     data = bytearray(path.read_bytes())
     data[-9] ^= 1
     path.write_bytes(data)
-    with pytest.raises(ResultFileError, match=f"missing or damaged: {path}$"):
+    with pytest.raises(ResultFileError, match=f"missing or damaged: {path}; delete what is damaged, and start the run"):
         Archive(copy).verify(progress=False)
 
 
 def test_missing_and_damaged_shards_are_named(copy):
     archive = Archive(copy)
-    path, _, _ = archive._find(5)
+    path = copy / archive._index.shards[archive._index.positions[5][0]].file
     whole = path.read_bytes()
     path.write_bytes(whole[:-1])
     with pytest.raises(ResultFileError, match=rf"'{path}' is damaged: {len(whole) - 1} bytes, .* {len(whole)}"):
@@ -219,7 +286,7 @@ def test_missing_and_damaged_shards_are_named(copy):
     path.write_bytes(b"\xff" * len(whole))
     with pytest.raises(ResultFileError, match=f"'{path}' is damaged"):
         archive[5]
-    path.write_bytes(whole.replace(archive._run.encode(), b"0" * 16))
+    path.write_bytes(whole.replace(archive._index.run.encode(), b"0" * 16))
     with pytest.raises(ResultFileError, match=f"'{path}' belongs to another run"):
         archive[5]
     path.unlink()
@@ -230,7 +297,7 @@ def test_missing_and_damaged_shards_are_named(copy):
 
 
 DAMAGED: dict[str, tuple[Callable[[str], str], str]] = {
-    "junk": (lambda text: text[:99], "is no index of an archive"),
+    "junk": (lambda text: text[:99], "holds no index of an archive"),
     "other": (lambda text: '{"weight_map": {}}', "is no index of an archive; choose another folder"),
     "list": (lambda text: "[]", "is no index of an archive"),
     "version": (lambda text: text.replace('archive": 1', 'archive": 2'), "another version"),
@@ -248,6 +315,102 @@ def test_damaged_index_is_an_error_that_names_it(copy, name):
     index.write_text(change(index.read_text()))
     with pytest.raises(ResultFileError, match=rf"{index}.*{message}"):
         Archive(copy)
+
+
+def replaced(name: str, value: Any) -> Callable[[dict[str, torch.Tensor]], None]:
+    """What puts a tensor, or what a function makes of the one that is there, into a shard."""
+
+    def change(tensors: dict[str, torch.Tensor]) -> None:
+        tensors[name] = (value(tensors[name]) if callable(value) else value).contiguous()
+
+    return change
+
+
+def texts(change: Callable[[Any], Any]) -> Callable[[dict[str, torch.Tensor]], None]:
+    """What changes the JSON of the texts, or puts bytes in its place."""
+
+    def put(tensors: dict[str, torch.Tensor]) -> None:
+        content = json.loads(bytes(tensors["0.texts"].tolist()))
+        new = change(content)
+        data = new if isinstance(new, bytes) else json.dumps(content if new is None else new).encode()
+        tensors["0.texts"] = torch.tensor(list(data.ljust(-(-len(data) // 8) * 8)), dtype=torch.uint8)
+
+    return put
+
+
+def entry(name: str, value: Any) -> Callable[[dict[str, torch.Tensor]], None]:
+    """What puts a value into the JSON of the second text."""
+    return texts(lambda content: content[1].update({name: value}))
+
+
+SHAPES = [
+    *(
+        (replaced(f"0.{name}", change), rf"0\.{name} must be ")
+        for name in ("target", "prediction", "probability", "nodes", "delta", "error", "attributions", "attention")
+        for change in (torch.Tensor.half, lambda tensor: tensor[:1], lambda tensor: tensor[..., None])
+    ),
+    (replaced("0.attributions", lambda maps: maps[:, :2]), r"0\.attributions must be"),
+    (replaced("0.attributions", lambda maps: maps[:, :, :1]), r"0\.attributions must be"),
+    (replaced("0.attributions", lambda maps: maps[..., :-1]), r"0\.attributions must be"),
+    (replaced("0.attributions", torch.tensor(1.0)), "index out of range"),
+    (replaced("0.texts", torch.tensor(1, dtype=torch.uint8)), "index out of range"),
+    (replaced("0.texts", lambda data: data.float()), r"0\.texts must be U8"),
+    (replaced("0.texts", lambda data: data[:, None]), r"0\.texts must be U8"),
+    *((lambda tensors, name=name: tensors.pop(f"0.{name}"), f"0.{name}") for name in ("target", "attention", "texts")),
+]
+VALUES = [
+    (replaced("0.attributions", lambda maps: maps / 0), "attributions must be finite"),
+    (replaced("0.attention", lambda maps: maps * torch.nan), "attention must be finite"),
+    (replaced("0.delta", lambda delta: delta / 0), "delta must be finite"),
+    (replaced("0.probability", lambda value: value / 0), "probability must be finite"),
+    (replaced("0.target", lambda target: target - 9), "the index has no label of the target -"),
+    (replaced("0.target", lambda target: target + 9), "the index has no label of the target 1"),
+    (replaced("0.prediction", lambda prediction: prediction - 9), "prediction=-8 must be an int of 0 or more"),
+    (texts(lambda _: b"no"), "Expecting value"),
+    (texts(lambda _: b"\xff"), "can't decode"),
+    (texts(lambda _: b"[" * 100_000), "recursion"),
+    (texts(lambda content: content[:1]), "list index out of range"),
+    (texts(lambda content: {"1": content[1]}), "1"),
+    (texts(lambda content: [5, 5]), "not iterable"),
+    (texts(lambda content: ["text", "text"]), "it lacks or adds"),
+    (texts(lambda content: content[1].clear()), "it lacks or adds"),
+    (texts(lambda content: content[1].pop("inputs") and None), r"it lacks or adds \['inputs'\]"),
+    (entry("label", "yes"), r"it lacks or adds \['label'\]"),
+    (entry("number", 0), "it does not hold example 9 where the index has it"),
+    (entry("text", 5), "text must be a string or a pair"),
+    (entry("text", ["a"]), "text must be a string or a pair"),
+    (entry("text", ["a", 5]), "text must be strings"),
+    (entry("tokens", ["a"]), "must be 1 x 1 for 1 token"),
+    (entry("tokens", "abcdefg"), "tokens must be a list"),
+    (entry("tokens", [5] * 7), "tokens must be strings"),
+    (entry("segments", [0]), "segments must have the shape"),
+    (entry("segments", [-1] * 7), "segments must be 0 or more"),
+    (entry("special", [5] * 7), "special must be True or False"),
+    (entry("inputs", None), "'items'"),
+    (entry("inputs", [1]), "'items'"),
+    (entry("inputs", {"input_ids": [1]}), r"must have the shape \(1, 7\)"),
+    (entry("inputs", {"input_ids": "abcdefg"}), "too many dimensions"),
+    (entry("inputs", {"input_ids": [[1]] * 7}), r"must have the shape \(1, 7\)"),
+    (entry("inputs", {"input_ids": [None] * 7}), "NoneType"),
+]
+
+
+@pytest.mark.parametrize("case", range(len(SHAPES) + len(VALUES)))
+def test_shard_of_other_tensors_is_an_error_that_names_it(copy, case):
+    change, message = [*SHAPES, *VALUES][case]
+    path = copy / "attributions-00001-of-00006.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    run, before = Archive(copy)._index.run, path.stat().st_size
+    save_file(tensors, path, metadata={"captum_attattr run": run})
+    index = copy / "index.json"
+    index.write_text(index.read_text().replace(f'"bytes": {before}', f'"bytes": {path.stat().st_size}', 1))
+    expected = f"the shard '{path}' is damaged: .*{message}.*; delete it, and start the run that made the archive again"
+    with pytest.raises(ResultFileError, match=expected):
+        Archive(copy)[9]
+    if case < len(SHAPES):
+        with pytest.raises(ResultFileError, match=expected):
+            Archive(copy).layer(9, 0)
 
 
 def test_folder_without_an_archive_is_told(tmp_path):
@@ -317,6 +480,33 @@ def test_lost_shard_is_made_again_and_nothing_else(copy, whole):
         write(copy)
     assert files(copy) == files(whole)
     assert 0 < sum(map(len, done)) < 5
+
+
+@contextmanager
+def version_0_1() -> Iterator[None]:
+    """Begin runs as version 0.1 did, without the model's inputs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dataset, "_is_of_version_0_1", lambda _: True)
+        yield
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_archive_of_version_0_1_is_read_and_resumed_byte_for_byte(tmp_path, dtype):
+    old, begun = tmp_path / "old", tmp_path / "begun"
+    with version_0_1():
+        write(old, dtype=dtype)
+        with interrupted(4), pytest.raises(StoppedError):
+            write(begun, dtype=dtype)
+    assert b"inputs" not in b"".join(files(old).values())
+    write(begun, dtype=dtype)
+    assert files(begun) == files(old)
+    lost = sorted(old.glob("*.safetensors"))[1]
+    lost.unlink()
+    write(old, dtype=dtype)
+    assert files(begun) == files(old)
+    for found, expected in zip(Archive(old), write(tmp_path / "new", dtype=dtype), strict=True):
+        assert found.inputs is None
+        assert_same(found, replace(expected, inputs=None), atol=0)
 
 
 SCRIPT = """
@@ -400,7 +590,7 @@ def test_folder_of_another_run_is_refused_and_kept(tmp_path, copy, changes, diff
     options.pop("model", None)
     masked = mask_heads(model, {0: [1]}) if options.pop("masked", False) else nullcontext()
     given = {"texts": TEXTS, **OPTIONS, **options}
-    with masked, pytest.raises(ValueError, match=rf"belongs to another run and is not gone on with \(.*{difference}"):
+    with masked, pytest.raises(ValueError, match=rf"belongs to another run and is not resumed \(.*{difference}"):
         explain_dataset(model, tiny_tokenizer(), folder=folder, **given)
     assert files(folder) == before
 
@@ -408,7 +598,7 @@ def test_folder_of_another_run_is_refused_and_kept(tmp_path, copy, changes, diff
 @pytest.mark.parametrize("name", ["attributions-00002-of-00006.safetensors", "attributions-00002-of-00006.part"])
 def test_shard_of_another_run_in_the_way_is_refused_and_kept(copy, name):
     shard = copy / "attributions-00002-of-00006.safetensors"
-    foreign = shard.read_bytes().replace(Archive(copy)._run.encode(), b"0" * 16)
+    foreign = shard.read_bytes().replace(Archive(copy)._index.run.encode(), b"0" * 16)
     shard.unlink()
     (copy / name).write_bytes(foreign)
     with pytest.raises(ResultFileError, match=f"{name}' belongs to another run"):
@@ -440,7 +630,7 @@ def test_disk_without_the_room_is_refused_before_anything_is_written(tmp_path, m
     assert not list((tmp_path / "new").iterdir())
 
 
-def test_full_disk_is_told_with_the_path_and_gone_on_from(tmp_path, whole):
+def test_full_disk_is_told_with_the_path_and_the_run_resumed(tmp_path, whole):
     """A limit on the size of files stands for the disk's end: the system refuses to write beyond it."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, before[1]))
@@ -498,8 +688,10 @@ def test_run_says_what_it_will_take(tmp_path, capsys):
 
 
 def test_maps_that_did_not_converge_are_counted_once_for_all(tmp_path):
-    with pytest.warns(ConvergenceWarning, match=r"^\d+ of 48 attribution maps .* tolerance 1e-05: example \d+, layer"):
+    message = r"^\d+ of 48 attribution maps .* tolerance 1e-05: example \d+, layer"
+    with pytest.warns(ConvergenceWarning, match=message) as caught:
         archive = write(tmp_path, n_steps=None, tolerance=1e-5, max_nodes=5)
+    assert [warning.filename for warning in caught] == [__file__]  # the caller's line
     assert max(float(found.error.max()) for found in archive) > 1e-5
 
 
@@ -523,6 +715,8 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "batch": ({"batch_size": 0}, "batch_size=0 must be an int of 1 or more"),
     "shard": ({"shard_bytes": 1.5}, "shard_bytes=1.5 must be an int of 1 or more"),
     "dtype": ({"dtype": "bfloat16"}, "dtype='bfloat16' is unknown; use 'float32' or 'float16'"),
+    "attention": ({"attention": "no"}, "attention must be True or False, not str: 'no'"),
+    "bools": ({"batch_size": True}, "batch_size=True must be an int of 1 or more"),
 }
 
 
@@ -534,6 +728,13 @@ def test_mistake_is_told_before_anything_is_done(tmp_path, name):
             tiny_bert(), tiny_tokenizer(), **{"texts": TEXTS, "folder": tmp_path / "new", **OPTIONS} | changes
         )
     assert not list(tmp_path.iterdir())
+
+
+def test_numbers_of_other_libraries_are_taken(copy):
+    """And are those of Python: the folder is that of the run with Python's own."""
+    numbers = {"n_steps": np.int64(3), "batch_size": torch.tensor(2), "shard_bytes": np.int32(8_000)}
+    with interrupted(0):
+        write(copy, **numbers, tolerance=np.float64(1e-3), max_nodes=np.uint16(1_000), attention=np.True_)
 
 
 def test_model_is_left_as_it_was(tmp_path, unchanged):

@@ -34,19 +34,20 @@ def planned(lengths: list[int], form: Form = FORM, batch_size: int = 4) -> list[
 @given(st.lists(st.integers(3, 12), min_size=1, max_size=60), st.integers(1, 7), st.sampled_from(FORMS))
 def test_every_example_is_in_one_batch_of_its_length(lengths, batch_size, form):
     batches = planned(lengths, form, batch_size)
-    assert sorted(number for batch in batches for number in batch.numbers) == list(range(len(lengths)))
+    assert sorted(example for batch in batches for example in batch.examples) == list(range(len(lengths)))
     for batch in batches:
-        assert {lengths[number] for number in batch.numbers} == {batch.length}
-        assert len(batch.numbers) <= batch_size
-        assert list(batch.numbers) == sorted(batch.numbers)
-        assert batch.texts == len(json.dumps(["x" * (number + 5) for number in batch.numbers], separators=(",", ":")))
+        assert {lengths[example] for example in batch.examples} == {batch.length}
+        assert len(batch.examples) <= batch_size
+        assert list(batch.examples) == sorted(batch.examples)
+        texts = ["x" * (example + 5) for example in batch.examples]
+        assert batch.texts == len(json.dumps(texts, separators=(",", ":")))
     assert [batch.length for batch in batches] == sorted((batch.length for batch in batches), reverse=True)
 
 
 def test_batches_are_as_large_as_they_may_be():
-    assert [len(batch.numbers) for batch in planned([5] * 10)] == [4, 4, 2]
+    assert [len(batch.examples) for batch in planned([5] * 10)] == [4, 4, 2]
     length = math.isqrt(MAPS_AT_ONCE // (2 * 15))  # of which two fit in memory
-    assert [len(batch.numbers) for batch in planned([length] * 5)] == [2, 2, 1]
+    assert [len(batch.examples) for batch in planned([length] * 5)] == [2, 2, 1]
 
 
 @settings(deadline=None)

@@ -198,9 +198,17 @@ CASES = (
     Case("batch", of(baselines=IDS[:2]), ValueError, r"shape \(2, 6\), its input \(3, 6\)"),
     Case("two", of(baselines=(IDS, IDS)), ValueError, "2 baselines for 1 inputs"),
     Case("half a token", of(baselines=0.5), ValueError, r"baselines=0\.5 does not fit inputs of torch\.int64"),
-    Case("attention text", of(attention_baselines="zero"), ValueError, "'zero' is unknown; use 'uniform', a number or"),
     Case(
-        "attention bool", of(attention_baselines=True), TypeError, "None, a number, 'uniform' or one tensor per layer"
+        "attention text",
+        of(attention_baselines="zero"),
+        ValueError,
+        "'zero' is unknown; use 'uniform', 'sink', a number or",
+    ),
+    Case(
+        "attention bool",
+        of(attention_baselines=True),
+        TypeError,
+        "None, a number, 'uniform', 'sink' or one tensor per layer",
     ),
     Case("attention dict", of(attention_baselines={0: 0.1}), TypeError, "one tensor per layer"),
     Case("attention texts", of(attention_baselines=["uniform"] * 3), TypeError, "one tensor per layer"),

@@ -217,7 +217,10 @@ def test_gradients_are_those_of_a_loop_written_by_hand(start: str, monkeypatch: 
     starts: dict[str, tuple[Start, Callable[[Row], Any]]] = {
         "zero": (zero, lambda row: 0.0),
         "number": (lambda *_: 0.25, lambda row: 0.25),
-        "tensor": (lambda layer, _, examples: other[layer][examples], lambda row: other[row.layer, row.example]),
+        "tensor": (
+            lambda layer, _, examples, visible: other[layer][examples],
+            lambda row: other[row.layer, row.example],
+        ),
     }
     case.model.set_attn_implementation("eager")
     with torch.no_grad():

@@ -181,7 +181,7 @@ def test_archive_of_other_options_is_not_gone_on_with(folder, tmp_path, capsys):
     assert scores(folder, tmp_path, num_examples=2) == 0
     assert scores(folder, tmp_path, num_examples=2, batch_size=8) == 2
     line = capsys.readouterr().err.splitlines()[-1]
-    assert "belongs to another run and is not gone on with (options.n_steps 8 there, 16 now)" in line
+    assert "belongs to another run and is not resumed (options.n_steps 8 there, 16 now)" in line
 
 
 def test_two_processes_write_what_one_writes(folder, tmp_path):

@@ -16,7 +16,7 @@ import networkx
 import pytest
 import torch
 from command_line import COLUMNS, LABELS, REFERENCE, ROOT, flags, needs_reference, run_here, write_model
-from common.script import run_script
+from common.command_line import run_script
 from toy import WORDS, tiny_bert, wavering_bert
 from transformers import BertForSequenceClassification
 

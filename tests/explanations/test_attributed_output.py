@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from heads.test_importance import GOLD, TEXTS, encoded
+from head_examples import GOLD, TEXTS, encoded
 from sklearn.metrics import accuracy_score, f1_score
 from torch import Tensor, nn
 from toy import HEADS, LABELS, LAYERS, tiny_bert, tiny_tokenizer

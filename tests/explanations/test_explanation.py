@@ -303,7 +303,7 @@ def made(**changes: Any) -> Explanation:
 
 NAN, INF = float("nan"), float("inf")
 MAPS = torch.zeros(2, 3, 4, 4)
-NO_TENSOR = [None, "maps", [["a"]], {"a": 1}, object()]
+NO_TENSOR = [None, "maps", [["a"]], {"a": 1}, len]
 NO_NUMBER = [None, "1", [1], True, 1j]
 NO_INDEX = [*NO_NUMBER, -1, 1.0, NAN, 2**70 * -1]
 NO_MAPS = [
@@ -321,7 +321,7 @@ NO_MAPS = [
 ]
 NO_LAYERS = [*NO_TENSOR, torch.zeros(3), torch.zeros(0), torch.zeros(2, 1), torch.tensor(1.0), torch.zeros(2) > 0]
 WRONG: dict[str, list[Any]] = {
-    "tokens": [None, 5, "abcd", ["a"] * 3, [], [1, 2, 3, 4], ["a", "b", "c", None], {"a", "b", "c", "d"}],
+    "tokens": [None, 5, "abcd", ["a"] * 3, [], [1, 2, 3, 4], ["a", "b", "c", None], {"a"}],
     "attributions": NO_MAPS,
     "attention": NO_MAPS,
     "delta": [*NO_LAYERS, torch.tensor([0.0, INF])],

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from heads.test_importance import GOLD, TEXTS, encoded, importance, loss, undecided
+from head_examples import GOLD, TEXTS, encoded, importance, loss, undecided
 from sklearn.metrics import auc
 from torch import nn
 from toy import HEADS, LAYERS, tiny_bert, tiny_llama, tiny_tokenizer

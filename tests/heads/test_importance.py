@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from head_examples import GOLD, TEXTS, encoded, importance, loss, undecided
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 from toy import HEADS, LABELS, LAYERS, tiny_bart, tiny_bert, tiny_llama, tiny_tokenizer
@@ -27,22 +28,10 @@ from captum_attattr import (
 )
 from captum_attattr.heads.scoring import METHODS
 
-TEXTS = ["good film", "a bad plot", "man", "good work good man", ("good film", "bad"), "a b c d e f g", "plot b"]
-GOLD = [0, 2, 1, 0, 1, 2, 2]
-
 
 @pytest.fixture(scope="module")
 def model() -> BertForSequenceClassification:
     return undecided()
-
-
-def undecided() -> BertForSequenceClassification:
-    """A classifier whose predictions differ between texts, and change when a head goes."""
-    model = tiny_bert(seed=1)
-    with torch.no_grad():
-        for _ in range(2):
-            model.classifier.bias -= torch.cat([model(**encoded(text)).logits for text in TEXTS]).mean(0)
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -52,15 +41,6 @@ def tokenizer() -> Any:
 
 def scores(model: nn.Module, method: str, **options: Any) -> HeadImportance:
     return head_importance(model, tiny_tokenizer(), TEXTS, GOLD, method, progress=False, **options)
-
-
-def encoded(text: Any) -> dict[str, Tensor]:
-    parts = (text,) if isinstance(text, str) else text
-    return dict(tiny_tokenizer()(*parts, return_tensors="pt"))
-
-
-def loss(model: nn.Module, text: Any, label: int) -> Tensor:
-    return nn.functional.cross_entropy(model(**encoded(text)).logits, torch.tensor([label]))
 
 
 # ------------------------------------------------------------------------------------ against definitions
@@ -264,11 +244,6 @@ def test_ranking_goes_by_score_and_then_by_place():
     assert found.ranking("most") == [(0, 0), (1, 1), (0, 1), (1, 0), (1, 2)]
     with pytest.raises(ValueError, match="order='last' is unknown; use 'least' or 'most'"):
         found.ranking("last")
-
-
-def importance(values: Any, method: str = "taylor", **options: Any) -> HeadImportance:
-    table = torch.tensor(values, dtype=torch.double)
-    return HeadImportance(table, table.abs() / 10, 5, method, METHODS[method].options | options, ["a"], ["0" * 16], "m")
 
 
 def test_saved_importance_comes_back_whole(model, tmp_path):

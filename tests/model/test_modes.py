@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch._dynamo
-from heads.test_importance import GOLD, TEXTS
+from head_examples import GOLD, TEXTS
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 from toy import HEADS, sentences, tiny_bert, tiny_tokenizer

@@ -11,8 +11,8 @@ from torch import nn
 from toy import HEADS, LAYERS, SIZES, VOCAB, tiny_bert, tiny_llama, tiny_tokenizer
 
 from captum_attattr import UnsupportedModelError, attention_layers, explain, prune_heads
-from captum_attattr.explanations.encoding import most_tokens
 from captum_attattr.explanations.explain import Explainer
+from captum_attattr.explanations.text_model import most_tokens
 from captum_attattr.model.projections import head_count
 
 SUPPORTED = [family for family in FAMILIES if family.route != "refused"]

@@ -5,16 +5,18 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import networkx as nx
+import numpy as np
 import pytest
 import torch
 
-from captum_attattr import attribution_tree
+from captum_attattr import ResultFileError, attribution_tree
 from captum_attattr.published.attribution_files import read_explanation, read_maps, read_tokens, write_maps
 
 ROOT = Path(__file__).parents[2]
@@ -67,6 +69,13 @@ BROKEN: dict[str, tuple[str, str]] = {
     "other size": ("[[[1.0]]]\n[[[1.0, 2.0], [1.0, 2.0]]]\n", r"line 2: the layer has \(1, 2, 2\), the first one"),
     "not finite": ("[[[NaN]]]\n", "line 1: the layer holds numbers that are not finite"),
     "empty": ("", "is empty"),
+    "words": ('[[["a"]]]\n', "line 1: no list"),
+    "missing": ("[[[null]]]\n", "line 1: no list"),
+    "objects": ('{"a": 1}\n', "line 1: no list"),
+    "number": ("5\n", r"line 1: the layer has the shape \(\)"),
+    "nested": ("[" * 100_000 + "\n", "line 1: no list"),
+    "long": ("[[[" + "1" * 5_000 + "]]]\n", "line 1: no list"),
+    "large": ("[[[1" + "0" * 400 + "]]]\n", "line 1: "),
 }
 
 
@@ -74,7 +83,7 @@ BROKEN: dict[str, tuple[str, str]] = {
 def test_broken_maps_are_refused_by_line(tmp_path, name):
     content, message = BROKEN[name]
     (tmp_path / "attr.json").write_text(content)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ResultFileError, match=message):
         read_maps(tmp_path / "attr.json")
 
 
@@ -88,12 +97,62 @@ def test_broken_maps_are_refused_by_line(tmp_path, name):
         ('[{"tokens": [1]}]', 0, r"'tokens' must be a list of texts, not \[1\]"),
         ('[{"words": ["a"]}]', 0, "'tokens' must be a list of texts, not None"),
         ("no", 0, "is no JSON"),
+        ("[" * 100_000, 0, "is no JSON"),
+        ("1" * 5_000, 0, "is no JSON"),
+        ("[5]", 0, "must hold a list of entries with tokens"),
     ],
 )
 def test_broken_tokens_are_refused(tmp_path, content, index, message):
     (tmp_path / "tokens.json").write_text(content)
     with pytest.raises(ValueError, match=message):
         read_tokens(tmp_path / "tokens.json", index)
+
+
+@pytest.mark.parametrize("index", [np.int64(1), np.uint8(1), torch.tensor(1)], ids=repr)
+def test_integers_of_other_libraries_are_taken(folder, index):
+    assert read_tokens(folder / "tokens.json", index)["tokens"] == TOKENS
+
+
+@pytest.mark.parametrize("index", ["1", 1.0, True, None, np.float32(1), [1]], ids=repr)
+def test_what_is_no_index_is_named(folder, index):
+    with pytest.raises(TypeError, match=re.escape(f"index must be an integer, not {type(index).__name__}: {index!r}")):
+        read_tokens(folder / "tokens.json", index)
+
+
+@pytest.mark.parametrize("read", [read_maps, lambda path: read_tokens(path, 0)])
+def test_what_is_no_path_is_named(read):
+    with pytest.raises(TypeError, match="path must be a string or a path, not int: 5"):
+        read(5)
+
+
+@pytest.mark.parametrize(
+    ("maps", "error", "message"),
+    [
+        (5, ValueError, "maps must have the shape"),
+        ("maps", TypeError, "maps must be an array of numbers"),
+        (None, TypeError, "maps must be an array of numbers"),
+        (torch.ones(2, 3, 4), ValueError, "maps must have the shape"),
+        (torch.full((1, 1, 2, 2), torch.nan), ValueError, "maps must be finite"),
+        (torch.ones(1, 1, 2, 2, dtype=torch.bool), TypeError, "maps must be an array of real numbers"),
+    ],
+)
+def test_what_are_no_maps_is_not_written(tmp_path, maps, error, message):
+    with pytest.raises(error, match=message):
+        write_maps(maps, tmp_path / "attr.json")
+    assert not list(tmp_path.iterdir())
+
+
+def test_arrays_of_numpy_are_written(tmp_path):
+    maps = np.arange(8.0).reshape(1, 2, 2, 2)
+    assert torch.equal(read_maps(write_maps(maps, tmp_path / "attr.json")), torch.tensor(maps).float())
+
+
+def test_logits_that_are_whole_numbers_give_a_probability(folder):
+    entries = json.loads((folder / "tokens.json").read_text())
+    entries[1]["pred_logits"] = [0, 1]
+    (folder / "tokens.json").write_text(json.dumps(entries))
+    found = read_explanation(folder / "attr.json", folder / "tokens.json", 1, labels=["0", "1"])
+    assert found.probability == pytest.approx(torch.tensor([0.0, 1.0]).softmax(0)[1].item())
 
 
 def run(*flags: Any, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -157,6 +216,8 @@ def test_encoders_without_their_attention_are_no_decoders(folder):
         ({"pred": "2"}, "example 1 of .* is '2', but the labels are 0, 1: another task's?"),
         ({"pred_logits": [[0.0, 1.0, 2.0]]}, "example 1: 'pred_logits' has 3 numbers for 2 labels"),
         ({"pred_logits": "many"}, "example 1: 'pred_logits' must be numbers, not 'many'"),
+        ({"pred_logits": [None, 1]}, r"example 1: 'pred_logits' must be numbers, not \[None, 1\]"),
+        ({"pred_logits": {"a": 1}}, "example 1: 'pred_logits' must be numbers"),
     ],
 )
 def test_predictions_of_another_task_are_refused(folder, changes, message):

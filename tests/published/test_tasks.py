@@ -271,8 +271,11 @@ def test_columns_are_found_by_the_header(tmp_path: Path) -> None:
 def test_mnli_without_agreed_label_is_left_out(tmp_path: Path) -> None:
     rows = [[*MNLI_HEADER, "gold_label"], *([*"01234567", "a", "b", mark] for mark in ("-", "neutral", "-"))]
     path = write(tmp_path / "dev_matched.tsv", rows)
-    with pytest.warns(UserWarning, match="2 rows without all columns or an agreed label are left out: line 2, 4$"):
+    with pytest.warns(
+        UserWarning, match="2 rows without all columns or an agreed label are left out: line 2, 4$"
+    ) as told:
         assert task("mnli").read(tmp_path) == [Example(("a", "b"), 2)]
+    assert [warning.filename for warning in told] == [__file__]  # the caller's line
     write(path, rows[:2])
     with pytest.warns(UserWarning, match="line 2$"), pytest.raises(ValueError, match="holds no example"):
         task("mnli").read(tmp_path)
@@ -379,6 +382,8 @@ def test_numbers_as_labels(tmp_path: Path, values: tuple[str, str], expected: tu
         ("t.jsonl", '{"a": "x",\n', "t.jsonl, line 1: not JSON ("),
         ("t.jsonl", '["x", "good"]\n', 't.jsonl, line 1: a JSON object is expected, not \'["x", "good"]\''),
         ("t.jsonl", '{"a": null, "mark": "good"}\n', "t.jsonl, line 1: 'a' must be a text or a number, not None"),
+        ("t.jsonl", "[" * 100_000, "t.jsonl, line 1: not JSON ("),
+        ("t.jsonl", "1" * 5_000, "t.jsonl, line 1: not JSON ("),
         ("t.xlsx", "a", "t.xlsx' must end in .csv, .tsv, .jsonl, .ndjson or .json"),
     ],
 )
@@ -387,6 +392,20 @@ def test_bad_tables(tmp_path: Path, name: str, content: str, message: str) -> No
     with pytest.raises(ValueError, match=r"^[^\n]*$") as caught:
         read_table(tmp_path / name, text="a", label="mark", labels=["bad", "good"])
     assert message in str(caught.value)
+
+
+def test_arguments_of_other_kinds_are_named(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,mark\nx,good\n")
+    path: Any
+    for path in (5, None, b"t.csv"):
+        with pytest.raises(TypeError, match=r"path must be a string or a path"):
+            read_table(path, text="a")
+        with pytest.raises(TypeError, match=r"data_dir must be a string or a path"):
+            task("sst-2").read(path)
+    labels: Any
+    for labels in ("good", 5, [0, 1], {"good": 1}):
+        with pytest.raises(TypeError, match="labels must be "):
+            read_table(tmp_path / "t.csv", text="a", label="mark", labels=labels)
 
 
 def test_labels_that_are_no_numbers(tmp_path: Path) -> None:

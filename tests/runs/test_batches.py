@@ -560,6 +560,40 @@ def test_processes_get_shares_of_equal_cost():
     assert [share([3], rank, 3) for rank in range(3)] == [[3], [], []]
 
 
+@pytest.mark.parametrize(
+    "value",
+    ['"a"', "null", '{"a": 1}', '[1, "2"]', "[[1], [2, 3]]", "1" + "0" * 400],
+    ids=str,
+)
+def test_values_that_are_no_numbers_are_named(tmp_path, value):
+    path = tmp_path / "run.jsonl"
+    run(path)
+    with path.open("a") as file:
+        file.write(f'{{"batch": 1, "values": [{value}]}}\n')
+    before = path.read_bytes()
+    with pytest.raises(ResultFileError, match=r"run.jsonl' is damaged: batch 1 holds no array of numbers: \["):
+        run(path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("value", [1, [1], [1, 2, 3], [[1, 2]], json.loads("[" * 90 + "1" + "]" * 90)])
+def test_values_of_another_shape_than_those_of_other_batches_are_named(tmp_path, value):
+    path = tmp_path / "run.jsonl"
+    run(path)
+    with path.open("a") as file:
+        file.write(json.dumps({"batch": 1, "values": [value]}) + "\n")
+    with pytest.raises(ResultFileError, match=r"run.jsonl' is damaged: its examples have values of the shapes \["):
+        run(path)
+
+
+def test_header_nested_deeper_than_python_calls_is_of_another_run(tmp_path):
+    path = tmp_path / "run.jsonl"
+    depth = 900
+    path.write_text('{"captum_attattr run": 1, "method": ' + '{"a":' * depth + "1" + "}" * depth + "}\n")
+    with pytest.raises(ValueError, match=r"is no file of a run|belongs to another run"):
+        run(path)
+
+
 def test_batch_with_too_few_values_is_named(tmp_path):
     path = tmp_path / "values.jsonl"
     run(path)

@@ -1,10 +1,13 @@
-"""What differs between two runs, in words."""
+"""What differs between two runs, in words; and what tells a file from others."""
 
 from __future__ import annotations
 
+import hashlib
+from typing import Any
+
 import pytest
 
-from captum_attattr.runs.digests import differences
+from captum_attattr.runs.digests import differences, file_digest
 
 
 @pytest.mark.parametrize(
@@ -20,6 +23,18 @@ from captum_attattr.runs.digests import differences
 )
 def test_only_what_differs_is_named_by_its_full_name(there, now, words):
     assert differences(there, now) == words
+
+
+def test_what_is_nested_deeper_than_python_calls_is_told():
+    deep: dict[str, Any] = {}
+    for _ in range(5_000):
+        deep = {"a": deep}
+    assert differences(deep, {"a": 1}) == differences({}, deep) == "one of them is nested too deeply"
+
+
+def test_digest_of_a_file_is_that_of_its_bytes(tmp_path):
+    (tmp_path / "file").write_bytes(b"abc" * 100_000)
+    assert file_digest(tmp_path / "file") == hashlib.sha256(b"abc" * 100_000).hexdigest()
 
 
 @pytest.mark.parametrize("position", [0, 39, 41, 150, 299])

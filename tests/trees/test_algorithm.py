@@ -1,4 +1,4 @@
-"""The attribution tree: the paper's algorithm and the published script written out plainly, exports, refusals."""
+"""The attribution tree: the paper's algorithm and the published script written out plainly, and refusals."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 from captum_attattr import (
     EmptyTreeError,
     Explanation,
-    ResultFileError,
     attribution_tree,
     explain,
     load_tree,
@@ -329,96 +328,6 @@ def test_without_special_tokens_there_is_no_class_token():
     assert edges(tree) == [(1, 2), (2, 0)]
 
 
-# ---------------------------------------------------------------------------------------------------- exports
-
-HOSTILE = [
-    *("[CLS]", "<script>alert('1')</script>", 'a "quoted" & b', "שלום\n", "🧑\u200d🚀\x00", "a\rb\r\nc", ""),
-    *("   ", "\ufffe\uffff", "half \ud800 pair", "x" * 500, "[SEP]"),
-]
-
-
-@pytest.fixture
-def hostile() -> nx.DiGraph:
-    maps = np.abs(random_maps(4, 3, len(HOSTILE), seed=2))
-    about = {"text": ("first\u2028", "second\udfff"), "label": "<b>\x07", "probability": float("nan")}
-    tree = attribution_tree(explanation(maps, HOSTILE, delta=torch.full((4,), torch.nan), **about), 0.0)
-    assert len(tree) == len(HOSTILE)
-    assert tree.graph["probability"] is tree.graph["delta"] is None
-    return tree
-
-
-@pytest.mark.parametrize("ending", ["json", "graphml"])
-def test_files_come_back_whole(hostile, tmp_path, ending):
-    again = load_tree(save_tree(hostile, tmp_path / f"tree.{ending}"))
-    assert again.graph == hostile.graph
-    assert list(again.nodes(data=True)) == list(hostile.nodes(data=True))
-    assert list(again.edges(data=True)) == list(hostile.edges(data=True))
-
-
-def test_files_are_other_programs_too(hostile, tmp_path):
-    other = nx.read_graphml(save_tree(hostile, tmp_path / "tree.graphml"), node_type=int)  # networkx alone
-    assert set(other.edges) == set(hostile.edges)
-    assert other.nodes[1]["token"] == HOSTILE[1]
-    assert other.nodes[4]["token"] == "🧑\u200d🚀\ufffd"
-    text = save_tree(hostile, tmp_path / "tree.json").read_text(encoding="utf-8")
-
-    def refuse(name: str) -> Any:
-        raise AssertionError(f"{name} is no JSON")
-
-    assert json.loads(text, parse_constant=refuse)["graph"]["tokens"] == HOSTILE
-
-
-def test_text_has_a_line_for_each_token_indented_by_depth(tmp_path):
-    text = tree_text(attribution_tree(explanation(DRAWN), 0.4))
-    lines = text.splitlines()
-    assert lines[0] == "'good' (target 1), F = 0.7500, threshold 0.4, paper"
-    assert lines[1] == "t2 [2]"
-    assert lines[2].split() == ["t3", "[3]", "layer", "1", "+0.8", "89%", "of", "max", "heads", "0"]
-    assert lines[2].startswith("  t3")
-    assert lines[3].startswith("    t1")
-    assert lines[2].index("layer") == lines[3].index("layer")
-    assert lines[4] == "[CLS] [0] gathers from all 3 in the last layer"
-    assert lines[5].startswith("left out: 4 edges, 53% of")
-    assert save_tree(attribution_tree(explanation(DRAWN), 0.4), tmp_path / "tree.txt").read_text() == text + "\n"
-
-
-def test_text_spells_out_what_would_act_in_a_terminal():
-    tokens = ["[CLS]", "\x1b[31m", "a\rb", "c", "[SEP]"]
-    text = tree_text(attribution_tree(explanation(DRAWN, tokens), 0.4))
-    assert "\x1b" not in text
-    assert "\r" not in text
-    assert "\\u001b[31m" in text
-
-
-def test_text_is_aligned_whatever_the_tokens_are():
-    tokens = ["[CLS]", "日本", "e\u0301", "x" * 500, "[SEP]"]
-    lines = tree_text(attribution_tree(explanation(DRAWN, tokens), 0.4)).splitlines()
-    assert lines[2].startswith("  " + "x" * 39 + "… [3]  layer")
-    columns = [sum(2 if c in "日本" else 1 for c in line.split("layer")[0]) for line in lines[2:4]]
-    assert columns[0] == columns[1]
-
-
-def test_text_of_an_unknown_probability():
-    text = tree_text(attribution_tree(explanation(DRAWN, probability=float("nan")), 0.4))
-    assert text.splitlines()[0] == "'good' (target 1), threshold 0.4, paper"
-
-
-def test_files_that_hold_no_tree_are_refused(tmp_path, hostile):
-    for name, content in (("a.json", "{"), ("b.json", '{"nodes": []}'), ("c.graphml", "<x/>"), ("d.graphml", "no")):
-        (tmp_path / name).write_text(content)
-        with pytest.raises(ResultFileError, match=name):
-            load_tree(tmp_path / name)
-    several = nx.MultiDiGraph(hostile)
-    (tmp_path / "e.json").write_text(json.dumps(nx.node_link_data(several, edges="edges")))
-    with pytest.raises(ResultFileError, match="no multigraph"):
-        load_tree(tmp_path / "e.json")
-    with pytest.raises(FileNotFoundError):
-        load_tree(tmp_path / "none.json")
-    for call in (load_tree, lambda path: save_tree(hostile, path)):
-        with pytest.raises(ValueError, match="must end in"):
-            call(tmp_path / "tree.png")
-
-
 # --------------------------------------------------------------------------------------------------- mistakes
 
 
@@ -439,7 +348,7 @@ MISTAKES: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
     "layer": (None, {"layers": [3]}, ValueError, "each of layers must be from 0 to 2, not 3"),
     "layers": (None, {"layers": []}, ValueError, "layers is empty"),
     "layers type": (None, {"layers": 1}, TypeError, "layers must be a list of numbers, or None for all, not 1"),
-    "explanation": ([1], {}, TypeError, "explanation must be an Explanation, not list: it has no tokens"),
+    "explanation": ([1], {}, TypeError, r"explanation must be an Explanation, not list: \[1\]"),
     "special": (
         lambda: explanation(DRAWN, special=[True]),
         {},

@@ -140,12 +140,9 @@ def test_a_token_of_another_vocabulary_is_read_as_a_word(tokenizer):
         (trigger("good"), ("a", "b"), 5, "no room for the trigger: of 5 tokens 3 are special and 1 the trigger's"),
         (trigger(), "a b", 24, "holds no token"),
         (trigger("[CLS]", "[SEP]"), "a b", 24, "holds special tokens only"),
-        (replace(trigger("a"), score=float("nan")), "a b", 24, "score=nan must be a finite number"),
-        (replace(trigger("a"), target="x"), "a b", 24, "target='x' must be a whole number"),
-        (replace(trigger("a", "b"), tokens="ab"), "a b", 24, "tokens='ab' must be several texts"),
         (trigger("good"), "  ", 24, "is empty"),
         (trigger("good"), "a", 2, "max_length=2 must be"),
-        (trigger("good", positions=[1.5]), "a", 24, "1.5 makes no sense"),
+        (trigger(""), "a", 24, "the tokenizer has no token for ''"),
     ],
 )
 def test_what_cannot_be_inserted(tokenizer, made, text, limit, message):
@@ -154,7 +151,7 @@ def test_what_cannot_be_inserted(tokenizer, made, text, limit, message):
 
 
 def test_other_types_are_refused(tokenizer):
-    with pytest.raises(TypeError, match="trigger must be a Trigger, got str"):
+    with pytest.raises(TypeError, match="trigger must be a Trigger, not str: 'good'"):
         insert_trigger("good", "a", tokenizer)
     with pytest.raises(TypeError, match="tokenizer must be the model's tokenizer, got NoneType"):
         insert_trigger(trigger("good"), "a", None)
@@ -191,4 +188,4 @@ def test_a_word_stays_a_word_for_tokenizers_that_mark_words_otherwise():
     for tokens, source in expected.items():
         for wanted, tokenizer in expected.items():
             found = pieces_of(trigger(*tokens), tokenizer, source)
-            assert tuple(tokenizer.convert_ids_to_tokens([piece.number for piece in found])) == wanted
+            assert tuple(tokenizer.convert_ids_to_tokens([piece.token_id for piece in found])) == wanted

@@ -1,8 +1,7 @@
-"""The trained part of a classifier: which weights are trained, and one small file that holds only them."""
+"""The trained weights of a classifier: which weights are trained, and one small file that holds only them."""
 
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,15 +10,15 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from common.atomic_files import write_bytes
 from common.low_rank import add_low_rank
-from common.staged import staged
 
 TRAINABLE = ("all", "bias", "lora")
 _UPDATE = ".parametrizations.weight.0."
 
 
 def choose_trainable(model: PreTrainedModel, which: str, rank: int, scale: float) -> None:
-    """Freezes all weights but the chosen ones; pooler and classifier are always trained.
+    """Freeze all weights but the chosen ones; pooler and classifier are always trained.
 
     Args:
         model: the classifier, changed in place.
@@ -44,12 +43,13 @@ def choose_trainable(model: PreTrainedModel, which: str, rank: int, scale: float
 
 
 def _in_head(model: PreTrainedModel, module: str) -> bool:
+    """Return whether a module is part of pooler or classifier, which are always trained."""
     path = module.split(".")
     return path[0] != model.base_model_prefix or "pooler" in path
 
 
 def round_to_half(model: nn.Module) -> None:
-    """Rounds the trained weights to half precision, so that what is measured is what `save_trained` stores.
+    """Round the trained weights to half precision, so that what is measured is what `save_trained` stores.
 
     Args:
         model: changed in place; the weights keep their data type.
@@ -61,7 +61,7 @@ def round_to_half(model: nn.Module) -> None:
 
 
 def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Copies the trained weights in half precision.
+    """Copy the trained weights in half precision.
 
     Args:
         model: a model after `choose_trainable`, its low-rank updates not merged.
@@ -76,28 +76,25 @@ def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def save_trained(tensors: dict[str, Tensor], file: str | os.PathLike[str], about: dict[str, Any]) -> None:
-    """Writes trained weights to one safetensors file.
+def save_trained(tensors: dict[str, Tensor], file: str | os.PathLike[str], training: dict[str, Any]) -> None:
+    """Write trained weights to one safetensors file.
 
     Args:
         tensors: what `trained_tensors` returned.
         file: the file to write or replace; its folder is made if missing.
-        about: facts for the file's header, JSON-serialisable, among them ``"scale"`` of the updates.
+        training: how they were trained, JSON-serialisable; `load_trained` needs ``"scale"`` of the updates.
     """
-    path = Path(file)
-    content = save(tensors, metadata={"format": "pt", "about": json.dumps(about)})
-    with staged(path.parent) as folder:
-        (folder / path.name).write_bytes(content)
+    write_bytes(file, save(tensors, metadata={"format": "pt", "about": json.dumps(training)}))
 
 
-def read_about(file: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads the facts that `save_trained` put into a file's header.
+def read_training(file: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read how the weights of a file were trained, from the header that `save_trained` wrote.
 
     Args:
         file: a safetensors file.
 
     Returns:
-        The facts.
+        The ``training`` that `save_trained` was given.
 
     Raises:
         ValueError: the file is missing or was not written by `save_trained`.
@@ -110,7 +107,7 @@ def read_about(file: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def load_trained(model: nn.Module, file: str | os.PathLike[str]) -> None:
-    """Puts the trained weights of a file into a plain model, ``W + scale * B @ A`` for low-rank updates.
+    """Put the trained weights of a file into a plain model, ``W + scale * B @ A`` for low-rank updates.
 
     Args:
         model: the classifier before training, without parametrizations; changed in place.
@@ -119,7 +116,7 @@ def load_trained(model: nn.Module, file: str | os.PathLike[str]) -> None:
     Raises:
         ValueError: the file was not written by `save_trained`, or does not fit the model.
     """
-    scale = read_about(file)["scale"]
+    scale = read_training(file)["scale"]
     parameters = dict(model.named_parameters())
     with safe_open(file, "pt") as stored:
         # keys() is the only way to iterate over a safetensors file.

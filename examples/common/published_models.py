@@ -1,4 +1,4 @@
-"""Models as the published AttAttr code keeps them: names of old, and a layer-norm epsilon that no file mentions."""
+"""Models as the published AttAttr code keeps them: older names, and a layer-norm epsilon that no file mentions."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import torch
 from transformers import BertConfig, BertTokenizer
 
 PUBLISHED_EPS = 1e-5
-"""Of the published code's layer norms, whatever the configuration says; today's BERT has 1e-12."""
-MATTERS = 1e-5
-"""A difference of logits that is worth mentioning: as far as the published files are reproduced."""
+"""The epsilon of the published code's layer norms, whatever the configuration says; transformers' BERT has 1e-12."""
+NOTABLE_DIFFERENCE = 1e-5
+"""A difference of logits that is worth a note: the published files are reproduced to this precision."""
 
 
-def is_old(folder: str) -> bool:
-    """Whether a folder holds a model as that code reads it: bert_config.json, and not today's config.json."""
+def in_published_format(folder: str) -> bool:
+    """Return whether a folder holds a model as that code reads it: bert_config.json, and no config.json."""
     return os.path.isfile(Path(folder) / "bert_config.json") and not os.path.isfile(Path(folder) / "config.json")
 
 
-def old_config(folder: str, changes: dict[str, Any]) -> BertConfig:
-    """The configuration in bert_config.json, with the epsilon that the published code computes with.
+def published_config(folder: str, **changes: Any) -> BertConfig:
+    """Read bert_config.json, with the epsilon that the published code computes with.
 
     Args:
-        folder: the folder.
-        changes: entries that replace those of the file.
+        folder: a folder in the published format.
+        changes: entries that replace the file's.
 
     Returns:
         The configuration.
@@ -41,8 +41,8 @@ def old_config(folder: str, changes: dict[str, Any]) -> BertConfig:
         raise ValueError(f"{str(path)!r} is no configuration of BERT: {error}") from error
 
 
-def old_tokenizer(folder: str, do_lower_case: bool) -> Any:
-    """The tokenizer of vocab.txt, cased unless it is to lower-case, as the published code has it.
+def published_tokenizer(folder: str, do_lower_case: bool) -> Any:
+    """Load the tokenizer of vocab.txt, cased unless told to lower-case, as the published code does.
 
     Raises:
         FileNotFoundError: no vocab.txt.
@@ -52,40 +52,40 @@ def old_tokenizer(folder: str, do_lower_case: bool) -> Any:
     return BertTokenizer.from_pretrained(folder, do_lower_case=do_lower_case)
 
 
-def old_weights(folder: str) -> str:
-    """The file of weights in such a folder."""
+def published_weights(folder: str) -> str:
+    """Return the path of the weights in a folder in the published format."""
     return str(Path(folder) / "pytorch_model.bin")
 
 
-def todays_names(weights: dict[str, Any]) -> dict[str, Any]:
-    """Weights by the names of today: layer norms had gamma and beta, and models on several GPUs a prefix."""
+def with_current_names(weights: dict[str, Any]) -> dict[str, Any]:
+    """Rename weights as transformers does now: layer norms had gamma and beta, models on several GPUs a prefix."""
     prefix = "module." if all(key.startswith("module.") for key in weights) else ""
     names = {key: key.removeprefix(prefix).replace(".gamma", ".weight").replace(".beta", ".bias") for key in weights}
     return {names[key]: value for key, value in weights.items()}
 
 
-def say_if_eps_matters(model: Any, name: str) -> None:
-    """Say on standard output that the published code would compute something else with these weights, if that shows.
+def note_if_eps_matters(model: Any, name: str) -> None:
+    """Print a note if the published code would compute visibly different logits with these weights.
 
     Args:
-        model: BERT, or a model of another family, of which there is nothing to say.
+        model: any; there is nothing to note about other families than BERT.
         name: where its configuration is from.
     """
-    own = getattr(model.config, "layer_norm_eps", PUBLISHED_EPS)
-    if model.config.model_type != "bert" or own == PUBLISHED_EPS:
+    configured = getattr(model.config, "layer_norm_eps", PUBLISHED_EPS)
+    if model.config.model_type != "bert" or configured == PUBLISHED_EPS:
         return
-    norms = [part for part in model.modules() if isinstance(part, torch.nn.LayerNorm)]
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.LayerNorm)]
     ids = torch.linspace(0, model.config.vocab_size - 1, min(32, model.config.max_position_embeddings)).long()[None]
     with torch.no_grad():
         logits = []
-        for eps in (PUBLISHED_EPS, own):
+        for eps in (PUBLISHED_EPS, configured):
             for norm in norms:
                 norm.eps = eps
             logits.append(model(input_ids=ids).logits)
     moved = float((logits[0] - logits[1]).abs().max())
-    if moved > MATTERS:
+    if moved > NOTABLE_DIFFERENCE:
         print(
-            f"note: layer_norm_eps is {own:g}, as {name} says; the published code always computes with "
+            f"note: layer_norm_eps is {configured:g}, as {name} says; the published code always computes with "
             f"{PUBLISHED_EPS:g}, which moves this model's logits by about {moved:.0e}. For weights that it trained, "
             f"give --layer_norm_eps {PUBLISHED_EPS:g}"
         )

@@ -4,43 +4,29 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from demo_model import PACKAGE
 
 from captum_attattr.tasks import TASKS
-from common.staged import staged
-from common.task_data import FILM_REVIEWS, task_name
-from common.trained_part import TRAINABLE
+from common.command_line import OneLineParser
+from common.trained_weights import TRAINABLE
+from common.training_data import FILM_REVIEWS, task_name
 
 ABOVE_ZERO = (
     *("train_batch_size", "eval_batch_size", "gradient_accumulation_steps"),
     *("lora_rank", "learning_rate", "num_train_epochs"),
 )
-
-
 MAY_CHANGE = {
     *("resume", "export", "data_dir", "output_dir", "eval_batch_size", "no_cuda", "do_eval"),
     *("local_rank", "loss_scale", "optim_recover_path"),
 }
-"""Flags that a training which is gone on with may have otherwise than when it was begun."""
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """A parser that says what is wrong in one line, without the usage, and ends with status 2."""
-
-    def error(self, message: str) -> NoReturn:
-        """Ends the program.
-
-        Args:
-            message: what is wrong.
-        """
-        self.exit(2, f"{self.prog}: error: {message}\n")
+"""Flags that may differ between the start of a training and its resumption."""
 
 
 def read_flags(argv: Sequence[str]) -> argparse.Namespace:
-    """Reads the script's command line; a missing, unknown or senseless value ends the program with a message.
+    """Read the script's command line; a missing, unknown or senseless value ends the program with a message.
 
     Args:
         argv: the flags.
@@ -55,6 +41,20 @@ def read_flags(argv: Sequence[str]) -> argparse.Namespace:
         description="Fine-tunes and evaluates a sequence classifier.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
+    _add_published_flags(parser)
+    _add_new_flags(parser)
+    args = parser.parse_args(argv)
+    try:
+        _check_values(args)
+        _check_combinations(args)
+        _check_output_dir(args)
+    except ValueError as error:
+        parser.error(str(error))
+    return args
+
+
+def _add_published_flags(parser: argparse.ArgumentParser) -> None:
+    """Add what is read, what is done with it, and how, mostly as the published code has it."""
     add = parser.add_argument
     add("--task_name", required=True, type=task_name, help=f"{', '.join((FILM_REVIEWS, *TASKS))}; in any case")
     add("--data_dir", help=f"folder of the task's files; of {FILM_REVIEWS}, fetched if missing, also the .tar.gz file")
@@ -82,12 +82,12 @@ def read_flags(argv: Sequence[str]) -> argparse.Namespace:
     precision.add_argument("--bf16", action="store_true", help="mixed precision with bfloat16")
     add("--loss_scale", type=float, default=0, help="accepted; the scale of --fp16 is always dynamic")
     add("--local_rank", type=int, default=-1, help="accepted; processes are told apart by torchrun's variables")
-    add(
-        "--seed",
-        type=int,
-        default=42,
-        help="seed of first weights, order and dropout, not of the held-out set",
-    )
+    add("--seed", type=int, default=42, help="seed of first weights, order and dropout, not of the held-out set")
+
+
+def _add_new_flags(parser: argparse.ArgumentParser) -> None:
+    """Add which weights are trained, which are kept, and where they go."""
+    add = parser.add_argument
     add("--trainable", choices=TRAINABLE, default="all", help="what is trained beside pooler and classifier")
     add("--lora_rank", type=int, default=8, help="rank of the updates of --trainable lora")
     add("--resume", action="store_true", help="go on from the last checkpoint in --output_dir")
@@ -96,20 +96,15 @@ def read_flags(argv: Sequence[str]) -> argparse.Namespace:
         action="store_true",
         help="keep the epoch that is best on what --do_eval evaluates, not the last; its figure is then too good",
     )
-    add(
-        "--export",
-        metavar="FILE",
-        help="safetensors file for what was trained, and only that, in half precision",
-    )
-    args = parser.parse_args(argv)
-    try:
-        _check(args)
-    except ValueError as error:
-        parser.error(str(error))
-    return args
+    add("--export", metavar="FILE", help="safetensors file for what was trained, and only that, in half precision")
 
 
-def _check(args: argparse.Namespace) -> None:
+def _check_values(args: argparse.Namespace) -> None:
+    """Check each flag on its own, and which data there is.
+
+    Raises:
+        ValueError: names the flag, its value and what would be right.
+    """
     for flag in ABOVE_ZERO:
         if not 0 < getattr(args, flag) < float("inf"):
             raise ValueError(f"--{flag} is {getattr(args, flag)}; it must be above 0")
@@ -125,6 +120,14 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError(f"--warmup_proportion is {args.warmup_proportion}; it must be at least 0 and below 1")
     if not 0 <= args.seed < 2**32:
         raise ValueError(f"--seed is {args.seed}; it must be from 0 to {2**32 - 1}")
+
+
+def _check_combinations(args: argparse.Namespace) -> None:
+    """Check the flags that need or exclude each other.
+
+    Raises:
+        ValueError: names them.
+    """
     if not (args.do_train or args.do_eval):
         raise ValueError("nothing to do: give --do_train, --do_eval or both")
     for flag in ("resume", "export", "keep_best"):
@@ -143,12 +146,20 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError(f"--export is {args.export!r}; the name must end in .safetensors")
     if args.do_train and (args.bert_model or "").endswith(".safetensors"):
         raise ValueError(f"--bert_model {args.bert_model!r} can only be evaluated; train a folder or hub name")
+
+
+def _check_output_dir(args: argparse.Namespace) -> None:
+    """Check that what is in the output folder is what the flags resume, and that nothing in it is overwritten.
+
+    Raises:
+        ValueError: names the folder, or the flag that has changed.
+    """
     if args.resume and not checkpoints(args.output_dir):
         raise ValueError(f"--resume: no complete checkpoint in {args.output_dir!r}; leave it out to start afresh")
-    begun = Path(args.output_dir) / "opt.json"
-    if args.resume and begun.is_file():
-        _check_same(json.loads(begun.read_text(encoding="utf-8")), vars(args))
-    if not args.do_train and begun.is_file():
+    flags_file = Path(args.output_dir) / "opt.json"
+    if args.resume and flags_file.is_file():
+        _check_same(json.loads(flags_file.read_text(encoding="utf-8")), vars(args))
+    if not args.do_train and flags_file.is_file():
         raise ValueError(
             f"{args.output_dir!r} holds a training's results; choose another --output_dir for an evaluation"
         )
@@ -157,14 +168,18 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _check_same(before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Refuses to go on with a training that was begun with other flags."""
+    """Check that a training is resumed with the flags it was begun with.
+
+    Raises:
+        ValueError: another value of a flag that may not change.
+    """
     for flag, value in before.items():
         if flag not in MAY_CHANGE and flag in now and now[flag] != value:
             raise ValueError(f"--resume: the training was begun with --{flag} {value}; it is {now[flag]} now")
 
 
 def checkpoints(folder: str) -> list[Path]:
-    """Lists a folder's complete checkpoints, the oldest first.
+    """List a folder's complete checkpoints, the oldest first.
 
     Args:
         folder: the ``--output_dir`` of a training; it need not exist.
@@ -175,21 +190,3 @@ def checkpoints(folder: str) -> list[Path]:
     # The Trainer writes trainer_state.json last.
     complete = [state.parent for state in Path(folder).glob("checkpoint-*/trainer_state.json")]
     return sorted(complete, key=lambda path: int(path.name.split("-")[1]))
-
-
-def check_writable(args: argparse.Namespace) -> None:
-    """Makes the folders that are written at the end, so that a training does not find out then that it cannot.
-
-    Args:
-        args: ``output_dir`` and ``export``.
-
-    Raises:
-        ValueError: a folder cannot be made or written.
-    """
-    for flag in ("export", "output_dir"):
-        if value := getattr(args, flag):
-            try:
-                with staged(Path(value).parent if flag == "export" else value):
-                    pass
-            except OSError as error:
-                raise ValueError(f"--{flag} {value!r} cannot be written: {error.strerror}") from error

@@ -1,15 +1,16 @@
-"""The training and the held-out examples of a task, as the scripts of this folder take them."""
+"""The training and the held-out examples of a task, for fine-tuning."""
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from captum_attattr.explanations.truncation import tokenize
+from captum_attattr import tasks
+from captum_attattr.explanations.truncation import tokenize  # so that training cuts pairs as explaining does
 from captum_attattr.tables import Example
-from captum_attattr.tasks import TASKS, task
 from common.film_reviews import LABELS, find_archive, read_film_reviews
 
 FILM_REVIEWS = "film-reviews"
@@ -19,8 +20,8 @@ class TaskData(NamedTuple):
     """A task's examples.
 
     Attributes:
-        train: what is trained on.
-        held_out: what is evaluated.
+        train: the examples that are trained on.
+        held_out: the examples that are evaluated.
         labels: the names of a model's outputs, in order; one for regression.
         metric: the name of the task's metric.
         written: the classes as the task's files write them, in the order of `labels`; none for regression.
@@ -36,7 +37,7 @@ class TaskData(NamedTuple):
 
 
 def task_name(name: str) -> str:
-    """Finds the name of a task.
+    """Return the name of a task.
 
     Args:
         name: the name as a user writes it.
@@ -50,21 +51,21 @@ def task_name(name: str) -> str:
     if name.lower() == FILM_REVIEWS:
         return FILM_REVIEWS
     try:
-        return task(name).name
+        return tasks.task(name).name
     except ValueError:
-        known = ", ".join((FILM_REVIEWS, *TASKS))
+        known = ", ".join((FILM_REVIEWS, *tasks.TASKS))
         raise argparse.ArgumentTypeError(f"unknown task {name!r}; known are {known}") from None
 
 
 def read_task_data(args: argparse.Namespace) -> TaskData:
-    """Reads what the flags ask for.
+    """Read the examples that the flags ask for.
 
     Args:
         args: ``task_name``, ``data_dir``, ``use_datasets``, ``do_train``, ``do_eval``, ``eval_split`` and
             ``num_train_examples``.
 
     Returns:
-        The examples; no training examples unless there is training, no others unless there is evaluation.
+        The examples; for training only if there is training, for evaluation only if there is evaluation.
 
     Raises:
         ImportError: the package `datasets` is asked for and not installed.
@@ -80,33 +81,31 @@ def read_task_data(args: argparse.Namespace) -> TaskData:
     if args.task_name == FILM_REVIEWS:
         if args.eval_split != "dev":
             raise ValueError(f"{FILM_REVIEWS} has no split {args.eval_split!r}; it has dev, the held-out sentences")
-        reviews = read_film_reviews(find_archive(args.data_dir))
-        train, held_out = ([Example(*review) for review in part] for part in reviews)
+        train, held_out = read_film_reviews(find_archive(args.data_dir))
     else:
-        kind = task(args.task_name)
-        labels, metric, written = kind.label_names or ("score",), kind.metric, kind.labels
-        if kind.name.startswith("mnli"):  # of which there are two
-            segment = Path(kind.files.get(segment, segment)).stem
-        # Before training, which takes long, so that no mistake in the held-out set is found after it.
+        task = tasks.task(args.task_name)
+        labels, metric, written = task.label_names or ("score",), task.metric, task.labels
+        if task.name.startswith("mnli"):  # of which there are two
+            segment = Path(task.files.get(segment, segment)).stem
+        read = task.read_hub if args.use_datasets else partial(task.read, args.data_dir)
+        # The held-out set before training, which takes long: a mistake in it must not be seen only afterwards.
         if args.do_eval:
-            held_out = (
-                kind.read_hub(args.eval_split) if args.use_datasets else kind.read(args.data_dir, args.eval_split)
-            )
+            held_out = read(args.eval_split)
         if args.do_train:
-            train = kind.read_hub("train") if args.use_datasets else kind.read(args.data_dir, "train")
+            train = read("train")
     return TaskData(train[: args.num_train_examples or None], held_out, labels, metric, written, segment)
 
 
 def encode(
     examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, length: int, order: Sequence[int] = ()
 ) -> list[dict[str, Any]]:
-    """Tokenizes examples, pairs as pairs.
+    """Tokenize examples, pairs as pairs.
 
     Args:
         examples: the examples; they may be none.
         tokenizer: the model's tokenizer.
-        length: tokens to which longer inputs are cut, the longer text of a pair first, as everywhere in this project.
-        order: which output of the model each class of the task is; the same if it is empty, or with scores.
+        length: tokens to which longer inputs are cut, the longer text of a pair first.
+        order: the index of the model's output for each class of the task; the class itself if it is empty.
 
     Returns:
         One unpadded input with its label for each example.

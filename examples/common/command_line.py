@@ -1,32 +1,41 @@
-"""What the scripts with the published code's flags share: flags, how they end, their model, their files."""
+"""What scripts with the published code's flags share: the flags, their model, and how a script ends."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed
 from transformers.utils.logging import disable_progress_bar
 
-from captum_attattr.files import replacing
 from captum_attattr.tasks import Task
+from common.atomic_files import staged
 from common.classifier import load_classifier
-from common.classifier_flags import OneLineParser
 
-LONGEST_LINE = 600
-"""Characters of a message."""
+LONGEST_MESSAGE = 600
+"""Characters after which a message is cut."""
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser that says what is wrong in one line, without the usage, and ends with status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the program.
+
+        Args:
+            message: what is wrong.
+        """
+        self.exit(2, f"{self.prog}: error: {message}\n")
 
 
 def flag_parser(description: str | None) -> OneLineParser:
-    """A parser with the flags that all scripts have; names and defaults are the published code's.
+    """Make a parser with the flags that all scripts have; names and defaults are the published code's.
 
     Args:
         description: for --help.
@@ -49,22 +58,23 @@ def flag_parser(description: str | None) -> OneLineParser:
 
 
 def check_flags(parser: OneLineParser, args: argparse.Namespace, *counts: str) -> None:
-    """End the program where a number makes no sense.
+    """End the program where a flag's value makes no sense.
 
     Args:
-        parser: says so.
+        parser: ends it.
         args: the flags.
-        counts: names of the flags that count something.
+        counts: names of the flags that count something, and so are 1 or more.
     """
     if (eps := args.layer_norm_eps) is not None and not 0 < eps < float("inf"):
         parser.error(f"--layer_norm_eps is {eps}; it must be above 0")
-    for name, least, why in (*((count, 1, "") for count in counts), ("max_seq_length", 3, ": [CLS], a word, [SEP]")):
-        if (value := getattr(args, name)) is not None and value < least:
+    for name, least in {**dict.fromkeys(counts, 1), "max_seq_length": 3, "start_exp": 0}.items():
+        if (value := getattr(args, name, None)) is not None and value < least:
+            why = ": [CLS], a word, [SEP]" if name == "max_seq_length" else ""
             parser.error(f"--{name} is {value}; it must be {least} or more{why}")
 
 
 def run_script(work: Callable[[], object]) -> None:
-    """Do a script's work; what goes wrong is one line on stderr and exit status 2, and so are warnings without 2.
+    """Do a script's work; an error becomes one line on stderr and exit status 2, a warning one line.
 
     Args:
         work: the work.
@@ -74,7 +84,7 @@ def run_script(work: Callable[[], object]) -> None:
     grouped = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized()
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_: print(f"{name}: warning: {_line(message)}", file=sys.stderr)
+            warnings.showwarning = lambda message, *_: print(f"{name}: warning: {_one_line(message)}", file=sys.stderr)
             if grouped:
                 torch.distributed.init_process_group("gloo")
             work()
@@ -85,22 +95,22 @@ def run_script(work: Callable[[], object]) -> None:
         sys.exit(130)
     except Exception as error:
         known = isinstance(error, ImportError | OSError | RuntimeError | TypeError | ValueError) and str(error).strip()
-        print(f"{name}: error: {_line(error if known else repr(error))}", file=sys.stderr)
+        print(f"{name}: error: {_one_line(error if known else repr(error))}", file=sys.stderr)
         sys.exit(2)
 
 
-def _line(said: object) -> str:
-    """In one line, and not too long."""
-    line = " ".join(str(said).split())
-    return line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} ..."
+def _one_line(message: object) -> str:
+    """Return a message in one line, cut where it is too long."""
+    line = " ".join(str(message).split())
+    return line if len(line) <= LONGEST_MESSAGE else f"{line[:LONGEST_MESSAGE]} ..."
 
 
-def load_model(args: argparse.Namespace, what: Task) -> tuple[Any, Any]:
-    """The model and tokenizer that the flags name, on this process's device.
+def load_model(args: argparse.Namespace, task: Task) -> tuple[Any, Any]:
+    """Load the model and tokenizer that the flags name, on this process's device.
 
     Args:
         args: the flags.
-        what: the task.
+        task: the task.
 
     Returns:
         Model and tokenizer.
@@ -111,7 +121,7 @@ def load_model(args: argparse.Namespace, what: Task) -> tuple[Any, Any]:
     """
     try:
         model, tokenizer = load_classifier(
-            args.bert_model, args.model_file, what, args.do_lower_case, args.layer_norm_eps
+            args.bert_model, args.model_file, task, args.do_lower_case, args.layer_norm_eps
         )
     except OSError as error:
         raise OSError(f"--bert_model {args.bert_model}, --model_file {args.model_file}: {error}") from error
@@ -120,11 +130,12 @@ def load_model(args: argparse.Namespace, what: Task) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def writable(folder: str) -> Path:
-    """Make the folder for the results, and find out whether it can be written.
+def writable(folder: str | os.PathLike[str], given: str | None = None) -> Path:
+    """Make a folder for results and check that it can be written, before work whose result would be lost.
 
     Args:
-        folder: --output_dir.
+        folder: the folder.
+        given: the flag and its value, for the message; by default `folder` is that of --output_dir.
 
     Returns:
         Its path.
@@ -133,26 +144,13 @@ def writable(folder: str) -> Path:
         OSError: it cannot be made or written.
     """
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with staged(folder):
             pass
     except OSError as error:
-        raise OSError(f"--output_dir {folder} cannot be written: {error.strerror}") from error
+        raise OSError(f"{given or f'--output_dir {folder}'} cannot be written: {error.strerror}") from error
     return Path(folder)
 
 
-def process() -> tuple[int, int]:
-    """This process's number, and how many there are."""
+def rank_and_world_size() -> tuple[int, int]:
+    """Return this process's rank, and how many processes torchrun has started; 0 and 1 without it."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def write_json(path: Path, value: Any, sort_keys: bool = True) -> None:
-    """Write JSON as the published code does.
-
-    Args:
-        path: the file.
-        value: what it is to hold.
-        sort_keys: whether entries are sorted by name.
-    """
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, sort_keys=sort_keys) + "\n", encoding="utf-8")

@@ -1,0 +1,105 @@
+"""The maps that a tree grows from: the layers and heads that count, added up, by tokens or by words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from captum_attattr.checks import index
+from captum_attattr.explanations.explanation import Explanation
+from captum_attattr.explanations.words import Floats, attention_of, joined, summed, words
+
+
+@dataclass(frozen=True)
+class Maps:
+    """The maps of one explanation; its positions are those of tokens, or of words if subwords are merged."""
+
+    tokens: list[str]
+    special: list[bool]
+    layers: list[int]
+    """The layers that count, L of them, as the explanation counts them."""
+    heads: list[int]
+    """The heads that count, H of them."""
+    by_head: Floats
+    """(L, H, T, T)."""
+    scores: Floats
+    """(L, T, T), the sum over heads; 0 where a token takes no part."""
+    attention: Floats
+    """(L, T, T), the mean over heads."""
+    causal: bool
+    class_token: int | None
+    """The position of [CLS]: 0, or None without it."""
+    pieces: list[list[int]]
+    """For each position the tokens of the explanation that it stands for: one, or the pieces of a word."""
+
+    @classmethod
+    def of(
+        cls,
+        explanation: Explanation,
+        special_tokens: bool,
+        merge: bool,
+        layers: Iterable[int] | None,
+        heads: Iterable[int] | None,
+    ) -> Maps:
+        """Return the maps of an explanation; the arguments are those of `attribution_tree`."""
+        tokens, special = explanation.tokens, explanation.special
+        by_head, attention = _array(explanation.attributions), _array(explanation.attention)
+        # A decoder has nothing above the diagonal. Attention alone does not tell: the published files may lack it.
+        causal = len(tokens) > 1 and not any(np.triu(maps, 1).any() for maps in (by_head, attention))
+        chosen_layers = _chosen("layers", layers, by_head.shape[0])
+        chosen_heads = _chosen("heads", heads, by_head.shape[1])
+        by_head = by_head[chosen_layers][:, chosen_heads]
+        attention = attention[chosen_layers][:, chosen_heads].mean(1)
+        pieces = [[position] for position in range(len(tokens))]
+        if merge:
+            pieces = words(tokens, special)
+            by_head, attention = summed(by_head, pieces), attention_of(attention, pieces)
+            tokens = [joined([tokens[i] for i in word]) for word in pieces]
+            special = [special[word[0]] for word in pieces]
+        class_token = 0 if special[0] and not causal else None
+        scores = by_head.sum(1)
+        if not special_tokens:
+            out = [i for i, flag in enumerate(special) if flag and i != class_token]
+            scores[:, out] = 0
+            scores[:, :, out] = 0
+        return cls(
+            tokens, special, chosen_layers, chosen_heads, by_head, scores, attention, causal, class_token, pieces
+        )
+
+    @property
+    def leaves_last(self) -> bool:
+        """Whether Algorithm 1 leaves the last layer to [CLS], which gathers the whole there."""
+        return self.class_token is not None
+
+    def root(self, token: Any) -> int | None:
+        """Return the position of the root that was asked for by its token in the explanation; None for none.
+
+        Raises:
+            TypeError, ValueError: there is no such token.
+        """
+        if token is None:
+            return None
+        token = index("root", token, sum(map(len, self.pieces)))
+        return next(i for i, tokens in enumerate(self.pieces) if token in tokens)
+
+
+def _array(maps: Tensor) -> Floats:
+    """Return maps in the precision that sums over heads are made in."""
+    array: Floats = maps.double().cpu().numpy()
+    return array
+
+
+def _chosen(name: str, given: Iterable[int] | None, count: int) -> list[int]:
+    """Return the layers or heads that count, in order; all of them for None."""
+    if given is None:
+        return list(range(count))
+    if not isinstance(given, Iterable):
+        raise TypeError(f"{name} must be a list of numbers, or None for all, not {given!r}")
+    chosen = sorted({index(f"each of {name}", one, count) for one in given})
+    if not chosen:
+        raise ValueError(f"{name} is empty: give at least one, or None for all")
+    return chosen
