@@ -122,12 +122,17 @@ def write_tensors(path: str | os.PathLike[str], name: str, version: int, tensors
 
     Raises:
         TypeError, ValueError: as `replacing`.
+        OSError: the file cannot be written to the end; the message has the path.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     header = {name: json.dumps({"version": version, **content})}  # ASCII, since UTF-8 has no half of a surrogate pair
     with replacing(path) as temporary:
-        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary, metadata=header)
+        try:
+            save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary, metadata=header)
+        except SafetensorError as error:  # a full disk, without its number
+            raise OSError(f"{str(path)!r} cannot be written: {error}") from error
     return Path(path)
 
 

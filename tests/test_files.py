@@ -1,0 +1,176 @@
+"""Files of results: whole or not at all, read or refused with path, reason and remedy, held by one."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from captum_attattr import ResultFileError
+from captum_attattr.files import (
+    existing_file,
+    hold,
+    read_format,
+    read_json,
+    read_tensors,
+    reading,
+    replacing,
+    write_json,
+    write_tensors,
+)
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Let no file grow beyond a few bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+WRITERS = {
+    "json": lambda path: write_json(path, ["0" * 10_000]),
+    "tensors": lambda path: write_tensors(path, "kind", 1, {"weight": torch.zeros(10_000)}, {}),
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_full_disk_leaves_the_old_file_and_is_told_with_the_path(writer, tmp_path):
+    path = tmp_path / "result"
+    path.write_text("old")
+    with full_disk(), pytest.raises(OSError, match="result"):
+        WRITERS[writer](path)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["result"]
+
+
+@pytest.mark.parametrize("error", [OSError, ValueError, KeyboardInterrupt])
+def test_an_error_in_the_middle_leaves_the_old_file(error, tmp_path):
+    path = tmp_path / "result"
+    path.write_text("old")
+
+    def stops() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half a")
+            raise error("stopped")
+
+    with pytest.raises(error):
+        stops()
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["result"]
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "message"),
+    [
+        (None, TypeError, "path must be a string or a path, not NoneType"),
+        (b"result", TypeError, "path must be a string or a path, not bytes"),
+        (".", ValueError, "path must be a file, but"),
+        ("nowhere/result", ValueError, "the directory .*nowhere does not exist"),
+    ],
+)
+def test_where_nothing_can_be_written(path, error, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=message):
+        write_json(path, 1)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("content", [{"a": [1, 2.5, None, "ü", "\ud800"]}, [], "text"])
+def test_what_was_written_is_read(content, tmp_path):
+    with reading(write_json(tmp_path / "x", content), "thing", "write_json") as file:
+        assert read_json(file) == content
+    path = write_tensors(tmp_path / "y", "kind", 3, {"t": torch.arange(6).reshape(2, 3).T}, {"content": content})
+    with reading(path, "thing", "write_tensors") as file:
+        version, rest, tensors = read_tensors(file, "kind", 3)
+    assert (version, rest) == (3, {"content": content})
+    assert torch.equal(tensors["t"], torch.arange(6).reshape(2, 3).T)
+
+
+def fail(error: BaseException) -> Any:
+    def read(_: Path) -> None:
+        raise error
+
+    return read
+
+
+DAMAGES: dict[str, tuple[Any, str]] = {
+    "no JSON": ("{", "holds no thing: Expecting property name"),
+    "brackets": ("[" * 100_000 + "]" * 100_000, "holds no thing: it is nested too deeply"),
+    "no text": (b"\xff\xfe", "holds no thing: .*utf-8"),
+    "another kind": (json.dumps({"format": "other", "version": 1}), "holds no thing: its format is not 'kind'"),
+    "no object": ("[1]", "holds no thing: its format is not 'kind'"),
+    "newer": (json.dumps({"format": "kind", "version": 2}), "written by another version of captum_attattr"),
+    "version of another type": (json.dumps({"format": "kind", "version": True}), "another version"),
+    "no version": (json.dumps({"format": "kind"}), "another version"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_files_are_refused_with_path_and_reason(damage, tmp_path):
+    content, message = DAMAGES[damage]
+    path = tmp_path / "thing.json"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with (
+        pytest.raises(ResultFileError, match=rf"'{path}' .*{message}|{message}") as caught,
+        reading(path, "thing", "write_json") as file,
+    ):
+        read_format(file, "kind")
+    assert str(path) in str(caught.value)
+    assert "make it again" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (KeyError("tokens"), "it lacks 'tokens'"),
+        (IndexError("list index"), "list index"),
+        (TypeError("tokens must be a list"), "tokens must be a list"),
+        (AttributeError("no keys"), "no keys"),
+        (OverflowError("too large"), "too large"),
+        (RecursionError(), "it is nested too deeply"),
+    ],
+)
+def test_whatever_the_content_makes_wrong_is_one_error(error, message, tmp_path):
+    path = write_json(tmp_path / "x", {})
+    expected = rf"'{path}' holds no thing: {message}; give a file that Thing.save wrote, and make it again"
+    with pytest.raises(ResultFileError, match=expected), reading(path, "thing", "Thing.save") as file:
+        fail(error)(file)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError(), OSError(5, "read error")])
+def test_what_the_content_does_not_make_wrong_passes(error, tmp_path):
+    path = write_json(tmp_path / "x", {})
+    with pytest.raises(type(error)), reading(path, "thing", "Thing.save") as file:
+        fail(error)(file)
+
+
+def test_missing_files(tmp_path):
+    for path in (tmp_path / "none", tmp_path):
+        with pytest.raises(FileNotFoundError, match=f"no file '{path}'"):
+            existing_file(path)
+
+
+def test_a_file_is_held_by_one_process_until_it_ends(tmp_path):
+    path = tmp_path / "run"
+    tried = f"from captum_attattr.files import hold; print(hold(open({str(path)!r}, 'ab')))"
+
+    def other() -> str:
+        return subprocess.run([sys.executable, "-c", tried], capture_output=True, text=True, check=True).stdout.strip()
+
+    with open(path, "ab") as file:
+        assert hold(file)
+        assert other() == "False"
+    assert other() == "True"
