@@ -18,7 +18,7 @@ from torch import Tensor
 from captum_attattr import ConvergenceWarning, LayerAttAttr, attention_layers
 from captum_attattr.attribution.baselines import check_attention_baselines  # the dense rule runs chosen nodes,
 from captum_attattr.attribution.inputs import make_batch  # which the public methods do not offer
-from captum_attattr.attribution.rows import Row
+from captum_attattr.attribution.rows import ALL, Row
 from captum_attattr.attribution.sweep import prepared_sweep
 
 SENTENCES = (
@@ -39,8 +39,9 @@ def dense(lattr: LayerAttAttr, ids: Tensor, target: int, start: str | None, pane
     baselines = check_attention_baselines(start, len(lattr.layers))
     with prepared_sweep(lattr.layers, make_batch(lattr.forward_func, ids, None, target), baselines) as sweep:
         for part, weight in zip(np.array_split(nodes, panels), weights.tensor_split(panels), strict=True):
-            maps = sweep.run_joint([Row(0, 0, float(node)) for node in part]).maps
-            total = total + (weight[:, None] * maps).sum(0)
+            opened = sweep.run([Row(0, ALL, float(node)) for node in part]).layers[ALL]
+            # One example: its rows are in the order of their nodes.
+            total = total + (weight[:, None] * opened.gradient * opened.difference).sum(0)
     return total
 
 
