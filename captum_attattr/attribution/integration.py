@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from itertools import accumulate, pairwise, product
 
@@ -129,10 +129,11 @@ Tasks = dict[tuple[int, int], Task]
 """By example and layer, which is `ALL` on the joint path."""
 
 
+@dataclass(eq=False)
 class Integrator:
     """Integrates every (example, layer) of a sweep, or every example over all layers.
 
-    Args:
+    Attributes:
         sweep: prepared.
         make_integral: a new integral; its nodes must include 0, where F(B) is read off.
         limit: most rows of one forward, clean rows included; None for a default by device, which is halved
@@ -141,28 +142,21 @@ class Integrator:
         keep_attention: also return A.
         store: where the results go.
         joint: whether all layers are opened together.
+        pairs: the (example, layer) of every integral.
     """
 
-    def __init__(
-        self,
-        sweep: Sweep,
-        make_integral: Callable[[], Integral],
-        *,
-        limit: int | None,
-        multiply: bool,
-        keep_attention: bool,
-        store: torch.device,
-        joint: bool = False,
-    ) -> None:
-        self.sweep = sweep
-        self.make_integral = make_integral
-        self.limit = limit
-        self.multiply = multiply
-        self.keep_attention = keep_attention
-        self.store = store
-        self.joint = joint
-        self.pairs = list(product(range(sweep.batch), [ALL] if joint else range(len(sweep.shapes))))
-        """The (example, layer) of every integral."""
+    sweep: Sweep
+    make_integral: Callable[[], Integral]
+    _: KW_ONLY
+    limit: int | None
+    multiply: bool
+    keep_attention: bool
+    store: torch.device
+    joint: bool = False
+
+    def __post_init__(self) -> None:
+        layers = [ALL] if self.joint else range(len(self.sweep.shapes))
+        self.pairs = list(product(range(self.sweep.batch), layers))
 
     def run(self, progress: Callable[[int], object]) -> PathIntegral:
         """Run everything; `progress` is called with how many integrals have just finished."""
@@ -218,19 +212,13 @@ class Integrator:
                 # Without the factor (A - B) the map's sum is not what F gains: no antiderivative is known.
                 known = outputs if self.multiply else [math.nan] * len(outputs)
                 task.integral.receive(nodes, list(part.gradient[indices].to(self.store)), known)
-                finished += self._go_on(example, layer, tasks, queue, result)
+                if not task.integral.waiting:
+                    more = [Row(example, layer, node) for node in task.integral.todo()]
+                    queue.extendleft(reversed(more))
+                    if not more:
+                        self._store(result, example, layer, tasks.pop((example, layer)))
+                        finished += 1
         return finished
-
-    def _go_on(self, example: int, layer: int, tasks: Tasks, queue: deque[Row], result: PathIntegral) -> bool:
-        """Queue the rows for an integral's next nodes, or store it; return whether it is done."""
-        task = tasks[example, layer]
-        if task.integral.waiting:
-            return False
-        more = [Row(example, layer, node) for node in task.integral.todo()]
-        queue.extendleft(reversed(more))
-        if not more:
-            self._store(result, example, layer, tasks.pop((example, layer)))
-        return not more
 
     def _store(self, result: PathIntegral, example: int, layer: int, task: Task) -> None:
         """Put a finished integral among the results."""

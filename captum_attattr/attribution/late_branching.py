@@ -129,24 +129,19 @@ class BlockRecorder:
         return LateBranching(self.stacks, [calls for _, calls in stacks], self.dimensions)
 
 
+@dataclass
 class LateBranching:
     """Keeps every row out of the blocks below the one where it branches.
 
-    Args:
+    Attributes:
         stacks: the model's blocks.
         calls: per stack that runs, the calls of its blocks in order.
         dimensions: where the tensors that blocks are given hold the rows.
     """
 
-    def __init__(
-        self,
-        stacks: list[list[nn.Module]],
-        calls: list[list[BlockCall]],
-        dimensions: dict[tuple[Site, Path], RowDimension | None],
-    ) -> None:
-        self.stacks = stacks
-        self.calls = calls
-        self.dimensions = dimensions
+    stacks: list[list[nn.Module]]
+    calls: list[list[BlockCall]]
+    dimensions: dict[tuple[Site, Path], RowDimension | None]
 
     @contextmanager
     def applied(self, layout: RowLayout) -> Iterator[None]:

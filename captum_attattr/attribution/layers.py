@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from torch import nn
@@ -49,21 +50,16 @@ def _layers_of_module(forward_func: Callable[..., Any], module: nn.Module) -> li
             f"cannot tell which model {type(module).__name__} belongs to from forward_func; "
             "give layers as attention_layers(model) returns them"
         )
-    every = [layer for kind in (None, "cross") for layer in _layers_or_none(models[0], kind)]
+    every: list[AttentionLayer] = []
+    for kind in (None, "cross"):
+        with suppress(ValueError):  # the model has no layer of that kind
+            every += attention_layers(models[0], kind)
     layers = [layer for layer in every if layer.module is module]
     if not layers:
         within = [layer.name for layer in every if any(part is layer.module for part in module.modules())]
         hint = f"; it holds {', '.join(within[:3])}" if within else ""
         raise ValueError(f"{type(module).__name__} is no attention layer{hint}; use attention_layers(model)")
     return layers
-
-
-def _layers_or_none(model: nn.Module, kind: str | None) -> list[AttentionLayer]:
-    """Return the model's layers of a kind, none where it has none."""
-    try:
-        return attention_layers(model, kind)
-    except ValueError:
-        return []
 
 
 def _modules_behind(function: Callable[..., Any]) -> list[nn.Module]:

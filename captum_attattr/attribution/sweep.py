@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -56,37 +57,31 @@ def prepared_sweep(layers: Sequence[AttentionLayer], batch: Batch, baselines: At
         yield sweep
 
 
+@dataclass(eq=False)
 class Sweep:
     """Runs rows of a batch through one model.
 
-    Args:
+    Attributes:
         control: the model's attention, already under control.
         evaluate: see `Evaluate`.
         baseline: see `Baseline`.
         batch: how many examples there are.
         device: where the inputs are.
+        shapes: (H, Tq, Tk) of every layer.
+        dtype: the type that the model computes in.
+        order: the layers as they run.
+        branching: how the blocks are cut; None where they are not.
     """
 
-    def __init__(
-        self,
-        control: AttentionControl,
-        evaluate: Evaluate,
-        baseline: Baseline,
-        batch: int,
-        device: torch.device,
-    ) -> None:
-        self.control = control
-        self.evaluate = evaluate
-        self.baseline = baseline
-        self.batch = batch
-        self.device = device
-        self.shapes: list[torch.Size] = []
-        """(H, Tq, Tk) of every layer."""
-        self.dtype = torch.float32
-        """The type that the model computes in."""
-        self.order: list[int] = []
-        """The layers as they run."""
-        self.branching: LateBranching | None = None
+    control: AttentionControl
+    evaluate: Evaluate
+    baseline: Baseline
+    batch: int
+    device: torch.device
+    shapes: list[torch.Size] = field(default_factory=list, init=False)
+    dtype: torch.dtype = field(default=torch.float32, init=False)
+    order: list[int] = field(default_factory=list, init=False)
+    branching: LateBranching | None = field(default=None, init=False)
 
     @torch.no_grad()
     def prepare(self, uncontrolled: Tensor) -> None:

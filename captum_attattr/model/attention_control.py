@@ -32,7 +32,7 @@ from captum_attattr.model.attention_layers import (
     attention_route,
     family_name,
 )
-from captum_attattr.model.modes import uncompiled
+from captum_attattr.model.modes import attribute_set, uncompiled
 
 _IMPLEMENTATION = "captum_attattr"
 _SOFTMAX = frozenset({torch.softmax, torch.nn.functional.softmax, Tensor.softmax, torch.special.softmax})
@@ -78,7 +78,9 @@ class AttentionControl:
             stack.enter_context(_claimed(self.model))
             stack.enter_context(uncompiled())
             stack.enter_context(_eager_attention(self.model))
-            stack.enter_context(_no_parameter_gradients(self.model))
+            # So that no graph is kept below the attention that is attributed.
+            learning = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+            stack.enter_context(attribute_set(learning, "requires_grad", False))
             self._stack = stack.pop_all()
         return self
 
@@ -317,33 +319,15 @@ def _unregister() -> None:
 @contextmanager
 def _eager_attention(model: nn.Module) -> Iterator[None]:
     """Let every part of the model compute attention eagerly, through the interface's function where it can."""
-    # The attribute behind the property: the property's setter would change sub-configs as well.
-    old = [(config, config._attn_implementation_internal) for config in attention_configs(model)]
+    configs = attention_configs(model)
     # A family outside the interface would not know the function's name, and go wrong silently.
-    outside = {
-        id(module.config)
-        for module in model.modules()
-        if attention_route(module) == "softmax" and hasattr(module, "config")
-    }
-    if not any(attention_route(module) == "interface" for module in model.modules()):
-        outside = {id(config) for config, _ in old}
-    try:
-        for config, _ in old:
-            config._attn_implementation_internal = "eager" if id(config) in outside else _IMPLEMENTATION
+    routes = [(attention_route(module), getattr(module, "config", None)) for module in model.modules()]
+    outside = {id(config) for route, config in routes if route == "softmax"}
+    if all(route != "interface" for route, _ in routes):
+        outside = {id(config) for config in configs}
+    # The attribute behind the property: the property's setter would change sub-configs as well.
+    name = "_attn_implementation_internal"
+    eager = [config for config in configs if id(config) in outside]
+    replaced = [config for config in configs if id(config) not in outside]
+    with attribute_set(eager, name, "eager"), attribute_set(replaced, name, _IMPLEMENTATION):
         yield
-    finally:
-        for config, current in old:
-            config._attn_implementation_internal = current
-
-
-@contextmanager
-def _no_parameter_gradients(model: nn.Module) -> Iterator[None]:
-    """Switch requires_grad off, so that no graph is kept below the attention that is attributed."""
-    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    try:
-        for parameter in wanted:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter in wanted:
-            parameter.requires_grad_(True)

@@ -60,6 +60,18 @@ class AttentionLayer:
         """The module's identity and the call: unique among the layers of a model for as long as it lives."""
         return id(self.module), self.call
 
+    @property
+    def stack(self) -> str | None:
+        """The name of the outermost `nn.ModuleList` above the layer; None outside any."""
+        parts = self.name.split(".")
+        prefixes = (".".join(parts[:i]) for i in range(1, len(parts)))
+        return next((p for p in prefixes if isinstance(self.model.get_submodule(p), nn.ModuleList)), None)
+
+    @property
+    def parent(self) -> Any:
+        """The module around the attention module."""
+        return self.model.get_submodule(self.name.rpartition(".")[0])
+
 
 def attention_layers(model: nn.Module, kind: str | None = None) -> list[AttentionLayer]:
     """Every self-attention layer of a transformer, input side first.
@@ -211,10 +223,7 @@ def block_stacks(layers: Iterable[AttentionLayer]) -> list[list[nn.Module]] | No
     """
     stacks: dict[str, list[nn.Module]] = {}
     for layer in layers:
-        parts = layer.name.split(".")
-        prefixes = (".".join(parts[:i]) for i in range(1, len(parts)))
-        name = next((p for p in prefixes if isinstance(layer.model.get_submodule(p), nn.ModuleList)), None)
-        if name is None:
+        if layer.stack is None:
             return None
-        stacks.setdefault(name, list(layer.model.get_submodule(name).children()))
+        stacks.setdefault(layer.stack, list(layer.model.get_submodule(layer.stack).children()))
     return list(stacks.values())

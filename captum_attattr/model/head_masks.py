@@ -144,18 +144,12 @@ def head_gates(gates: Mapping[AttentionLayer, Tensor]) -> Iterator[None]:
             hook = _Gate(calls)
             stack.callback(output.register_forward_pre_hook(hook).remove)
             if hook.runs > 1:
-                stack.callback(_caller(hook.layer).register_forward_pre_hook(hook.start).remove)
+                # What runs a shared layer several times: the parent of the list that holds it.
+                caller = hook.layer.model.get_submodule((hook.layer.stack or "").rpartition(".")[0])
+                stack.callback(caller.register_forward_pre_hook(hook.start).remove)
         if bare:
             stack.enter_context(_BareOutput(bare))
         yield
-
-
-def _caller(layer: AttentionLayer) -> nn.Module:
-    """Return the module that runs a shared layer several times: the parent of the `nn.ModuleList` that holds it."""
-    parts = layer.name.split(".")
-    prefixes = [".".join(parts[:i]) for i in range(1, len(parts))]
-    stack = next((p for p in prefixes if isinstance(layer.model.get_submodule(p), nn.ModuleList)), "")
-    return layer.model.get_submodule(stack.rpartition(".")[0])
 
 
 def active_gates(model: nn.Module) -> list[list[Any]]:

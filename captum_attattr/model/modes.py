@@ -6,7 +6,7 @@ Hooks and replaced attention do not reach code that `torch.compile` has compiled
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -63,6 +63,19 @@ def uncompiled() -> Iterator[None]:
         _STANCE.leave()
 
 
+@contextmanager
+def attribute_set(owners: Iterable[Any], name: str, value: Any) -> Iterator[None]:
+    """Give an attribute of several objects one value inside the context; each has its old value back afterwards."""
+    before = [(owner, getattr(owner, name)) for owner in owners]
+    try:
+        for owner, _ in before:
+            setattr(owner, name, value)
+        yield
+    finally:
+        for owner, old in before:
+            setattr(owner, name, old)
+
+
 def plain(model: Any) -> Any:
     """Return the model that `torch.compile` has wrapped; anything else unchanged."""
     return model._orig_mod if isinstance(model, nn.Module) and hasattr(model, "_orig_mod") else model
@@ -71,12 +84,5 @@ def plain(model: Any) -> Any:
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Run a model in evaluation mode, uncompiled; the mode of each of its modules is restored afterwards."""
-    training = [module for module in model.modules() if module.training]
-    try:
-        for module in training:
-            module.training = False
-        with uncompiled():
-            yield
-    finally:
-        for module in training:
-            module.training = True
+    with attribute_set(model.modules(), "training", False), uncompiled():
+        yield

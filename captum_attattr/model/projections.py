@@ -13,23 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_attattr.exceptions import UnsupportedModelError
+from captum_attattr.model import families
 from captum_attattr.model.attention_layers import AttentionLayer
-from captum_attattr.model.families import (
-    ALL_HEADS_SIZES,
-    FUSED,
-    HEAD_COUNTS,
-    HEAD_SIZES,
-    KEYS,
-    MORE_MAPS,
-    NOT_CUT,
-    OUTPUTS,
-    OUTPUTS_BESIDE,
-    QUERIES,
-    SHARED_BIAS,
-    SINKS,
-    UNTOUCHED,
-    VALUES,
-)
 
 
 class Cut(NamedTuple):
@@ -63,7 +48,7 @@ class Heads:
     def __init__(self, layer: AttentionLayer) -> None:
         self.layer = layer
         module: Any = layer.module
-        self.size: int = next((getattr(module, name) for name in HEAD_SIZES if hasattr(module, name)), 0)
+        self.size: int = next((getattr(module, name) for name in families.HEAD_SIZES if hasattr(module, name)), 0)
         self.output = _output(layer)
         bare = getattr(module, "o", None)
         width = bare.shape[1:].numel() if isinstance(bare, Tensor) else _inputs(self.output)
@@ -97,32 +82,29 @@ class Heads:
         cuts = [Cut(output, "weight", 0 if isinstance(output, _conv1d()) else 1, _spread(heads, self.size))]
         module: Any = self.layer.module
         for name, part in [*module.named_children(), *module.named_parameters(recurse=False)]:
-            if part is output or name in UNTOUCHED:
+            if part is output or name in families.UNTOUCHED:
                 continue
             rows = self._rows(name, heads)
             if rows is not None:
                 cuts += _row_cuts(self.layer, name, part, rows)
             elif isinstance(part, nn.Parameter) or any(True for _ in part.parameters()):
-                raise UnsupportedModelError(
-                    f"{self.layer!r}: heads of {type(module).__name__} cannot be removed: it is not known which part "
-                    f"of its {name!r} belongs to which head; mask_heads switches them off"
-                )
+                raise _not_cut(self.layer, f"it is not known which part of its {name!r} belongs to which head")
         bias = _bias_table(self.layer) if keep else None
         return [*cuts, *([Cut(bias, "relative_position_bias_table", 1, heads)] if bias else [])]
 
     def _rows(self, name: str, heads: list[int]) -> list[int] | None:
         """Return the rows of a part of the attention module that belong to some heads; None where it is not known."""
-        layout = FUSED.get((type(self.layer.module).__name__, name))
+        layout = families.FUSED.get((type(self.layer.module).__name__, name))
         if layout == "heads":
             return _spread(heads, 3 * self.size)
         if layout == "blocks":
             width = self.count * self.size
             return [start + row for start in (0, width, 2 * width) for row in _spread(heads, self.size)]
-        if name in QUERIES | MORE_MAPS:
+        if name in families.QUERIES | families.MORE_MAPS:
             return _spread(heads, self.size)
-        if name in KEYS | VALUES:
+        if name in families.KEYS | families.VALUES:
             return _spread(sorted({head // (self.count // self.groups) for head in heads}), self.size)
-        return heads if name == SINKS else None
+        return heads if name == families.SINKS else None
 
     def _check_family(self) -> None:
         """Check that nothing outside of the projections depends on the heads.
@@ -133,31 +115,36 @@ class Heads:
         module: Any = self.layer.module
         config = getattr(module, "config", None)
         types = (getattr(of, "model_type", "") for of in (config, getattr(self.layer.model, "config", None)))
-        reason = next((NOT_CUT[name] for name in types if name in NOT_CUT), None)
+        reason = next((families.NOT_CUT[name] for name in types if name in families.NOT_CUT), None)
         if getattr(config, "use_shared_relative_position_bias", False):  # BEiT
-            reason = SHARED_BIAS
+            reason = families.SHARED_BIAS
         if type(module).__name__ == "SiglipAttention" and "embed_dim" in type(module).forward.__code__.co_varnames:
             reason = "this release of transformers shapes what its heads give by the model's hidden size"
         norm = getattr(module, "q_norm", None)
         if norm is not None and any(p.numel() > self.size for p in norm.parameters()):
             reason = "its queries are normalised over all heads together"
         if reason:
-            raise UnsupportedModelError(
-                f"{self.layer!r}: heads of {type(module).__name__} cannot be removed: {reason}; "
-                "mask_heads switches them off"
-            )
+            raise _not_cut(self.layer, reason)
 
     def set_counts(self, count: int) -> None:
         """Set the attributes of the module that say how many heads it has."""
         module: Any = self.layer.module
-        for name in HEAD_COUNTS:
+        values = {
+            **dict.fromkeys(families.HEAD_COUNTS, count),
+            **dict.fromkeys(families.ALL_HEADS_SIZES, count * self.size),
+            "num_key_value_heads": count * self.groups // self.count,
+        }
+        for name, value in values.items():
             if hasattr(module, name):
-                setattr(module, name, count)
-        for name in ALL_HEADS_SIZES:
-            if hasattr(module, name):
-                setattr(module, name, count * self.size)
-        if hasattr(module, "num_key_value_heads"):
-            module.num_key_value_heads = count * self.groups // self.count
+                setattr(module, name, value)
+
+
+def _not_cut(layer: AttentionLayer, reason: str) -> UnsupportedModelError:
+    """Return the error for heads that cannot be cut out."""
+    kind = type(layer.module).__name__
+    return UnsupportedModelError(
+        f"{layer!r}: heads of {kind} cannot be removed: {reason}; mask_heads switches them off"
+    )
 
 
 def head_count(layer: AttentionLayer) -> int:
@@ -169,20 +156,19 @@ def head_count(layer: AttentionLayer) -> int:
         return Heads(layer).original
     except UnsupportedModelError:
         config: Any = getattr(layer.module, "config", None)
-        counts = (getattr(of, name, None) for of in (layer.module, config) for name in HEAD_COUNTS)
+        counts = (getattr(of, name, None) for of in (layer.module, config) for name in families.HEAD_COUNTS)
         return next((count for count in counts if isinstance(count, int)), 1)
 
 
 def _output(layer: AttentionLayer) -> nn.Module | None:
     """Return the output projection, inside the attention module or beside it; None if there is no such module."""
-    for name in OUTPUTS:
+    for name in families.OUTPUTS:
         inside = getattr(layer.module, name, None)
         if isinstance(inside, nn.Module):
             return inside
-    parent = layer.model.get_submodule(layer.name.rpartition(".")[0])
-    for path in OUTPUTS_BESIDE:
+    for path in families.OUTPUTS_BESIDE:
         try:
-            return parent.get_submodule(path)
+            return layer.parent.get_submodule(path)  # type: ignore[no-any-return]
         except AttributeError:
             continue
     return None
@@ -211,11 +197,8 @@ def _linear(layer: AttentionLayer, part: Any) -> nn.Module:
     names = {name for name, _ in part.named_parameters()} if isinstance(part, nn.Module) else set()
     if type(part) not in (nn.Linear, _conv1d()) or not {"weight"} <= names <= {"weight", "bias"}:
         what = "a bare parameter" if part is None else f"a {type(part).__name__} of {sorted(names)}"
-        raise UnsupportedModelError(
-            f"{layer!r}: heads of {type(layer.module).__name__} cannot be removed: one of its maps is {what}, and only "
-            "plain linear maps can be cut (merge adapters first, prune before quantization); mask_heads switches "
-            "heads off"
-        )
+        remedy = "merge adapters first, prune before quantization"
+        raise _not_cut(layer, f"one of its maps is {what}, and only plain linear maps can be cut ({remedy})")
     return part  # type: ignore[no-any-return]
 
 
@@ -232,8 +215,7 @@ def _row_cuts(layer: AttentionLayer, name: str, part: Any, rows: list[int]) -> I
 
 def _bias_table(layer: AttentionLayer) -> nn.Module | None:
     """Return the layer's table of position biases (BEiT); None where it has none."""
-    parent: Any = layer.model.get_submodule(layer.name.rpartition(".")[0])
-    bias = getattr(parent, "relative_position_bias", None)
+    bias = getattr(layer.parent, "relative_position_bias", None)
     return bias if hasattr(bias, "relative_position_bias_table") else None
 
 
