@@ -17,7 +17,7 @@ from torch import Tensor
 from captum_attattr import ConvergenceWarning, LayerAttAttr, attention_layers
 from captum_attattr.attribution.baselines import check_attention_baselines  # the dense rule runs chosen nodes,
 from captum_attattr.attribution.inputs import make_batch  # which the public methods do not offer
-from captum_attattr.attribution.rows import ALL, Row
+from captum_attattr.attribution.rows import ALL, Row  # (as above)
 from captum_attattr.attribution.sweep import prepared_sweep  # (as above)
 
 SENTENCES = (
