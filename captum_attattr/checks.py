@@ -6,6 +6,7 @@ ValueError that has the value and what would be right.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterable, Sequence
 from numbers import Real
@@ -17,10 +18,15 @@ from torch import Tensor
 
 Kind = TypeVar("Kind")
 
+_REAL = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+_REAL |= {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
+
 
 def scalar(value: Any) -> Any:
     """Return a number or truth value of numpy, or a tensor that holds one, as Python's own; else the value itself."""
-    if isinstance(value, np.generic) or (isinstance(value, Tensor | np.ndarray) and value.ndim == 0):
+    if isinstance(value, np.generic) or (
+        isinstance(value, Tensor | np.ndarray) and value.ndim == 0 and not getattr(value, "is_meta", False)
+    ):
         return value.item()
     return value
 
@@ -36,9 +42,17 @@ def integer(value: Any) -> int | None:
 
 
 def real(value: Any) -> float | None:
-    """Return a real number of any library as Python's own, NaN and infinity too; None for everything else."""
-    value = scalar(value)
-    return None if isinstance(value, bool) or not isinstance(value, Real) else float(value)
+    """Return a real number of any library as Python's own, NaN and infinity too; None for everything else.
+
+    An integer that no float can hold is infinite.
+    """
+    exact: Any = scalar(value)
+    if isinstance(exact, bool) or not isinstance(exact, Real):
+        return None
+    try:
+        return float(exact)
+    except OverflowError:
+        return math.copysign(math.inf, -1 if exact < 0 else 1)
 
 
 def at_least(smallest: int, value: Any, name: str, meaning: str = "") -> int:
@@ -221,9 +235,11 @@ def numbers(name: str, value: Any) -> Tensor:
         array = value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
     except (TypeError, ValueError, RuntimeError, OverflowError):
         raise TypeError(f"{name} must be an array of numbers, not {type(value).__name__}: {value!r:.60}") from None
-    if array.dtype == torch.bool or array.is_complex():
+    if array.dtype not in _REAL:
         raise TypeError(f"{name} must be an array of real numbers, not of {array.dtype}")
-    return array
+    if array.layout != torch.strided or array.is_meta or array.is_nested:
+        raise TypeError(f"{name} must be a dense tensor with its values, not {array.layout} on {array.device}")
+    return array.detach()
 
 
 def tensor(

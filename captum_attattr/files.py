@@ -45,8 +45,10 @@ def existing_file(path: str | os.PathLike[str]) -> Path:
         TypeError: `path` is no path.
         FileNotFoundError: there is no such file.
     """
-    if not checked_path(path).is_file():
-        raise FileNotFoundError(f"no file {str(path)!r}")
+    if not (file := checked_path(path)).is_file():
+        raise FileNotFoundError(
+            f"no file {str(path)!r}" + (", but something else of that name" if file.exists() else "")
+        )
     return Path(path)
 
 
@@ -130,10 +132,22 @@ def write_tensors(path: str | os.PathLike[str], name: str, version: int, tensors
     header = {name: json.dumps({"version": version, **content})}  # ASCII, since UTF-8 has no half of a surrogate pair
     with replacing(path) as temporary:
         try:
-            save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary, metadata=header)
+            save_file(_apart(tensors), temporary, metadata=header)
         except SafetensorError as error:  # a full disk, without its number
             raise OSError(f"{str(path)!r} cannot be written: {error}") from error
     return Path(path)
+
+
+def _apart(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Return tensors of which no two share memory, which safetensors refuses."""
+    apart: dict[str, Any] = {}
+    storages: set[int] = set()
+    for name, tensor in tensors.items():
+        tensor = tensor.contiguous()
+        storage = tensor.untyped_storage().data_ptr()
+        apart[name] = tensor.clone() if storage in storages else tensor
+        storages.add(storage)
+    return apart
 
 
 @contextmanager

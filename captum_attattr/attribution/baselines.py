@@ -43,6 +43,8 @@ def check_attention_baselines(given: Any, layers: int) -> AttentionBaselines:
     if len(tensors) != layers:
         raise ValueError(f"{len(tensors)} attention_baselines for {layers} layers")
     for i, tensor in enumerate(tensors):
+        if tensor.is_complex():
+            raise TypeError(f"attention_baselines[{i}] must hold real numbers, not {tensor.dtype}")
         if not tensor.isfinite().all():
             raise ValueError(f"attention_baselines[{i}] has entries that are not finite")
     return tensors

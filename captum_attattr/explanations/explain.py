@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -133,6 +134,7 @@ def explain_iter(
         raise TypeError(f"window={window!r} must be an int")
     if size < 1:
         raise ValueError(f"window={window} is too small: at least 1 is needed")
+    size = min(size, sys.maxsize)
     explainer = Explainer(
         model, tokenizer, truncate, _options(n_steps, method, tolerance, max_nodes, internal_batch_size)
     )

@@ -21,6 +21,7 @@ OUTPUTS = ("probability", "score")
 _HEADER = "captum_attattr"
 _VERSION = 2
 _SINCE_2 = frozenset({"value", "inputs", "output"})
+_MOST_SEGMENTS = 255
 _INPUT = "inputs."  # begins the names of the inputs' tensors in a file
 
 
@@ -97,14 +98,13 @@ class Explanation:
             "probability": probability,
             "prediction": checks.at_least(0, self.prediction, "prediction"),
             "text": checks.text_or_pair("text", self.text),
-            "segments": checks.integers("segments", self.segments, len(tokens), smallest=0),
+            "segments": _segments(self.segments, len(tokens)),
             "special": checks.flags("special", self.special, len(tokens)),
             "value": value,
             "inputs": None if self.inputs is None else _inputs(self.inputs, len(tokens)),
             "output": _output(self.output, probability),
         }
-        for name, part in checked.items():
-            object.__setattr__(self, name, part)
+        checks.set_fields(self, **checked)
 
     def token_scores(self, layer: int | None = None) -> Tensor:
         r"""Sum up what each token contributed, by the columns of the maps.
@@ -202,6 +202,14 @@ def _maps(name: str, value: Any, tokens: int) -> Tensor:
         plural = "" if tokens == 1 else "s"
         raise ValueError(f"{name} must be {tokens} x {tokens} for {tokens} token{plural}, not {rows} x {columns}")
     return maps if maps.is_floating_point() else maps.float()
+
+
+def _segments(segments: Any, tokens: int) -> list[int]:
+    """Return the segments of the tokens; some tokenizers have one of their own for a special token."""
+    checked = checks.integers("segments", segments, tokens, smallest=0)
+    if max(checked) > _MOST_SEGMENTS:
+        raise ValueError(f"segments must be from 0 to {_MOST_SEGMENTS}, not {max(checked)}")
+    return checked
 
 
 def _output(output: Any, probability: float) -> str:

@@ -88,8 +88,7 @@ class PruningCurve:
         if any(latency) and min(step_values(f"latency of {who}", latency, len(heads))) < 0:
             raise ValueError(f"latency of {who} must be 0 or more, not {min(latency)}")
         checked = {"heads": heads, "total": total, "metric": metric, "loss": loss, **rows, "parameters": parameters}
-        for name, value in {**checked, "latency": latency, "ranking": _ranking(who, self.ranking, total)}.items():
-            object.__setattr__(self, name, value)
+        checks.set_fields(self, **checked, latency=latency, ranking=_ranking(who, self.ranking, total))
 
     @property
     def area(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -70,15 +71,20 @@ class Effectiveness:
                 raise ValueError(f"metric[{score!r}][{mode!r}] has no finite value: {metric[score][mode]}")
         options = checks.instance("options", self.options, dict, "a dict")
         checks.strings("names of options", list(options))
+        options = {name: checks.scalar(value) for name, value in options.items()}
+        try:
+            json.dumps(options)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"options must be what JSON holds, not {options!r:.60}: {error}") from None
         checked = {
             "heads": heads,
             "metric_name": checks.instance("metric_name", self.metric_name, str, "a string"),
             "metric": metric,
             "loss": loss,
             "rows": checks.at_least(0, self.rows, "rows"),
+            "options": options,
         }
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
+        checks.set_fields(self, **checked)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a JSON file.

@@ -64,8 +64,8 @@ class HeadImportance:
     model: str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "options", method_options(self.method, self.options))
-        scores = checks.numbers(f"scores of {self.name!r}", self.scores).detach().to("cpu", torch.float64)
+        checks.set_fields(self, options=method_options(self.method, self.options))
+        scores = checks.numbers(f"scores of {self.name!r}", self.scores).to("cpu", torch.float64)
         if scores.dim() != 2 or not scores.numel():
             raise ValueError(f"scores of {self.name!r} must have the shape (L, H), not {tuple(scores.shape)}")
         if scores.isinf().any():
@@ -74,7 +74,7 @@ class HeadImportance:
             raise ValueError(f"scores of {self.name!r} must be finite, or NaN for no head, but {found}")
         if scores.isnan().all():
             raise ValueError(f"{self.name!r} has no finite score: all of its {scores.numel()} heads are NaN")
-        stderr = checks.numbers(f"stderr of {self.name!r}", self.stderr).detach().to("cpu", torch.float64)
+        stderr = checks.numbers(f"stderr of {self.name!r}", self.stderr).to("cpu", torch.float64)
         if stderr.shape != scores.shape:
             shapes = f"{tuple(scores.shape)} of its scores, not {tuple(stderr.shape)}"
             raise ValueError(f"stderr of {self.name!r} must have the shape {shapes}")
@@ -88,8 +88,7 @@ class HeadImportance:
             "examples": checks.strings("examples", self.examples),
             "model": checks.instance("model", self.model, str, "a digest"),
         }
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
+        checks.set_fields(self, **checked)
 
     @property
     def name(self) -> str:
