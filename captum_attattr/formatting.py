@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 
 def visible(token: str, length: int) -> str:
@@ -58,16 +57,6 @@ def output_value(name: str, value: float | None) -> str:
 def whole_text(text: str | Sequence[str]) -> str:
     """Return a text, or both of a pair, as one."""
     return text if isinstance(text, str) else " ‖ ".join(text)
-
-
-def counting(options: Mapping[str, Any]) -> list[str]:
-    """Return which layers and heads count in a tree, if not all do: "head 3 alone", "layers 0, 2 alone"."""
-    chosen = {name: options.get(name) for name in ("layers", "heads")}
-    return [
-        f"{name if len(indices) > 1 else name[:-1]} {', '.join(map(str, indices))} alone"
-        for name, indices in chosen.items()
-        if indices
-    ]
 
 
 def file_size(count: float) -> str:

@@ -13,11 +13,12 @@ import plotly.graph_objects as go
 from captum_attattr.checks import instance
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.words import Floats, attention_of, joined, readable, words
-from captum_attattr.formatting import counted, counting, number, signed, visible
-from captum_attattr.plots.canvas.labels import escape, hover_label, prediction_title, token_label, token_width
+from captum_attattr.formatting import counted, number, signed
+from captum_attattr.plots.canvas.labels import hover_label, prediction_title, token_label, token_width
 from captum_attattr.plots.canvas.lines import Line, painted
 from captum_attattr.plots.canvas.theme import Changes, Theme
 from captum_attattr.plots.canvas.token_columns import NEGATIVE, NODE, POSITIVE, RIGHT, Columns
+from captum_attattr.trees.attributes import check_tree, counting
 
 _FAINT: dict[Theme, str] = {"light": "#7c8894", "dark": "#7f8b97"}  # tokens outside the tree
 _COLUMN: dict[Theme, str] = {"light": "#e6eaee", "dark": "#262d35"}
@@ -29,39 +30,11 @@ _POINTS = 41  # of a curve, its middle among them; each of them answers to the m
 _PALE = 0.45  # opacity of the final edges of [CLS]
 
 _ALGORITHMS = {"paper": "Algorithm 1", "reference": "the published script's algorithm"}
-_OF_GRAPH = {"root", "class_token", "threshold", "algorithm", "tokens", "target", "label", "probability"}
-_OF_GRAPH |= {"left_out_edges", "left_out_share"}
-_OF_NODE = {"token", "layer", "special"}
-_OF_EDGE = {"order", "layer", "score", "share_of_max", "heads", "attention", "class_edge"}
 
 _HINT = (
     "Click a token, or press the arrow keys, to see what it gathers and who gathers it; Esc shows all again. "
     "Point at a line or a token for its numbers; the wider a line, the larger its share of its layer's maximum."
 )
-
-
-def _check_tree(tree: Any) -> None:
-    """Check that a graph has what `attribution_tree` gives."""
-    if not isinstance(tree, nx.DiGraph):
-        raise TypeError(f"tree must be a networkx.DiGraph of attribution_tree, not {type(tree).__name__}")
-    if not tree.number_of_edges():
-        raise ValueError(f"tree has {counted(len(tree), 'node')} and no edge: there is nothing to draw")
-    parts = [("it", tree.graph, _OF_GRAPH)]
-    parts += [(f"its node {node!r}", data, _OF_NODE) for node, data in tree.nodes(data=True)]
-    parts += [(f"its edge {i!r} to {j!r}", data, _OF_EDGE) for i, j, data in tree.edges(data=True)]
-    for who, data, wanted in parts:
-        if missing := sorted(wanted - data.keys()):
-            raise ValueError(f"tree is no graph of attribution_tree: {who} lacks {missing}")
-    count = len(tree.graph["tokens"])
-    for node in tree:
-        if isinstance(node, bool) or not isinstance(node, int) or not 0 <= node < count:
-            raise ValueError(f"nodes of tree must be positions from 0 to {count - 1}, not {node!r}")
-    if tree.graph["root"] not in tree:
-        raise ValueError(f"the root {tree.graph['root']!r} of tree is none of its nodes")
-    for i, j, data in tree.edges(data=True):
-        for name in ("score", "share_of_max", "attention"):
-            if not math.isfinite(data[name]):
-                raise ValueError(f"{name} of the edge {i} to {j} must be finite, not {data[name]}")
 
 
 def _attention(tree: nx.DiGraph, explanation: Explanation | None) -> Floats | None:
@@ -262,13 +235,12 @@ def _title(tree: nx.DiGraph, low: int) -> tuple[str, str]:
     title = prediction_title(
         "Attribution tree", graph["label"], graph["target"], graph.get("output", ""), graph["probability"]
     )
-    algorithm = _ALGORITHMS.get(graph["algorithm"], escape(visible(str(graph["algorithm"]), 40)))
     share = f"{100 * graph['left_out_share']:.0f} % of the positive attribution"
     left_out = f"left out: {graph['left_out_edges']:,} interactions with a positive score, {share}"
-    parts = [*counting(graph), left_out]
+    parts = [*counting(tree), left_out]
     if low:
         parts.append(f"below layer {low} no token comes in")
-    return f"{title}; threshold {graph['threshold']:g}, {algorithm}", "; ".join(parts)
+    return f"{title}; threshold {graph['threshold']:g}, {_ALGORITHMS[graph['algorithm']]}", "; ".join(parts)
 
 
 def plot_tree(tree: nx.DiGraph, explanation: Explanation | None = None) -> go.Figure:
@@ -290,9 +262,8 @@ def plot_tree(tree: nx.DiGraph, explanation: Explanation | None = None) -> go.Fi
         A figure. Each edge is a trace named "edge 5 3" (query 5, key 3); the trace "tokens" holds the nodes.
 
     Raises:
-        TypeError: `tree` is not a directed graph, or `explanation` not an Explanation.
-        ValueError: a graph that is not of `attribution_tree`, without edges or with scores that are not finite;
-            an explanation of other tokens, layers or heads.
+        TypeError, ValueError: `tree` is no graph of `attribution_tree`, or `explanation` no Explanation or one of other
+            tokens, layers or heads.
 
     Example:
         >>> from captum_attattr import attribution_tree, explain
@@ -303,7 +274,7 @@ def plot_tree(tree: nx.DiGraph, explanation: Explanation | None = None) -> go.Fi
         >>> sum("edge" in (trace.name or "") for trace in figure.data) == tree.number_of_edges()
         True
     """
-    _check_tree(tree)
+    tree = check_tree(tree)
     attention = _attention(tree, explanation)
     tree, tokens = tree.copy(), readable(tree.graph["tokens"])
     tree.graph["tokens"] = tokens

@@ -64,7 +64,8 @@ def attribution_tree(
         of its positive sum), `heads` (the three that give most, as [head, score]), `attention` (mean over
         heads) and `class_edge` (whether it is one of [CLS]'s at the end). The graph has `algorithm`,
         `threshold`, `layers` and `heads` (those that count; None for all), `root`, `class_token`, `tokens`,
-        `target`, `label`, `probability`, `prediction`, `text`, `delta` (of the layer where it is largest),
+        `target`, `label`, `output` (what F is: "probability" or "score") and its value `probability`, `prediction`,
+        `text`, `delta` (of the layer where it is largest),
         `left_out_edges` (interactions with a positive score that are not in the tree) and `left_out_share` (their
         share of the positive attribution). A probability or delta that is not known is None.
 
@@ -123,6 +124,7 @@ def _graph(explanation: Explanation, maps: Maps, grown: Grown, threshold: float,
         tokens=list(maps.tokens),
         target=explanation.target,
         label=explanation.label,
+        output=explanation.output,
         probability=_known(explanation.probability),
         prediction=explanation.prediction,
         text=explanation.text if isinstance(explanation.text, str) else list(explanation.text),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from captum_attattr import checks
+from captum_attattr.explanations.explanation import OUTPUTS
 from captum_attattr.formatting import counted
 
 if TYPE_CHECKING:
@@ -30,22 +32,15 @@ def _one_of(*allowed: str) -> Check:
     return check
 
 
-def _text(name: str, value: Any) -> None:
-    checks.instance(name, value, str, "a string")
-
-
-def _flag(name: str, value: Any) -> None:
-    checks.instance(name, value, bool, "True or False")
+_text: Check = partial(checks.instance, kind=str, wanted="a string")
+_flag: Check = partial(checks.instance, kind=bool, wanted="True or False")
+_integers: Check = partial(checks.integers, smallest=0)
 
 
 def _integer(name: str, value: Any) -> None:
     whole = checks.integer(value)
     if whole is None or whole < 0:
         raise ValueError(f"{name} must be an integer of 0 or more, not {value!r:.60}")
-
-
-def _integers(name: str, value: Any) -> None:
-    checks.integers(name, value, smallest=0)
 
 
 def _texts(name: str, value: Any) -> None:
@@ -76,6 +71,7 @@ _OF_GRAPH: dict[str, Check] = {
     "tokens": checks.strings,
     "target": _integer,
     "label": _text,
+    "output": _one_of(*OUTPUTS),
     "probability": _optional(checks.finite),
     "prediction": _integer,
     "text": _texts,
@@ -83,22 +79,9 @@ _OF_GRAPH: dict[str, Check] = {
     "left_out_edges": _integer,
     "left_out_share": checks.fraction,
 }
-_OF_NODE: dict[str, Check] = {
-    "token": _text,
-    "state": _one_of("Appear", "Fixed"),
-    "layer": _integer,
-    "special": _flag,
-}
-_OF_EDGE: dict[str, Check] = {
-    "order": _integer,
-    "layer": _integer,
-    "score": checks.finite,
-    "share_of_max": checks.finite,
-    "share_of_positive": checks.finite,
-    "heads": _heads,
-    "attention": checks.finite,
-    "class_edge": _flag,
-}
+_OF_NODE: dict[str, Check] = {"token": _text, "state": _one_of("Appear", "Fixed"), "layer": _integer, "special": _flag}
+_OF_EDGE: dict[str, Check] = {"order": _integer, "layer": _integer, "heads": _heads, "class_edge": _flag}
+_OF_EDGE |= dict.fromkeys(("score", "share_of_max", "share_of_positive", "attention"), checks.finite)
 
 
 def check_tree(tree: Any) -> nx.DiGraph:
@@ -115,7 +98,8 @@ def check_tree(tree: Any) -> nx.DiGraph:
         raise TypeError(f"tree must be a networkx.DiGraph of attribution_tree, not {kind}: directed and no multigraph")
     if not tree.number_of_edges():
         raise ValueError(f"tree has {counted(len(tree), 'node')} and no edge: there is nothing to draw or to write")
-    _check_attributes("it", "tree's {}", tree.graph, _OF_GRAPH)
+    # Files of version 0.1 do not tell what the value is.
+    _check_attributes("it", "tree's {}", {"output": OUTPUTS[0], **tree.graph}, _OF_GRAPH)
     count = len(tree.graph["tokens"])
     for node, data in tree.nodes(data=True):
         if checks.integer(node) is None or not 0 <= node < count:
@@ -128,6 +112,15 @@ def check_tree(tree: Any) -> nx.DiGraph:
     _check_shape(tree)
     checked: nx.DiGraph = tree
     return checked
+
+
+def counting(tree: nx.DiGraph) -> list[str]:
+    """Return which layers and heads count in a tree, if not all do: "head 3 alone", "layers 0, 2 alone"."""
+    return [
+        f"{name if len(indices) > 1 else name[:-1]} {', '.join(map(str, indices))} alone"
+        for name in ("layers", "heads")
+        if (indices := tree.graph[name])
+    ]
 
 
 def _check_attributes(who: str, name_of: str, given: Mapping[str, Any], wanted: Mapping[str, Check]) -> None:

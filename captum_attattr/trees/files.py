@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from captum_attattr.explanations.words import readable
 from captum_attattr.files import checked_path, read_json, reading, replacing, write_json
-from captum_attattr.formatting import cells, counting, visible
-from captum_attattr.trees.attributes import check_tree
+from captum_attattr.formatting import cells, visible
+from captum_attattr.trees.attributes import check_tree, counting
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -41,20 +41,17 @@ def tree_text(tree: nx.DiGraph) -> str:
     tree = check_tree(tree)
     graph = tree.graph
     top, names = graph["class_token"], readable(graph["tokens"])
-    edges = {(i, j): data for i, j, data in tree.edges(data=True) if not data["class_edge"]}
-    children: dict[int, list[int]] = {}
-    for i, j in sorted(edges, key=lambda pair: edges[pair]["order"]):
-        children.setdefault(i, []).append(j)
     lines: list[tuple[str, str]] = []
     waiting: list[tuple[int, int, str]] = [(graph["root"], 0, "")]  # a tree may be deeper than Python recurses
     while waiting:
         position, depth, edge = waiting.pop()
         lines.append((f"{'  ' * depth}{visible(names[position], _NAME)} [{position}]", edge))
-        waiting += [(j, depth + 1, _edge_text(edges[position, j])) for j in reversed(children.get(position, []))]
+        edges = [(data["order"], j, data) for j, data in tree.adj[position].items() if not data["class_edge"]]
+        waiting += [(j, depth + 1, _edge_text(data)) for _, j, data in sorted(edges, reverse=True)]
     width = max(cells(name) for name, _ in lines)
     value = "" if graph["probability"] is None else f"F = {graph['probability']:.4f}, "
     head = f"{graph['label']!r} (target {graph['target']}), {value}"
-    head += ", ".join([f"threshold {graph['threshold']:g}", graph["algorithm"], *counting(graph)])
+    head += ", ".join([f"threshold {graph['threshold']:g}", graph["algorithm"], *counting(tree)])
     rows = [f"{name}{' ' * (width - cells(name))}  {text}".rstrip() for name, text in lines]
     if any(data["class_edge"] for *_, data in tree.edges(data=True)):
         name = visible(tree.nodes[top]["token"], _NAME)
@@ -157,7 +154,7 @@ def _flattened(tree: nx.DiGraph) -> nx.DiGraph:
     """Return a tree with attributes of GraphML's types alone."""
     flat = tree.copy()
     for name in _MAY_BE_NONE:
-        if flat.graph.get(name, "") is None:
+        if flat.graph[name] is None:
             del flat.graph[name]
     for data in (flat.graph, *(d for _, d in flat.nodes(data=True)), *(d for *_, d in flat.edges(data=True))):
         data.update({name: json.dumps(data[name]) for name in _AS_JSON if name in data})

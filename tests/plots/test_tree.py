@@ -155,6 +155,28 @@ def test_title_says_what_was_decided_and_how_the_subtitle_what_is_missing() -> N
     assert plot_tree(attribution_tree(explanation(2), 0.4)).layout.title.subtitle.text.endswith("attribution")
 
 
+@pytest.mark.parametrize(
+    ("output", "value", "told"),
+    [
+        ("score", 0.5, "score 0.5"),
+        ("probability", 0.5, "probability 0.5"),
+        ("score", -2.0, "score −2"),
+        (None, 0.5, "probability 0.5"),
+        (None, 2.5, "score 2.5"),
+    ],
+)
+def test_title_tells_what_the_value_is_and_files_of_version_0_1_let_it_be_guessed(
+    tmp_path: Path, output: str | None, value: float, told: str
+) -> None:
+    tree = attribution_tree(explanation(probability=value, value=value, output=output or "score"), 0.25)
+    if output is None:
+        del tree.graph["output"]
+    for ending in ("json", "graphml"):
+        again = load_tree(save_tree(tree, tmp_path / f"tree.{ending}"))
+        assert again.graph.get("output") == output
+        assert f", {told}; threshold" in plot_tree(again).layout.title.text
+
+
 def test_hover_tells_tokens_layer_heads_score_and_attention() -> None:
     given = explanation()
     tree = attribution_tree(given, 0.3)
@@ -360,7 +382,9 @@ def spoil(tree: nx.DiGraph) -> None:
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        (3, TypeError, "tree must be a networkx.DiGraph of attribution_tree, not int"),
+        (3, TypeError, "tree must be a networkx.DiGraph of attribution_tree, not int: directed and no multigraph"),
+        (nx.MultiDiGraph(), TypeError, "not MultiDiGraph: directed"),
+        (broken(lambda t: t.graph.update(left_out_share="x")), ValueError, "left_out_share='x' must be a number"),
         (nx.Graph(), TypeError, "not Graph"),
         (nx.DiGraph(), ValueError, "tree has 0 nodes and no edge: there is nothing to draw"),
         (nx.DiGraph([(0, 1)]), ValueError, r"no graph of attribution_tree: it lacks \['algorithm', "),
