@@ -1,4 +1,4 @@
-"""A data set explained to disk: killed and gone on with, on two processes, its peak memory, and one example read.
+"""A data set explained to disk: killed and resumed, on two processes, its peak memory, and one example read.
 
 Every run is a process of its own, so that its memory and its start-up are its own.
 """
