@@ -17,7 +17,7 @@ from captum_attattr.archives.plan import Form
 from captum_attattr.archives.run import DatasetRun, Examples
 from captum_attattr.attribution.inputs import check_rule
 from captum_attattr.explanations.encoding import Text
-from captum_attattr.explanations.explain import Explainer
+from captum_attattr.explanations.explain import Explainer, listed
 from captum_attattr.files import checked_path
 from captum_attattr.model.modes import evaluation_mode
 from captum_attattr.runs.processes import Processes
@@ -60,7 +60,8 @@ def explain_dataset(
         texts: texts, or (text, second text) pairs. Any sequence: each is read for its length, read again when it is
             explained, and not kept.
         folder: where the files go; made if it is missing.
-        target: as in `explain`: None for the predicted class, a class or token for all, or a list with one for each.
+        target: as in `explain`: None for the predicted class, a class or token for all, or a list or array with one
+            for each.
         truncate: cut texts that are longer than the model takes, instead of raising; a number cuts to at most so
             many tokens.
         n_steps, method, tolerance, max_nodes, internal_batch_size: as in `LayerAttAttr.attribute`.
@@ -102,6 +103,7 @@ def explain_dataset(
         raise TypeError(f"texts must be a list of texts or of pairs, got {type(texts).__name__}; use [text]")
     if not texts:
         raise ValueError("texts is empty: give at least one text or pair")
+    target = listed(target)
     if isinstance(target, list) and len(target) != len(texts):
         raise ValueError(f"target lists {len(target)} entries for {len(texts)} texts")
     explainer = Explainer(model, tokenizer, truncate, options)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby, islice
 from typing import Any
 
 import numpy as np
@@ -125,18 +126,13 @@ def plan_batches(lengths: Any, texts: Any, form: Form, batch_size: int) -> list[
     Returns:
         The batches; every example is in one of them.
     """
-    order = np.lexsort((np.arange(len(lengths)), -np.asarray(lengths, dtype=np.int64)))
     batches: list[Batch] = []
-    start = 0
-    while start < len(order):
-        length = int(lengths[order[start]])
-        limit = start + min(batch_size, max(1, MAPS_AT_ONCE // form.entries(length)))
-        end = start
-        while end < min(limit, len(order)) and lengths[order[end]] == length:
-            end += 1
-        examples = tuple(order[start:end].tolist())
-        batches.append(Batch(examples, length, _list_bytes(int(texts[example]) for example in examples)))
-        start = end
+    order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable").tolist()
+    for length, group in groupby(order, key=lambda example: int(lengths[example])):
+        count = min(batch_size, max(1, MAPS_AT_ONCE // form.entries(length)))
+        while examples := tuple(islice(group, count)):
+            commas_and_brackets = len(examples) + 1
+            batches.append(Batch(examples, length, sum(int(texts[i]) for i in examples) + commas_and_brackets))
     return batches
 
 
@@ -199,8 +195,3 @@ class Layout:
     def whole_batches(self, length: int) -> int:
         """Return how many whole batches a file of `length` bytes, at least those of the header, holds."""
         return sum(end <= length for end in self.ends[1:])
-
-
-def _list_bytes(sizes: Iterable[int]) -> int:
-    """Return the bytes of a JSON list, without blanks, of entries of these sizes."""
-    return 1 + sum(size + 1 for size in sizes)

@@ -21,6 +21,7 @@ from captum_attattr.checks import names_match
 from captum_attattr.exceptions import ResultFileError
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.files import hold
+from captum_attattr.runs.journal import naming
 
 _AGAIN = "delete it, and start the run that made the archive again to have it made again"
 
@@ -121,14 +122,14 @@ class ShardWriter:
 
     def finish(self) -> None:
         """Give the file, which holds all of its batches, its name."""
-        with _naming(self.part):
+        with naming(self.part):
             os.fsync(self._file.fileno())
             self._file.close()  # Windows does not rename open files
             os.replace(self.part, self.path)
 
     def _write(self, data: memoryview) -> None:
         """Write all of the data, which an unbuffered file may take in pieces."""
-        with _naming(self.part):
+        with naming(self.part):
             while data:
                 data = data[self._file.write(data) :]
 
@@ -170,16 +171,6 @@ def _check_header(path: Path, header: bytes, layout: Layout) -> None:
     """Check that a file begins with the header that was planned."""
     if header != layout.header:
         raise ResultFileError(f"{str(path)!r} belongs to another run, or is damaged; move it away, and start again")
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Say in an error from writing which file it was, and that the run can be resumed."""
-    try:
-        yield
-    except OSError as error:
-        message = f"{error.strerror} (what is done is kept: start again to go on)"
-        raise OSError(error.errno, message, str(path)) from error
 
 
 @contextmanager

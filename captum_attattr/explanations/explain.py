@@ -80,7 +80,7 @@ def explain(
     explainer = Explainer(
         model, tokenizer, truncate, _options(n_steps, method, tolerance, max_nodes, internal_batch_size)
     )
-    target = _listed(target)
+    target = listed(target)
     targets = target if isinstance(target, list) else [target] * len(texts)
     if len(targets) != len(texts):
         raise ValueError(f"target lists {len(targets)} entries for {len(texts)} texts")
@@ -127,7 +127,7 @@ def explain_iter(
     """
     if isinstance(texts, str) or not isinstance(texts, Iterable):
         raise TypeError(f"texts must be an iterable of texts or of pairs, got {type(texts).__name__}; use [text]")
-    if isinstance(_listed(target), list):
+    if isinstance(listed(target), list):
         raise TypeError("explain_iter takes one target for all texts; use explain for a list of targets")
     size = checks.integer(window)
     if size is None:
@@ -168,7 +168,7 @@ def _options(
     }
 
 
-def _listed(target: Any) -> Any:
+def listed(target: Any) -> Any:
     """Return an array of targets as a list; one target, or a list, as it is."""
     return target.tolist() if isinstance(target, Tensor | np.ndarray) and target.ndim else target
 

@@ -208,6 +208,6 @@ def _json_lines(path: Path, wanted: Iterable[str]) -> Iterator[tuple[int, list[s
         for name in wanted:
             if name not in row:
                 raise ValueError(f"{where}: no {name!r}; it has {', '.join(map(repr, row))}")
-            if not isinstance(row[name], str | int | float):
+            if isinstance(row[name], bool) or not isinstance(row[name], str | int | float):
                 raise ValueError(f"{where}: {name!r} must be a text or a number, not {row[name]!r:.80}")
         yield line_number, [str(row[name]) for name in wanted]

@@ -62,12 +62,12 @@ def run_batches(
         UserWarning: the last line of a file was torn; that batch is done again.
     """
     notes = [] if notes is None else notes
-    costs = costs or list(map(len, batches))
+    counts = [len(batch) for batch in batches]
+    costs = costs or counts
     with ExitStack() as stack:
         processes = stack.enter_context(Processes.together())
-        journal: Journal | None = None
+        journal, problem = None, None
         done: dict[int, Done] = {}
-        problem: Exception | None = None
         if resume is not None:
             try:
                 journal = stack.enter_context(Journal(resume, about, processes.rank))
@@ -77,14 +77,21 @@ def run_batches(
         done = _agreed(done, problem, processes)  # nobody appends before everybody has read
         mine: dict[int, Done] = {}
         todo = [index for index in range(len(batches)) if index not in done]
-        with _bar(batches, done, desc, progress and processes.rank == 0) as bar:
+        with tqdm(
+            total=sum(counts),
+            initial=sum(counts[index] for index in done),
+            desc=desc,
+            unit="example",
+            delay=2,
+            disable=not progress or processes.rank > 0,
+        ) as bar:
             for index in processes.share(todo, lambda index: costs[index]):
                 notes.clear()
                 values = work(batches[index]).cpu().double().tolist()
                 mine[index] = Done(values, list(notes))
                 if journal:
                     journal.append(index, mine[index])
-                bar.update(len(batches[index]))
+                bar.update(counts[index])
                 give_back()
         for part in processes.gathered(mine):
             done.update(part)
@@ -93,12 +100,6 @@ def run_batches(
         example: value for i, batch in enumerate(batches) for example, value in zip(batch, done[i].values, strict=True)
     }
     return torch.tensor([by_example[example] for example in range(len(by_example))], dtype=torch.float64, device="cpu")
-
-
-def _bar(batches: Sequence[list[int]], done: dict[int, Done], desc: str, shown: bool) -> tqdm[Any]:
-    counts = list(map(len, batches))
-    initial = sum(counts[index] for index in done)
-    return tqdm(total=sum(counts), initial=initial, desc=desc, unit="example", delay=2, disable=not shown)
 
 
 def _agreed(done: dict[int, Done], problem: Exception | None, processes: Processes) -> dict[int, Done]:

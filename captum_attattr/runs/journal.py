@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -75,12 +76,12 @@ class Journal:
             UserWarning: the last line of a file was torn; that batch is done again.
         """
         done: dict[int, Done] = {}
-        others = re.compile(re.escape(self.path.name) + r"\.rank\d+")
-        parts = [path for path in sorted(self.path.parent.iterdir()) if others.fullmatch(path.name)]
-        for path in [self.path, *parts]:
-            if path.is_file():
+        name = re.compile(re.escape(self.path.name) + r"(\.rank\d+)?")
+        for path in sorted(self.path.parent.iterdir()):
+            if name.fullmatch(path.name) and path.is_file():
                 done.update(self._read(path, batches))
-        if len(shapes := {tuple(torch.tensor(entry.values).shape[1:]) for entry in done.values()}) > 1:
+        shapes = {tuple(torch.tensor(entry.values, dtype=torch.float64).shape[1:]) for entry in done.values()}
+        if len(shapes) > 1:
             raise ResultFileError(
                 f"{str(self.path)!r} is damaged: its examples have values of the shapes {sorted(shapes)!s:.80}; delete "
                 "it to start afresh"
@@ -91,54 +92,49 @@ class Journal:
         """Return the batches that one file holds."""
         content = path.read_bytes()
         lines = content.split(b"\n")
-        ends_clean = lines[-1] == b""
-        if ends_clean:
+        if ends_clean := not lines[-1]:
             lines.pop()
         done: dict[int, Done] = {}
         for line_number, line in enumerate(lines, 1):
             last = line_number == len(lines)
             entry = _parsed(line)
-            if line_number == 1 and not self._may_be_header(line):
+            begins_header = entry is None and json.dumps(self.header).encode().startswith(line)
+            if line_number == 1 and not begins_header and _HEADER not in (entry or {}):
                 raise ValueError(f"{str(path)!r} is no file of a run; choose another name for resume")
-            if entry is None or (last and not ends_clean):
-                if not last:
-                    raise ValueError(f"{str(path)!r} is damaged at line {line_number}: {line[:60]!r}; remove that line")
-                self._drop_last(path, content, line_number, line, ends_clean)
-                break
-            if line_number == 1:
-                self._check_header(path, entry)
-            elif not _is_batch(entry, len(batches)):
-                raise ValueError(f"{str(path)!r}: line {line_number} is no batch of this run: {line[:60]!r}")
-            else:
+            if last and (entry is None or not ends_clean):
+                warn_caller(f"the last line ({line_number}) of {str(path)!r} is torn: {line[:60]!r}; it is done again")
+                if path == self.written:  # other processes mend their files
+                    os.truncate(path, len(content) - len(line) - ends_clean)
+            elif entry is None:
+                raise ValueError(f"{str(path)!r} is damaged at line {line_number}: {line[:60]!r}; remove that line")
+            elif line_number > 1:
+                if not _is_batch(entry, len(batches)):
+                    raise ValueError(f"{str(path)!r}: line {line_number} is no batch of this run: {line[:60]!r}")
                 done[entry["batch"]] = _done(path, entry, len(batches[entry["batch"]]))
+            elif entry != self.header:
+                raise ValueError(
+                    f"{str(path)!r} belongs to another run and is not continued ({differences(entry, self.header)}); "
+                    "choose another file, or delete it"
+                )
         return done
-
-    def _may_be_header(self, line: bytes) -> bool:
-        """Return whether a first line is the header of a run, or the beginning of this run's header."""
-        entry = _parsed(line)
-        return json.dumps(self.header).encode().startswith(line) if entry is None else _HEADER in entry
-
-    def _drop_last(self, path: Path, content: bytes, line_number: int, line: bytes, ends_clean: bool) -> None:
-        """Warn of a torn line, and cut it off if the file is this process's."""
-        warn_caller(f"the last line ({line_number}) of {str(path)!r} is torn: {line[:60]!r}; that batch is done again")
-        if path == self.written:  # other processes mend their files
-            os.truncate(path, len(content) - len(line) - ends_clean)
-
-    def _check_header(self, path: Path, entry: dict[str, Any]) -> None:
-        """Check that a file's first line is the header of this run."""
-        if entry != self.header:
-            raise ValueError(
-                f"{str(path)!r} belongs to another run and is not continued ({differences(entry, self.header)}); "
-                "choose another file, or delete it"
-            )
 
     def append(self, batch: int, done: Done) -> None:
         """Add a batch; its line is there whole once this returns."""
         lines = [] if self.written.is_file() and self.written.stat().st_size else [self.header]
         notes = {"notes": done.notes} if done.notes else {}
         lines.append({"batch": batch, "values": done.values, **notes})
-        with open(self.written, "ab") as file:
+        with naming(self.written), open(self.written, "ab") as file:
             file.write("".join(json.dumps(line) + "\n" for line in lines).encode())
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Say in an error from writing which file it was, and that the run can be resumed."""
+    try:
+        yield
+    except OSError as error:
+        message = f"{error.strerror} (what is done is kept: start again to go on)"
+        raise OSError(error.errno, message, str(path)) from error
 
 
 def _held(path: Path) -> IO[bytes]:
@@ -182,14 +178,16 @@ def _is_batch(entry: dict[str, Any], batches: int) -> bool:
 
 def _done(path: Path, entry: dict[str, Any], examples: int) -> Done:
     """Return the batch of a line, checked: an array of numbers with a row for each example."""
-    values, damaged = entry["values"], f"{str(path)!r} is damaged: batch {entry['batch']} holds"
+    values, problem = entry["values"], ""
     try:
         torch.tensor(values, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError, OverflowError):
-        raise ResultFileError(f"{damaged} no array of numbers: {values!r:.60}; delete it to start afresh") from None
+        problem = f"no array of numbers: {values!r:.60}"
     if len(values) != examples:
+        problem = problem or f"the values of {len(values)} examples, not of {examples}"
+    if problem:
         raise ResultFileError(
-            f"{damaged} the values of {len(values)} examples, not of {examples}; delete it to start afresh"
+            f"{str(path)!r} is damaged: batch {entry['batch']} holds {problem}; delete it to start afresh"
         )
     return Done(values, entry.get("notes", []))
 

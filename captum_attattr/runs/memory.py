@@ -24,6 +24,5 @@ def give_back() -> None:
     if now - _last < EVERY or not sys.platform.startswith("linux"):
         return
     _last = now
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)

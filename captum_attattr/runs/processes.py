@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import pickle
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import torch.distributed as distributed
@@ -46,18 +46,18 @@ class Processes:
 
     def first_alone(self, action: Callable[[], Result]) -> Result:
         """Let the first process act; all return what it returns, or raise what it raises."""
+        if self.world == 1:
+            return action()
         outcome: list[Any] = [None, None]  # a result, or an error
+        problem: Exception | None = None
         if self.rank == 0:
             try:
                 outcome[0] = action()
             except Exception as error:
-                if self.world > 1:
-                    distributed.broadcast_object_list([None, _sendable(error)], group=self._group)
-                raise
-        if self.world > 1:
-            distributed.broadcast_object_list(outcome, group=self._group)
+                problem, outcome[1] = error, _sendable(error)
+        distributed.broadcast_object_list(outcome, group=self._group)
         if outcome[1] is not None:
-            raise outcome[1]
+            raise problem or outcome[1]
         result: Result = outcome[0]
         return result
 
@@ -83,14 +83,15 @@ class Processes:
 
         The costliest task comes first; each goes to the process whose tasks cost least so far.
         """
-        shares: list[list[int]] = [[] for _ in range(self.world)]
+        mine: list[int] = []
         loads = [0.0] * self.world
         costs = [cost(task) for task in tasks]
         for index in sorted(range(len(tasks)), key=lambda index: -costs[index]):
             least = loads.index(min(loads))
-            shares[least].append(index)
             loads[least] += costs[index]
-        return [tasks[index] for index in sorted(shares[self.rank])]
+            if least == self.rank:
+                mine.append(index)
+        return [tasks[index] for index in sorted(mine)]
 
 
 def is_main_process() -> bool:
@@ -100,8 +101,7 @@ def is_main_process() -> bool:
 
 def _sendable(error: Exception) -> Exception:
     """Return the error, or a RuntimeError with its text where it cannot be sent to other processes."""
-    try:
-        copy: Exception = pickle.loads(pickle.dumps(error))
-    except Exception:  # it holds what cannot be pickled, or its class does not take its arguments back
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error if type(copy) is type(error) else RuntimeError(f"{type(error).__name__}: {error}")
+    with suppress(Exception):  # it cannot be pickled, or its class does not take its arguments back
+        if type(pickle.loads(pickle.dumps(error))) is type(error):
+            return error
+    return RuntimeError(f"{type(error).__name__}: {error}")

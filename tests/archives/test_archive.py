@@ -108,6 +108,12 @@ def test_targets_and_truncation_are_those_of_explain(tmp_path):
     assert [len(found.tokens) for found in archive][-2:] == [8, 8]
 
 
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
+def test_targets_are_a_list_or_an_array(tmp_path, kind):
+    archive = write(tmp_path, TEXTS[:3], target=kind([1, 0, 1]))
+    assert [explanation.target for explanation in archive] == [1, 0, 1]
+
+
 def test_next_token_of_a_language_model_keeps_its_name(tmp_path):
     model, tokenizer = tiny_llama(), tiny_tokenizer()
     texts = ["a b c", "good film", "a", "x y"]

@@ -382,6 +382,8 @@ def test_numbers_as_labels(tmp_path: Path, values: tuple[str, str], expected: tu
         ("t.jsonl", '{"a": "x",\n', "t.jsonl, line 1: not JSON ("),
         ("t.jsonl", '["x", "good"]\n', 't.jsonl, line 1: a JSON object is expected, not \'["x", "good"]\''),
         ("t.jsonl", '{"a": null, "mark": "good"}\n', "t.jsonl, line 1: 'a' must be a text or a number, not None"),
+        ("t.jsonl", '{"a": true, "mark": "good"}\n', "t.jsonl, line 1: 'a' must be a text or a number, not True"),
+        ("t.jsonl", '{"a": "x", "mark": false}\n', "t.jsonl, line 1: 'mark' must be a text or a number, not False"),
         ("t.jsonl", "[" * 100_000, "t.jsonl, line 1: not JSON ("),
         ("t.jsonl", "1" * 5_000, "t.jsonl, line 1: not JSON ("),
         ("t.xlsx", "a", "t.xlsx' must end in .csv, .tsv, .jsonl, .ndjson or .json"),

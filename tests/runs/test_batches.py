@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -576,7 +577,7 @@ def test_values_that_are_no_numbers_are_named(tmp_path, value):
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("value", [1, [1], [1, 2, 3], [[1, 2]], json.loads("[" * 90 + "1" + "]" * 90)])
+@pytest.mark.parametrize("value", [1, 2**63, 10**30, [1], [1, 2, 3], [[1, 2]], json.loads("[" * 90 + "1" + "]" * 90)])
 def test_values_of_another_shape_than_those_of_other_batches_are_named(tmp_path, value):
     path = tmp_path / "run.jsonl"
     run(path)
@@ -584,6 +585,19 @@ def test_values_of_another_shape_than_those_of_other_batches_are_named(tmp_path,
         file.write(json.dumps({"batch": 1, "values": [value]}) + "\n")
     with pytest.raises(ResultFileError, match=r"run.jsonl' is damaged: its examples have values of the shapes \["):
         run(path)
+
+
+def test_full_disk_is_told_with_the_path_and_the_run_resumed(tmp_path):
+    """A limit on the size of files stands for the disk's end: the system refuses to write beyond it."""
+    path, before = tmp_path / "run.jsonl", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"what is done is kept: start again to go on\): '.*run\.jsonl'"):
+            run(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with pytest.warns(UserWarning, match="is torn"):
+        assert torch.equal(run(path), run(None))
 
 
 def test_header_nested_deeper_than_python_calls_is_of_another_run(tmp_path):
