@@ -298,7 +298,7 @@ DAMAGE: dict[str, tuple[tuple[Any, ...], Any, str]] = {
     ),
     "choice": (("choice",), [], "choice: it must be an object, not list"),
     "choice's key": (("choice", "best"), GONE, r"choice: it lacks or adds \['best'\]"),
-    "choice's accuracy": (("choice", "clean"), 10**400, "too large"),
+    "choice's accuracy": (("choice", "clean"), 10**400, "must be a number from 0 to 1"),
     "choice's best": (("choice", "best"), [7], "choice: each of best must be from 0 to 2, not 7"),
 }
 

@@ -166,7 +166,7 @@ DAMAGE: dict[str, tuple[Callable[[Any], object], str]] = {
     ),
     "rules": (lambda c: c["triggers"][0].update(rules="mine"), r"triggers\[0\]: rules='mine' is unknown"),
     "score": (lambda c: c["triggers"][0].update(score=math.nan), r"triggers\[0\]: score must be finite, not nan"),
-    "large": (lambda c: c["triggers"][0].update(score=10**400), "too large"),
+    "large": (lambda c: c["triggers"][0].update(score=10**400), "score must be finite, not inf"),
     "null": (lambda c: c["triggers"][0].update(layer=None), r"triggers\[0\]: layer=None must be an int"),
     "true": (lambda c: c["triggers"][0].update(target=True), r"triggers\[0\]: target must be integers, but"),
     "tokens": (lambda c: c["triggers"][0].update(tokens="abc"), r"triggers\[0\]: tokens must be a list, not str"),
