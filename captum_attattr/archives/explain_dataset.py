@@ -14,10 +14,11 @@ from captum_attattr import checks
 from captum_attattr.archives.archive import Archive
 from captum_attattr.archives.index import INDEX, read_index
 from captum_attattr.archives.plan import Form
-from captum_attattr.archives.run import DatasetRun, Examples
-from captum_attattr.attribution.inputs import check_rule
+from captum_attattr.archives.run import DatasetRun, Examples, Pairs
 from captum_attattr.explanations.encoding import Text
-from captum_attattr.explanations.explain import Explainer, listed
+from captum_attattr.explanations.explainer import Explainer
+from captum_attattr.explanations.settings import Settings
+from captum_attattr.explanations.targets import each
 from captum_attattr.files import checked_path
 from captum_attattr.model.modes import evaluation_mode
 from captum_attattr.runs.processes import Processes
@@ -30,6 +31,10 @@ def explain_dataset(
     folder: str | os.PathLike[str],
     target: Any = None,
     *,
+    output: str | None = None,
+    contrast: Any = None,
+    path: str = "layer",
+    baseline: str | float | None = None,
     truncate: bool | int = False,
     n_steps: int | None = None,
     method: str = "gausslegendre",
@@ -62,6 +67,8 @@ def explain_dataset(
         folder: where the files go; made if it is missing.
         target: as in `explain`: None for the predicted class, a class or token for all, or a list or array with one
             for each.
+        output, path, baseline: as in `explain`.
+        contrast: as in `explain`: a second class or token for all, or a list or array with one for each.
         truncate: cut texts that are longer than the model takes, instead of raising; a number cuts to at most so
             many tokens.
         n_steps, method, tolerance, max_nodes, internal_batch_size: as in `LayerAttAttr.attribute`.
@@ -95,26 +102,41 @@ def explain_dataset(
         ...     [explanation.label for explanation in archive]
         ['positive', 'negative']
     """
-    options = check_rule(method, n_steps, tolerance, max_nodes, internal_batch_size)._asdict()
+    settings = Settings.of(
+        output=output,
+        path=path,
+        baseline=baseline,
+        n_steps=n_steps,
+        method=method,
+        tolerance=tolerance,
+        max_nodes=max_nodes,
+        internal_batch_size=internal_batch_size,
+    )
     batch_size = checks.at_least(1, batch_size, "batch_size")
     shard_bytes = shard_bytes if shard_bytes is None else checks.at_least(1, shard_bytes, "shard_bytes")
-    path = checked_path(folder, "folder")
+    folder = checked_path(folder, "folder")
     if isinstance(texts, str) or not isinstance(texts, Sequence):
         raise TypeError(f"texts must be a list of texts or of pairs, got {type(texts).__name__}; use [text]")
     if not texts:
         raise ValueError("texts is empty: give at least one text or pair")
-    target = listed(target)
-    if isinstance(target, list) and len(target) != len(texts):
-        raise ValueError(f"target lists {len(target)} entries for {len(texts)} texts")
-    explainer = Explainer(model, tokenizer, truncate, options)
-    form = Form(explainer.texts.depth, explainer.texts.width, dtype, checks.scalar(attention), inputs=True)
+    pairs = Pairs(each("target", target, len(texts)), each("contrast", contrast, len(texts)))
+    explainer = Explainer(model, tokenizer, truncate, settings, contrast is not None)
+    form = Form(
+        explainer.texts.depth,
+        explainer.texts.width,
+        dtype,
+        checks.scalar(attention),
+        inputs=True,
+        value=contrast is not None or explainer.output != explainer.texts.output,
+        total=settings.path == "joint",
+    )
     with evaluation_mode(explainer.texts.model), Processes.together() as processes:
-        if processes.first_alone(lambda: _is_of_version_0_1(path)):
+        if processes.first_alone(lambda: _is_of_version_0_1(folder)):
             form = replace(form, inputs=False)
-        run = DatasetRun(explainer, Examples(explainer.texts, texts, target, form.inputs), path, form, progress)
+        run = DatasetRun(explainer, Examples(explainer, texts, pairs, form.inputs), folder, form, progress)
         run.plan(batch_size, shard_bytes)
         run.carry_out(processes)
-    return Archive(path)
+    return Archive(folder)
 
 
 def _is_of_version_0_1(folder: Path) -> bool:

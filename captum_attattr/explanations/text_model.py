@@ -74,7 +74,7 @@ class TextModel(Outputs):
 
     # ------------------------------------------------------------------------------------------ texts to inputs
 
-    def encode(self, index: int, text: Text, target: Any = None) -> Encoded:
+    def encode(self, index: int, text: Text, target: Any = None, contrast: Any = None) -> Encoded:
         """Tokenize and check one text; `index` is its index in its list, for the errors."""
         item = encode_text(self.tokenizer, index, text, self.longest if self.truncate else None)
         if item.length > self.longest:
@@ -82,7 +82,8 @@ class TextModel(Outputs):
                 f"texts[{index}] has {item.length} tokens and the model takes {self.longest}; shorten it, or pass "
                 "truncate=True"
             )
-        return self.for_model(replace(item, target=self.target(index, target)))
+        target, contrast = self.contrasted(index, target, contrast)
+        return self.for_model(replace(item, target=target, contrast=contrast))
 
     def for_model(self, item: Encoded) -> Encoded:
         """Return a text with only the tensors that the model accepts.
@@ -161,14 +162,17 @@ class TextModel(Outputs):
         logits: Tensor = self.model(**inputs, **self.extra).logits
         return (logits[:, -1] if self.language else logits).float()
 
-    def forward_function(self, names: Iterable[str]) -> Callable[..., Tensor]:
+    def forward_function(
+        self, names: Iterable[str], output: str | None = None, contrasted: bool = False
+    ) -> Callable[..., Tensor]:
         """Return F, the output that is attributed, as a function of the model's input tensors.
-
-        F is the probability of each class, or of each next token; of a multi-label model, of each label; of a
-        regression, the score (`Outputs.probabilities`).
 
         Args:
             names: of the inputs, in the order in which the function takes them: those of a batch of `inputs`.
+            output: of `chosen_output`; None for the probability of each class, or of each next token; of a multi-label
+                model, of each label; of a regression, the score.
+            contrasted: whether the function takes one more tensor, (B, 1), of the class of each example whose output
+                is taken off that of every class.
 
         Returns:
             A function of tensors (B, T), one for each name, that returns (B, C).
@@ -176,7 +180,9 @@ class TextModel(Outputs):
         order = list(names)
 
         def forward(*tensors: Tensor) -> Tensor:
-            return self.probabilities(self.logits(dict(zip(order, tensors, strict=True))))
+            inputs = dict(zip(order, tensors, strict=not contrasted))
+            values = self.values(self.logits(inputs), output or self.output)
+            return values - values.gather(1, tensors[-1].to(values.device)) if contrasted else values
 
         return forward
 

@@ -230,9 +230,7 @@ def page_themes(sizes: Sizes) -> dict[Theme, dict[str, Any]]:
 def attention_layout(explanation: Explanation, maps: Maps, sizes: Sizes, active: dict[str, int]) -> dict[str, Any]:
     """Return the layout, but for what the menus change; `active` has the index of each menu's first choice."""
     area = sizes.area
-    title = prediction_title(
-        "Self-attention attribution", explanation.label, explanation.target, explanation.output, explanation.value
-    )
+    title = prediction_title("Self-attention attribution", vars(explanation))
     note = {"xref": "paper", "x": area.x(area.width + _COLOUR_BAR), "xanchor": "right", "align": "right"}
     note |= {"yref": "paper", "y": area.above(_MENUS), "yanchor": "top", "showarrow": False}
 

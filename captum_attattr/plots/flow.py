@@ -124,9 +124,7 @@ def _layout(explanation: Explanation, flow: Flow, text: str, view: View) -> dict
     height = min(_HEIGHT, 150 + 90 * layers)
     step = math.ceil(layers * 12 / height)
     marked = range(0, layers, step)
-    title = prediction_title(
-        "Attribution flow", explanation.label, explanation.target, explanation.output, explanation.value
-    )
+    title = prediction_title("Attribution flow", vars(explanation))
     subtitle = fitted(whole_text(explanation.text), WIDTH - LEFT - RIGHT)
     above = {"xref": "paper", "x": 0, "xanchor": "left", "yref": "paper", "y": 1 + 8 / height, "yanchor": "bottom"}
     shown = "" if view.layer is None else f"layer {view.layer}, "

@@ -232,9 +232,7 @@ def _layout(tree: nx.DiGraph, columns: Columns, heights: dict[int, float], highe
 def _title(tree: nx.DiGraph, low: int) -> tuple[str, str]:
     """Return the title and the subtitle: what was explained and how, and what is not in the picture."""
     graph = tree.graph
-    title = prediction_title(
-        "Attribution tree", graph["label"], graph["target"], graph.get("output", ""), graph["probability"]
-    )
+    title = prediction_title("Attribution tree", graph)
     share = f"{100 * graph['left_out_share']:.0f} % of the positive attribution"
     left_out = f"left out: {graph['left_out_edges']:,} interactions with a positive score, {share}"
     parts = [*counting(tree), left_out]
