@@ -200,19 +200,33 @@ class TextModel(Outputs):
             present[layer.index, list(layer.kept.indices) if layer.kept else slice(None)] = True
         return present
 
-    def complete(self, values: Sequence[Tensor]) -> Tensor:
-        """Return the layers' values of heads, each (H, ...), as (L, H, ...): zeros where `prune_heads` took a head."""
-        kept = [layer.kept for layer in self.layers]
-        heads = max(k.of if k else len(value) for k, value in zip(kept, values, strict=True))
-        whole = values[0].new_zeros(self.depth, heads, *values[0].shape[1:])
-        for layer, k, value in zip(self.layers, kept, values, strict=True):
-            whole[layer.index, list(k.indices) if k else slice(None)] = value
+    def chosen_layers(self, numbers: Sequence[int]) -> list[AttentionLayer]:
+        """Return the layers of some numbers that have a head left."""
+        return [layer for layer in self.layers if layer.index in numbers]
+
+    def complete(
+        self, values: Sequence[Tensor], numbers: Sequence[int] | None = None, dtype: torch.dtype | None = None
+    ) -> Tensor:
+        """Return the layers' values of heads, each (H, ...), as (L, H, ...): zeros where `prune_heads` took a head.
+
+        Args:
+            values: of `chosen_layers`.
+            numbers: of the layers; None for all.
+            dtype: of the result; None for that of the values.
+        """
+        numbers = range(self.depth) if numbers is None else numbers
+        layers = self.chosen_layers(numbers)
+        heads = max(layer.kept.of if layer.kept else len(value) for layer, value in zip(layers, values, strict=True))
+        whole = values[0].new_zeros(len(numbers), heads, *values[0].shape[1:], dtype=dtype or values[0].dtype)
+        for layer, value in zip(layers, values, strict=True):
+            whole[numbers.index(layer.index), list(layer.kept.indices) if layer.kept else slice(None)] = value.to(whole)
         return whole
 
-    def by_layer(self, values: Tensor) -> Tensor:
+    def by_layer(self, values: Tensor, numbers: Sequence[int] | None = None) -> Tensor:
         """Return one value for each layer as (L,): zero where `prune_heads` took all heads."""
-        whole = values.new_zeros(self.depth)
-        whole[[layer.index for layer in self.layers]] = values
+        numbers = range(self.depth) if numbers is None else numbers
+        whole = values.new_zeros(len(numbers))
+        whole[[numbers.index(layer.index) for layer in self.chosen_layers(numbers)]] = values
         return whole
 
 
