@@ -48,6 +48,7 @@ class Explainer:
         contrasted: bool = False,
     ) -> None:
         self.texts = TextModel(model, tokenizer, truncate)
+        self.texts.check_one_device()
         self.output = self.texts.chosen_output(settings.output, contrasted)
         usual = self.output == self.texts.output
         self.settings = settings.for_model(None if usual else self.output, self.texts.depth)

@@ -188,6 +188,19 @@ class TextModel(Outputs):
 
     # ------------------------------------------------------------------------------------------ layers and heads
 
+    def check_one_device(self) -> None:
+        """Check that all weights are on one device, which attribution needs.
+
+        Raises:
+            ValueError: they are spread over several.
+        """
+        devices = sorted({str(parameter.device) for parameter in self.model.parameters()})
+        if len(devices) > 1:
+            raise ValueError(
+                f"the weights of {type(self.model).__name__} are spread over {', '.join(devices)}: attribution needs "
+                "them on one device; load the model without device_map='auto', or with device_map='cuda:0'"
+            )
+
     @property
     def width(self) -> int:
         """H, heads of a layer in the original model."""
@@ -272,7 +285,7 @@ def _device(model: nn.Module) -> torch.device:
         if parameter.is_meta:
             raise ValueError(
                 f"the weights of {type(model).__name__} are not there: {name!r} is on the meta device; load them, "
-                "without offloading (what is moved in only when it is used is on that device too)"
+                'without offloading (what a device_map puts on "cpu" or "disk" beside a GPU is on that device too)'
             )
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
