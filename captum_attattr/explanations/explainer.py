@@ -90,7 +90,7 @@ class Explainer:
             if item.contrast is None or item.target is not None:
                 continue
             with evaluation_mode(self.texts.model):
-                predicted = self._predictions([item])[0][0]
+                predicted = self._predictions([item], self.texts.inputs([item]))[0][0]
             if predicted == item.contrast:
                 raise ValueError(
                     f"contrast {self.texts.label(predicted)!r} of texts[{item.index}] is what the model predicts; give "
@@ -99,9 +99,8 @@ class Explainer:
             checked[position] = replace(item, target=predicted)
         return checked
 
-    def _predictions(self, group: list[Encoded]) -> tuple[list[int], list[float]]:
-        """Return the predicted class of each text, and the probability of its target."""
-        named = self.texts.inputs(group)
+    def _predictions(self, group: list[Encoded], named: dict[str, Tensor]) -> tuple[list[int], list[float]]:
+        """Return the predicted class of each text, and the probability of its target; `named` are their inputs."""
         predictions: list[int] = []
         probabilities: list[float] = []
         with torch.no_grad():
@@ -124,7 +123,7 @@ class Explainer:
         if contrasted:
             further += (torch.tensor([[item.contrast] for item in group], device=texts.device),)
         with evaluation_mode(texts.model):
-            predictions, probabilities = self._predictions(group)
+            predictions, probabilities = self._predictions(group, named)
             targets = [p if item.target is None else item.target for item, p in zip(group, predictions, strict=True)]
             forward = texts.forward_function(named, self.output, contrasted)
 
@@ -152,7 +151,7 @@ class Explainer:
         maps, attention = ([map_[row] for map_ in maps] for maps in (result.attributions, result.attention))
         return Explanation(
             tokens=texts.tokenizer.convert_ids_to_tokens(item.ids),
-            attributions=texts.complete(maps, numbers, dtype),
+            attributions=self._kept(item, texts.complete(maps, numbers, dtype)),
             attention=texts.complete(attention, numbers, dtype) if attention else None,
             delta=texts.by_layer(result.delta[:, row], numbers).float(),
             error=texts.by_layer(result.error[:, row], numbers).float(),
@@ -176,3 +175,16 @@ class Explainer:
             total_error=float(result.total_error[row]),
             total_nodes=int(result.total_nodes[row]),
         )
+
+    def _kept(self, item: Encoded, maps: Tensor) -> Tensor:
+        """Return maps in the type that they are kept in.
+
+        Raises:
+            ValueError: they do not fit it.
+        """
+        if maps.dtype == torch.float16 and maps.isinf().any():
+            raise ValueError(
+                f"dtype=torch.float16 holds numbers up to 65,504, and texts[{item.index}] has scores beyond that; use "
+                "torch.bfloat16 or torch.float32"
+            )
+        return maps

@@ -116,7 +116,7 @@ def checked_output(output: Any) -> str | None:
     """
     if output is not None and (not isinstance(output, str) or output not in OUTPUTS):
         raise ValueError(f"output={output!r:.60} is unknown; use one of {', '.join(map(repr, CHOICES))}")
-    return output
+    return None if output is None else str(output)
 
 
 def checked_baseline(baseline: Any) -> str | float:

@@ -219,11 +219,11 @@ _QUADRATURE = {
     "internal_batch_size": None,
 }
 _NUMBERS = ("n_steps", "tolerance", "max_nodes", "internal_batch_size")  # of the quadrature
-_ATTRIBUTED = {"output": None, "contrast": None, "path": "layer", "baseline": "zero"}
+ATTRIBUTED = {"output": None, "contrast": None, "path": "layer", "baseline": "zero"}
 """What is attributed along which path; version 0.1 had these alone."""
 METHODS: dict[str, Method] = {
     "attattr": Method(
-        attattr_scores, {"reduce": "max", "absolute": False, "target": "gold", **_QUADRATURE, **_ATTRIBUTED}, True
+        attattr_scores, {"reduce": "max", "absolute": False, "target": "gold", **_QUADRATURE, **ATTRIBUTED}, True
     ),
     "taylor": Method(_taylor, {"normalize": True}, True),
     "taylor_logits": Method(_taylor_logits, {"normalize": True}, True),
@@ -268,9 +268,8 @@ def method_options(method: Any, options: Any) -> dict[str, Any]:
 
 
 def told_apart(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that tell a run from others: without those of `_ATTRIBUTED` that are as in version 0.1."""
-    usual = _ATTRIBUTED
-    return {name: value for name, value in settings.items() if name not in usual or value != usual[name]}
+    """Return the options that tell a run from others: without those of `ATTRIBUTED` that are as in version 0.1."""
+    return {name: value for name, value in settings.items() if name not in ATTRIBUTED or value != ATTRIBUTED[name]}
 
 
 def _checked_option(name: str, value: Any) -> Any:

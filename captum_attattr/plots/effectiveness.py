@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 from captum_attattr.checks import instance
 from captum_attattr.formatting import counted, number
 from captum_attattr.heads.effectiveness import Effectiveness
+from captum_attattr.heads.scoring import ATTRIBUTED
 from captum_attattr.plots.canvas.labels import name_label
 from captum_attattr.plots.canvas.lines import Line, hovers, line_colours, painted
 from captum_attattr.plots.canvas.panels import PANELS_HINT, Panel, panels_area, panels_layout
@@ -49,7 +50,10 @@ def plot_effectiveness(effectiveness: Effectiveness) -> go.Figure:
         Panel(0.5, {"title": titles[1], **ticks}, {"title": metric, "matches": "y"}),
     ]
     options = effectiveness.options
-    chosen = "".join(f", {key} {name_label(str(options[key]))}" for key in ("target", "reduce") if key in options)
+    told: list[str] = [key for key in ("target", "reduce") if key in options]
+    told += [key for key, usual in ATTRIBUTED.items() if options.get(key, usual) != usual]
+    texts = {key: "one each" if isinstance(options[key], list) else str(options[key]) for key in told}
+    chosen = "".join(f", {key} {name_label(text)}" for key, text in texts.items())
     title = f"Effectiveness of head scores: <b>{metric}</b>"
     rows = f"{counted(effectiveness.rows, 'row')}; for each of them the heads are ranked within every layer{chosen}"
     layout = panels_layout(panels, panels_area(list(_SCORES), menu=False), title, rows)

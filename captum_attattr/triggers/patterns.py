@@ -17,6 +17,7 @@ from captum_attattr import checks
 from captum_attattr.explanations.encoding import Text
 from captum_attattr.explanations.explain import explain
 from captum_attattr.explanations.explanation import Explanation
+from captum_attattr.explanations.targets import listed
 from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.model.modes import evaluation_mode
 from captum_attattr.runs.batches import run_batches
@@ -126,7 +127,7 @@ def find_patterns(
         model, tokenizer, examples, batch_size, truncate, resume, progress: as in `head_importance`.
         labels: the gold class of each example, its index or its name; None where it is not known.
         pairs, special_tokens, rules: as in `extract_triggers`.
-        options: the quadrature's, as in `explain`: `n_steps`, `method`, `tolerance` ...
+        options: those of `explain`: `n_steps`, `method`, `tolerance`, `output`, `path` ...; no lists of targets.
 
     Returns:
         One pattern for each example, in order; without interactions where no score is positive.
@@ -143,6 +144,9 @@ def find_patterns(
         ('matched', 'spirit', 'of')
     """
     pairs, *_ = check_options(pairs, 0.0, 0.0, rules)
+    for name in ("target", "contrast"):
+        if isinstance(listed(options.get(name)), list):
+            raise TypeError(f"find_patterns takes one {name} for all examples, not a list")
     texts = TextModel(model, tokenizer, truncate)
     if texts.regression or texts.multilabel:
         gives = "a score" if texts.regression else "several labels at once"

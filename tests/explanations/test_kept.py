@@ -172,6 +172,9 @@ def test_triggers_go_by_the_layers_own_numbers(some):
     for pattern, one in zip(patterns, some, strict=True):
         for score, layer, head, query, key in pattern.interactions:
             assert float(one.attributions[one.layers.index(layer), head, query, key]) == pytest.approx(score, abs=1e-6)
+    for name in ("target", "contrast"):
+        with pytest.raises(TypeError, match=f"find_patterns takes one {name} for all examples, not a list"):
+            find_patterns(BERT, tiny_tokenizer(), TEXTS, progress=False, **{name: [0, 1, 0]})
     assert {trigger.layer for trigger in extract_triggers(some, min_score=0.0, merge=False)} <= {1, 3}
 
 
@@ -241,6 +244,16 @@ def test_maps_are_kept_in_the_type_asked_for(dtype, whole, tmp_path):
         plot_attention(one)
         plot_flow(one)
         write_report(one, tmp_path / "report.html")
+
+
+def test_scores_that_half_precision_does_not_hold_are_refused():
+    model = tiny_bert()
+    with torch.no_grad():
+        model.classifier.weight.mul_(1e6)
+    message = r"dtype=torch.float16 holds numbers up to 65,504, and texts\[1\] has scores beyond that; use torch.bf"
+    with unchanged(model), pytest.raises(ValueError, match=message):
+        explained(model, output="logit", dtype=torch.float16)
+    explained(model, output="logit", dtype=torch.bfloat16)
 
 
 # ---------------------------------------------------------------------------------------------- archives

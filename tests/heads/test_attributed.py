@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -9,7 +10,14 @@ import torch
 from head_examples import GOLD, TEXTS, undecided
 from toy import tiny_bert, tiny_tokenizer
 
-from captum_attattr import ConvergenceWarning, HeadImportance, effectiveness_analysis, explain, head_importance
+from captum_attattr import (
+    ConvergenceWarning,
+    HeadImportance,
+    effectiveness_analysis,
+    explain,
+    head_importance,
+    plot_effectiveness,
+)
 
 OTHERS = [(label + 1) % 3 for label in GOLD]
 OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
@@ -76,6 +84,9 @@ def test_effectiveness_takes_them_too():
     )
     assert usual.metric["attention"] == contrasted.metric["attention"]
     assert usual.loss["attribution"] != contrasted.loss["attribution"]
+    titles = [plot_effectiveness(each).layout.title.subtitle.text for each in (usual, contrasted)]
+    told = [part for part in titles[1].split(", ") if part not in titles[0].split(", ")]
+    assert [re.sub("[\u2068\u2069]", "", part) for part in told] == ["output logit", "contrast one each", "path joint"]
 
 
 WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
