@@ -312,12 +312,13 @@ def test_the_bar_moves_within_one_long_text(monkeypatch):
         return bar
 
     monkeypatch.setattr(explain_module, "tqdm", watched)
-    explained(texts=[" ".join(WORDS[:20])], n_steps=9, internal_batch_size=4, progress=True)
-    rows = [int(match[1]) for line in shown if (match := re.search(r"0/1 .*, (\d+) rows", line))]
-    assert len(set(rows)) > 10
-    assert rows == sorted(rows)
-    assert max(rows) >= 9 * 5
-    assert "1/1" in shown[-1]
+    explained(texts=[" ".join(WORDS[:20]), "a b"], n_steps=9, internal_batch_size=4, progress=True)
+    for done in (0, 1):  # tqdm would wait for a second text after the first one
+        rows = [int(match[1]) for line in shown if (match := re.search(rf"{done}/2 .*, (\d+) rows", line))]
+        assert len(set(rows)) > 10
+        assert rows == sorted(rows)
+        assert max(rows) >= 9 * 5
+    assert "2/2" in shown[-1]
 
 
 # ------------------------------------------------------------------------------------------------ mistakes
