@@ -105,7 +105,8 @@ def attempt(job: Callable[[Path], Any], folder: Path, choose: random.Random) -> 
 
                 def failing(*args: Any, **options: Any) -> Any:
                     if next(calls) == write:
-                        raise OSError(errno.EIO, os.strerror(errno.EIO), str(args[0]))
+                        path = [] if name == "fsync" else [str(args[0])]  # the system names no path of an open file
+                        raise OSError(errno.EIO, os.strerror(errno.EIO), *path)
                     return before(*args, **options)
 
                 setattr(os, name, failing)
