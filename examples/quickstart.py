@@ -55,7 +55,7 @@ def load(name: str | None, trust_remote_code: bool) -> tuple[Any, Any]:
 def report(explanation: Explanation, top: int) -> None:
     """Print one explanation."""
     text = explanation.text if isinstance(explanation.text, str) else " | ".join(explanation.text)
-    print(f"\n{text}\n  {explanation.label!r}, F = {explanation.probability:.4f}")
+    print(f"\n{text}\n  {explanation.label!r}, F = {explanation.value:.4f}")
     print(f"  {'score':>9}  layer  head  query <- key (the query reads the key)")
     for layer, head, query, key, score in explanation.strongest(top, special=False):
         words = f"{explanation.tokens[query]} <- {explanation.tokens[key]}"

@@ -56,6 +56,8 @@ def _texts(command: argparse.ArgumentParser) -> None:
     add("--pair", action="append", default=[], nargs=2, metavar=("FIRST", "SECOND"), help="a pair of texts")
     add("--data", metavar="FILE", help="CSV or TSV file with a column text (for pairs also text2)")
     add("--target", help="class (name or number) or token to explain; what is predicted if not given")
+    add("--contrast", metavar="CLASS", help="explain why not this class or token instead")
+    add("--attribute", choices=("probability", "logit", "log_probability"), help="F; probability if not given")
     add("--truncate", action="store_true", help="cut texts that are longer than the model takes")
 
 

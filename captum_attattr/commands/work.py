@@ -94,7 +94,7 @@ def told(explanation: Explanation, top: int) -> str:
 
 def _decision(explanation: Explanation) -> str:
     """Return text, class and F in a line."""
-    value = output_value(explanation.output, explanation.probability)
+    value = output_value(explanation.output, explanation.value, explanation.contrast is not None)
     return f"{visible(whole_text(explanation.text), 80)}: {explanation.label!r}, {value}"
 
 
@@ -106,7 +106,9 @@ def _explanations(args: argparse.Namespace) -> list[Explanation]:
         raise ValueError("nothing to explain: give texts, --pair or --data")
     model, tokenizer = load_model(args.model, trust_remote_code=args.trust_remote_code)
     target = int(args.target) if args.target and args.target.isdecimal() else args.target
-    return explain(model, tokenizer, texts, target, truncate=args.truncate)
+    return explain(
+        model, tokenizer, texts, target, output=args.attribute, contrast=args.contrast, truncate=args.truncate
+    )
 
 
 def _folder(path: str | Path) -> Path:
