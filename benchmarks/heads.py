@@ -48,10 +48,10 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    model = AutoModelForSequenceClassification.from_pretrained(args.model).eval()
+    model = AutoModelForSequenceClassification.from_pretrained(args.model, trust_remote_code=False).eval()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    tokenizer = AutoTokenizer.from_pretrained(args.model)
+    tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
     rows = task(args.task).read(args.data_dir, "dev")[: args.rows]
     texts, labels = [row.text for row in rows], [row.label for row in rows]
     protocol = Protocol(model, tokenizer)

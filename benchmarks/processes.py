@@ -32,8 +32,8 @@ def worker(args: argparse.Namespace) -> None:
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if several:
         torch.distributed.init_process_group("gloo")
-    model = AutoModelForSequenceClassification.from_pretrained(args.model).eval()
-    tokenizer = AutoTokenizer.from_pretrained(args.model)
+    model = AutoModelForSequenceClassification.from_pretrained(args.model, trust_remote_code=False).eval()
+    tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
     rows = task(args.task).read(args.data_dir, "dev")[: args.rows]
     data = [row.text for row in rows], [row.label for row in rows]
     head_importance(model, tokenizer, data[0][:8], data[1][:8], progress=False)  # warm

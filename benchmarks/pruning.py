@@ -46,8 +46,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.output.mkdir(parents=True, exist_ok=True)
-    model = AutoModelForSequenceClassification.from_pretrained(args.model).eval()
-    tokenizer = AutoTokenizer.from_pretrained(args.model)
+    model = AutoModelForSequenceClassification.from_pretrained(args.model, trust_remote_code=False).eval()
+    tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
     data = task(args.task)
     ranking = data.read(args.data_dir, args.ranking_split)[: args.ranking_rows]
     evaluation = data.read(args.data_dir, args.evaluation_split)[: args.evaluation_rows]

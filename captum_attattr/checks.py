@@ -222,6 +222,18 @@ def reals(name: str, value: Any, count: int | None = None, *, unknown: bool = Fa
     return entries
 
 
+def flag(name: str, value: Any) -> bool:
+    """Return a truth value of any library as Python's own; 0, 1, "no" and None are none.
+
+    Raises:
+        TypeError: it is none.
+    """
+    found = scalar(value)
+    if not isinstance(found, bool):
+        raise TypeError(f"{name} must be True or False, not {type(value).__name__}: {value!r:.60}")
+    return found
+
+
 def flags(name: str, value: Any, count: int | None = None) -> list[bool]:
     """Return a list of truth values (or 0 and 1) as Python's own, of `count` if that is given.
 

@@ -7,7 +7,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
@@ -84,13 +84,27 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         try:
             yield temporary
             temporary.chmod(mode)
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
             temporary.replace(path)
+            flush_folder(path.parent)
         except OSError as error:  # a full disk
             if error.errno is None or error.filename not in (None, str(temporary)):
                 raise
             raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a file system that became read-only: the block's error says it
+            temporary.unlink(missing_ok=True)
+
+
+def flush_folder(folder: Path) -> None:
+    """Have the names in a folder reach the disk, where the system can do that: a rename is not lost by a power cut."""
+    with suppress(OSError):  # Windows opens no folders, and some network's file systems flush none
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> Path:

@@ -1,7 +1,7 @@
 """Builds the attribution tree of one example from the published code's files, and draws it.
 
-Writes OUTPUT.html (offline), OUTPUT.txt and OUTPUT.graphml. --algorithm reference gives the edges of the published
-script; the default is Algorithm 1 of the paper.
+Writes OUTPUT.html (offline), OUTPUT.txt and OUTPUT.graphml. The edges are those of the published script; --algorithm
+paper gives Algorithm 1 of the paper, which differs from it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--example_index", type=int, default=128, help="the example's number in --tokens_file")
     parser.add_argument("--att_file", help="its attention, for the hover: att_score_zero_base_exp{N}.json")
     parser.add_argument("--threshold", type=float, default=0.4, help="share of a layer's maximum that an edge needs")
-    parser.add_argument("--algorithm", choices=("paper", "reference"), default="paper", help="whose rules")
+    parser.add_argument("--algorithm", choices=("paper", "reference"), default="reference", help="whose rules")
     output = "path of the results without ending, or a folder (FOLDER/) for tree_exp{N}"
     parser.add_argument("--output", default=".", help=output)
     parser.add_argument("--show", action="store_true", help="open the page in the browser")

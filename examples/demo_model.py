@@ -54,6 +54,7 @@ def load_demo_model(
     config = AutoConfig.from_pretrained(
         folder,
         local_files_only=True,
+        trust_remote_code=False,
         id2label=dict(enumerate(training["labels"])),
         label2id={label: index for index, label in enumerate(training["labels"])},
     )
@@ -63,7 +64,7 @@ def load_demo_model(
         model = BertForSequenceClassification(config)
     model.bert.load_state_dict(_encoder_weights(folder))
     load_trained(model, file)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     model.train(False)
     return model, tokenizer
 

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from captum_attattr import EmptyTreeError, Explanation, attribution_tree, explain, tree_text, write_report
+from captum_attattr.commands.main import guarded  # as its own command line ends
+from captum_attattr.commands.models import load_model  # as its own command line loads
+from captum_attattr.formatting import counted  # "1 text"
 
 TEXTS = [
     "Seldom has a movie so closely matched the spirit of a man and his work .",
@@ -28,6 +31,7 @@ def arguments() -> argparse.Namespace:
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--model", help="folder or hub name of another model than the demonstration model")
+    parser.add_argument("--trust_remote_code", action="store_true", help="run Python code that comes with --model")
     parser.add_argument("--text", action="append", default=[], help="a text to explain; may be repeated")
     parser.add_argument(
         "--pair", action="append", default=[], nargs=2, metavar=("FIRST", "SECOND"), help="a pair of texts"
@@ -39,30 +43,20 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def load(name: str | None) -> tuple[Any, Any]:
+def load(name: str | None, trust_remote_code: bool) -> tuple[Any, Any]:
     """Load a model and its tokenizer; the demonstration model if none is named."""
     if name is None:
         from demo_model import load_demo_model
 
         return load_demo_model()
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
-
-    architectures = AutoConfig.from_pretrained(name).architectures or []
-    wanted = ("ForSequenceClassification", "ForCausalLM", "LMHeadModel")
-    if not any(cls.endswith(wanted) for cls in architectures):
-        raise ValueError(
-            f"--model {name} holds {architectures}; a sequence classifier or causal language model is needed"
-        )
-    causal = any(cls.endswith(("ForCausalLM", "LMHeadModel")) for cls in architectures)
-    kind = AutoModelForCausalLM if causal else AutoModelForSequenceClassification
-    return kind.from_pretrained(name).eval(), AutoTokenizer.from_pretrained(name)
+    return load_model(name, trust_remote_code=trust_remote_code)
 
 
 def report(explanation: Explanation, top: int) -> None:
     """Print one explanation."""
     text = explanation.text if isinstance(explanation.text, str) else " | ".join(explanation.text)
     print(f"\n{text}\n  {explanation.label!r}, F = {explanation.value:.4f}")
-    print(f"  {'score':>9}  layer  head  query <- key")
+    print(f"  {'score':>9}  layer  head  query <- key (the query reads the key)")
     for layer, head, query, key, score in explanation.strongest(top, special=False):
         words = f"{explanation.tokens[query]} <- {explanation.tokens[key]}"
         print(f"  {score:9.3g}  {layer:5d}  {head:4d}  {words}")
@@ -71,10 +65,9 @@ def report(explanation: Explanation, top: int) -> None:
         print("\n".join(f"  {line}" for line in ["attribution tree:", *tree.splitlines()[1:]]))
     except EmptyTreeError as error:
         print(f"  no attribution tree: {error}")
-    print(
-        f"  largest |delta| {float(explanation.delta.abs().max()):.1e}, "
-        f"{int(explanation.nodes.sum())} nodes for {len(explanation.nodes)} layers"
-    )
+    missing = float(explanation.delta.abs().max())
+    print(f"  a layer's scores add up to F with its attention less F without, within {missing:.1e} (delta)")
+    print(f"  the model ran at {int(explanation.nodes.sum())} strengths of its attention (nodes)")
 
 
 def main() -> None:
@@ -82,7 +75,7 @@ def main() -> None:
     args = arguments()
     if args.top < 1:
         raise ValueError(f"--top {args.top} is too small: at least 1 is needed")
-    model, tokenizer = load(args.model)
+    model, tokenizer = load(args.model, args.trust_remote_code)
     texts = [*args.text, *map(tuple, args.pair)] or TEXTS
     target = int(args.target) if args.target and args.target.isdecimal() else args.target
     args.output.mkdir(parents=True, exist_ok=True)
@@ -93,12 +86,8 @@ def main() -> None:
         report(explanation, args.top)
         explanation.save(args.output / f"explanation_{count}.safetensors")
         write_report(explanation, args.output / f"explanation_{count}.html")
-    print(f"\n{len(texts)} texts in {seconds:.1f} s; pages and safetensors files in {args.output}/")
+    print(f"\n{counted(len(texts), 'text')} in {seconds:.1f} s; pages and safetensors files in {args.output}/")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ImportError, OSError, TypeError, ValueError) as error:
-        print(f"{Path(__file__).name}: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(guarded(Path(__file__).name, main))

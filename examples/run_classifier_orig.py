@@ -54,7 +54,8 @@ def main(argv: Sequence[str]) -> dict[str, float]:
         callbacks=[files],
     )
     if args.do_train:
-        trainer.train(resume_from_checkpoint=str(checkpoints(args.output_dir)[-1]) if args.resume else None)
+        left = checkpoints(args.output_dir)  # none without --resume
+        trainer.train(resume_from_checkpoint=str(left[-1]) if left else None)
         if args.export:
             round_to_half(model)
         trained = trained_tensors(model)
@@ -67,7 +68,8 @@ def main(argv: Sequence[str]) -> dict[str, float]:
     if args.keep_best:
         metrics["epoch"] = files.best_epoch(trainer.state)
     if args.do_eval and trainer.is_world_process_zero():
-        write_json(Path(args.output_dir) / "eval_results.json", metrics, sort_keys=False)
+        measured = {name: value for name, value in metrics.items() if not name.endswith(("_runtime", "_per_second"))}
+        write_json(Path(args.output_dir) / "eval_results.json", measured, sort_keys=False)
         epoch = f", weights of epoch {metrics['epoch']:g}" if args.do_train else ""
         print(f"{data.metric} {metrics[f'eval_{data.metric}']:.4f} on {len(data.held_out)} rows{epoch}")
     if args.export and trainer.is_world_process_zero():

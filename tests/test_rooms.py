@@ -18,7 +18,7 @@ LEVELS = {
     "explanations": 3,
     **dict.fromkeys(("evaluation", "heads", "trees", "triggers", "archives"), 4),
     **dict.fromkeys(("plots", "published"), 5),
-    **dict.fromkeys(("__init__", "tasks", "tables"), 6),
+    **dict.fromkeys(("commands", "__init__", "tasks", "tables"), 6),
 }
 GROUND = {room for room, level in LEVELS.items() if level == 0}
 MODULES = sorted(PACKAGE.rglob("*.py*"), key=str)

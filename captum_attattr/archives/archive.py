@@ -111,26 +111,37 @@ class Archive(Sequence[Explanation]):
         with self._batch(number) as (batch, row):
             return batch.layer(row, wanted if form.numbers is None else form.numbers.index(wanted))
 
-    def verify(self, *, progress: bool = True) -> None:
+    def verify(self, *, repair: bool = False, progress: bool = True) -> list[str]:
         """Read every shard and compare it with the digest in the index.
 
+        The call of `explain_dataset` that made the archive does the same, and makes what is damaged anew. This needs
+        neither model nor data.
+
         Args:
+            repair: delete the shards that are damaged, so that nothing reads them. The rest of the archive can be used
+                meanwhile; the call that made the archive makes them again.
             progress: show a bar for what takes longer than two seconds.
 
+        Returns:
+            The names of the shards that are missing now; none if the archive is whole.
+
         Raises:
-            ResultFileError: names the shards that are missing or damaged.
+            ResultFileError: without `repair`, names the shards that are missing or damaged.
         """
-        shards, broken = self._index.shards, []
-        for shard in tqdm(shards, desc="verify", unit="shard", delay=2, disable=not progress):
+        repair, broken = checks.flag("repair", repair), []
+        for shard in tqdm(self._index.shards, desc="verify", unit="shard", delay=2, disable=not progress):
             path = self.folder / shard.file
             if not path.is_file() or file_digest(path) != shard.sha256:
-                broken.append(str(path))
-        if broken:
+                broken.append(path)
+                if repair:
+                    path.unlink(missing_ok=True)
+        if broken and not repair:
             more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
             raise ResultFileError(
-                f"missing or damaged: {', '.join(broken[:3])}{more}; delete what is damaged, and start the run that "
-                "made the archive again to have it made again"
+                f"missing or damaged: {', '.join(map(str, broken[:3]))}{more}; start the run that made the archive "
+                "again, which makes them anew, or delete what is damaged with verify(repair=True)"
             )
+        return [path.name for path in broken]
 
     def __repr__(self) -> str:
         return f"Archive({str(self.folder)!r}): {len(self)} examples"

@@ -200,12 +200,13 @@ class Layout:
     Attributes:
         batches: of the shard, in order.
         form: what is stored of them.
+        run: the digest of the run.
         header: the file's first bytes, as safetensors defines them.
         ends: where the header ends, then each batch; the last end is the file's size.
     """
 
     def __init__(self, batches: Sequence[Batch], form: Form, run: str) -> None:
-        self.batches, self.form = list(batches), form
+        self.batches, self.form, self.run = list(batches), form, run
         entries: dict[str, Any] = {"__metadata__": {RUN: run}}
         offset, ends = 0, [0]
         for index, batch in enumerate(batches):

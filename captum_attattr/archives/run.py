@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm.auto import tqdm
 
-from captum_attattr.archives.index import INDEX, Shard, read_index, run_digest, write_index
+from captum_attattr.archives.batch_digests import BatchDigests
+from captum_attattr.archives.index import INDEX, Index, Shard, read_index, run_digest, write_index
 from captum_attattr.archives.plan import Batch, Form, Layout, plan_batches, plan_shards, work
-from captum_attattr.archives.shards import ShardWriter, bytes_done, is_whole, opened
+from captum_attattr.archives.shards import ShardWriter, batches_done, check_whole, opened, part_of
 from captum_attattr.exceptions import ConvergenceWarning, ResultFileError, warn_caller
 from captum_attattr.explanations.encoding import Encoded, Text
 from captum_attattr.explanations.explainer import Explainer
@@ -179,9 +180,9 @@ class DatasetRun:
                 f"{str(self.folder)!r} belongs to another run and is not resumed "
                 f"({differences(index.about, self.about)}); choose another folder, or delete it"
             )
-        todo = [shard for shard in range(len(self.shards)) if not is_whole(self.path(shard), self.layout(shard))]
+        todo = self._check_shards(index)
         self.folder.mkdir(parents=True, exist_ok=True)
-        missing = (self.layout(shard).ends[-1] - bytes_done(self.path(shard), self.layout(shard)) for shard in todo)
+        missing = (self._missing_bytes(shard) for shard in todo)
         needed, free = 2**16 + sum(missing), shutil.disk_usage(self.folder).free
         if needed > free:
             raise OSError(
@@ -195,7 +196,40 @@ class DatasetRun:
         if self.progress and todo:
             room = f"{file_size(needed)} in {self.folder} ({file_size(free)} free)"
             tqdm.write(self._announcement(self._missing(todo), room, world), file=sys.stderr)
-        return todo, index is not None and index.finished
+        finished = index is not None and index.finished
+        if finished and not todo:
+            self._remove_digests()  # where the run before was killed at its very end
+        return todo, finished
+
+    def _check_shards(self, index: Index | None) -> list[int]:
+        """Read all that is on disk, have what is damaged made again, and return the shards that are not whole."""
+        digests = {shard.file: shard.sha256 for shard in index.shards} if index else {}
+        todo = []
+        for shard in tqdm(
+            range(len(self.shards)), desc="check", unit="shard", delay=2, leave=False, disable=not self.progress
+        ):
+            path, layout = self.path(shard), self.layout(shard)
+            if check_whole(path, layout, digests.get(path.name)):
+                continue
+            todo.append(shard)
+            if part_of(path).exists():
+                with ShardWriter(path, layout):
+                    pass  # it cuts off what is damaged
+        return todo
+
+    def _done(self, shard: int) -> int:
+        """Return how many batches of a shard are on disk."""
+        return batches_done(self.path(shard), self.layout(shard))
+
+    def _missing_bytes(self, shard: int) -> int:
+        """Return how many bytes of a shard are not on disk."""
+        done, ends = self._done(shard), self.layout(shard).ends
+        return ends[-1] - (ends[done] if done else 0)
+
+    def _remove_digests(self) -> None:
+        """Remove the digests of batches once the index has those of the files."""
+        for shard in range(len(self.shards)):
+            BatchDigests(self.path(shard)).remove()
 
     def _announcement(self, missing: Sequence[Batch], room: str, world: int) -> str:
         """Return the line that says how many texts are explained, in what room and time."""
@@ -231,8 +265,7 @@ class DatasetRun:
         """Return the batches of some shards that are not on disk."""
         missing: list[Batch] = []
         for shard in shards:
-            layout = self.layout(shard)
-            missing += layout.batches[layout.whole_batches(bytes_done(self.path(shard), layout)) :]
+            missing += self.shards[shard][self._done(shard) :]
         return missing
 
     def _write_shards(self, shards: Sequence[int], processes: Processes) -> None:
@@ -328,6 +361,7 @@ class DatasetRun:
                 )
             time.sleep(0.5)
         self._write_index(facts)
+        self._remove_digests()
 
     def _write_index(self, facts: Sequence[ShardFacts] = ()) -> None:
         """Write the plan as the index of a run that has begun; with the facts of all shards, of one that has ended."""

@@ -3,57 +3,74 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from captum_attattr.archives.batch_digests import BatchDigests, digests_of, same_from_start
 from captum_attattr.archives.plan import RUN, TYPES, Batch, Form, Layout
 from captum_attattr.checks import names_match
-from captum_attattr.exceptions import ResultFileError
+from captum_attattr.exceptions import ResultFileError, warn_caller
 from captum_attattr.explanations.explanation import Explanation
-from captum_attattr.files import hold
+from captum_attattr.files import flush_folder, hold
+from captum_attattr.runs.digests import file_digest
 from captum_attattr.runs.journal import naming
 
 _UNUSUAL = {"contrast", "contrast_target", "path", "baseline"}
 """Entries of a text's JSON that are there where they are not the usual ones."""
-_AGAIN = "delete it, and start the run that made the archive again to have it made again"
+_AGAIN = "start the run that made the archive again, which makes anew what is damaged or missing"
 
 
-def is_whole(path: Path, layout: Layout) -> bool:
-    """Return whether a shard is there.
+def check_whole(path: Path, layout: Layout, sha256: str | None) -> bool:
+    """Return whether a shard is there as it was written; set aside what is damaged, to have it made again.
+
+    Args:
+        path: the shard.
+        layout: what it holds.
+        sha256: of its file, once the run has ended. Until then the digests of its batches decide; version 0.1 wrote
+            none, and its shards get theirs here.
 
     Raises:
-        ResultFileError: a file of its name is there, of another run or size.
+        ResultFileError: a file of its name is there, of another run.
+
+    Warns:
+        UserWarning: it is damaged.
     """
     if not path.exists():
         return False
+    digests = BatchDigests(path)
     with open(path, "rb") as file:
-        header = file.read(len(layout.header))
-    length = path.stat().st_size
-    if length != layout.ends[-1]:
-        raise ResultFileError(
-            f"{str(path)!r} is damaged: it has {length} bytes and should have {layout.ends[-1]}; delete it, and start "
-            "again to have it made again"
-        )
-    _check_header(path, header, layout)
-    return True
+        like = _header_is_right(path, file, layout) and path.stat().st_size == layout.ends[-1]
+        if sha256 is not None:
+            right = like and file_digest(path) == sha256
+        else:
+            found, wanted = digests_of(file, layout) if like else [], digests.read()
+            if like and not wanted:
+                wanted = found
+                digests.append(0, found)
+            right = like and found == wanted
+    if not right:
+        warn_caller(f"{str(path)!r} is damaged: what is damaged in it is made again")
+        os.replace(path, part_of(path))
+    return right
 
 
-def bytes_done(path: Path, layout: Layout) -> int:
-    """Return the bytes of a shard that are on disk, whole or not."""
-    for candidate in (path, part_of(path)):
-        if candidate.exists():
-            return min(candidate.stat().st_size, layout.ends[-1])
-    return 0
+def batches_done(path: Path, layout: Layout) -> int:
+    """Return how many batches of a shard are on disk, whole or not, by their bytes and the digests beside them."""
+    if path.exists():
+        return len(layout.batches)
+    part = part_of(path)
+    return min(layout.whole_batches(part.stat().st_size), len(BatchDigests(path).read())) if part.exists() else 0
 
 
 def part_of(path: Path) -> Path:
@@ -65,7 +82,8 @@ class ShardWriter:
     """A shard that is being written, from its header or from where it was left; for use in a `with` block.
 
     The file holds whole batches, in order, and at most a piece of one more, which the next writer cuts off. Until the
-    last batch is in it, its name ends in ".part".
+    last batch is in it, its name ends in ".part". A batch counts once it and its digest have reached the disk; from
+    the first one that does not have the bytes of its digest, batches are written again.
 
     Args:
         path: the shard's name.
@@ -75,10 +93,14 @@ class ShardWriter:
         BlockingIOError: another process is writing it.
         OSError: it cannot be written; the message has the path.
         ResultFileError: the file that is there is of another run.
+
+    Warns:
+        UserWarning: batches that counted are damaged.
     """
 
     def __init__(self, path: Path, layout: Layout) -> None:
         self.path, self.part, self.layout = path, part_of(path), layout
+        self.digests = BatchDigests(path)
         self.done = 0
         """How many batches are in the file."""
 
@@ -88,15 +110,7 @@ class ShardWriter:
             if not hold(self._file):
                 what = "another process is writing it; wait until it has ended (those of one run need a process group)"
                 raise BlockingIOError(errno.EWOULDBLOCK, what, str(self.part))
-            length = os.fstat(self._file.fileno()).st_size
-            if length < len(self.layout.header):  # new, or cut off in its header
-                self._file.truncate(0)
-                self._write(memoryview(self.layout.header))
-            else:
-                self._file.seek(0)
-                _check_header(self.part, self._file.read(len(self.layout.header)), self.layout)
-                self.done = self.layout.whole_batches(length)
-                self._file.truncate(self.layout.ends[self.done])
+            self._resume()
         except BaseException:
             self._file.close()
             raise
@@ -107,8 +121,22 @@ class ShardWriter:
     ) -> None:
         self._file.close()
 
+    def _resume(self) -> None:
+        """Cut the file off after the last batch that is right; begin it where there is none."""
+        wanted = self.digests.read()
+        if _header_is_right(self.part, self._file, self.layout):
+            self.done = same_from_start(digests_of(self._file, self.layout), wanted)
+            self._file.truncate(self.layout.ends[self.done])
+        else:
+            self._file.truncate(0)
+            self._write(memoryview(self.layout.header))
+            flush_folder(self.part.parent)
+        if damaged := len(wanted) - self.done:
+            warn_caller(f"{damaged} of {len(wanted)} batches in {str(self.part)!r} are damaged: they are done again")
+            self.digests.append(self.done, [])
+
     def append(self, explanations: Sequence[Explanation], texts: bytes) -> None:
-        """Write the next batch.
+        """Write the next batch, and then its digest.
 
         Args:
             explanations: of its examples, in its order.
@@ -118,22 +146,32 @@ class ShardWriter:
             OSError: the disk is full, or the like; what was written before stays.
             ValueError: maps of another shape than planned.
         """
+        digest = hashlib.sha256()
         for piece in _pieces(self.layout.batches[self.done], self.layout.form, explanations, texts):
             self._write(piece)
+            digest.update(piece)
+        with self._naming():
+            os.fsync(self._file.fileno())
+            self.digests.append(self.done, [digest.hexdigest()])
         self.done += 1
 
     def finish(self) -> None:
         """Give the file, which holds all of its batches, its name."""
-        with naming(self.part):
+        with self._naming():
             os.fsync(self._file.fileno())
             self._file.close()  # Windows does not rename open files
             os.replace(self.part, self.path)
+            flush_folder(self.path.parent)
 
     def _write(self, data: memoryview) -> None:
         """Write all of the data, which an unbuffered file may take in pieces."""
-        with naming(self.part):
+        with self._naming():
             while data:
                 data = data[self._file.write(data) :]
+
+    def _naming(self) -> AbstractContextManager[None]:
+        """Say in an error from writing how much of the file is kept."""
+        return naming(self.part, f"{self.done} of {len(self.layout.batches)} batches of this file")
 
 
 def _pieces(batch: Batch, form: Form, explanations: Sequence[Explanation], texts: bytes) -> Iterator[memoryview]:
@@ -169,10 +207,23 @@ def _bytes(values: Any, kind: str) -> memoryview:
     return np.ascontiguousarray(values, dtype=TYPES[kind]).data.cast("B")
 
 
-def _check_header(path: Path, header: bytes, layout: Layout) -> None:
-    """Check that a file begins with the header that was planned."""
-    if header != layout.header:
+def _header_is_right(path: Path, file: IO[bytes], layout: Layout) -> bool:
+    """Return whether an open file begins with the header that was planned.
+
+    Raises:
+        ResultFileError: it begins with the header of another file, which must not be lost.
+    """
+    file.seek(0)
+    header = file.read(len(layout.header))
+    if header == layout.header:
+        return True
+    try:
+        entries = json.loads(header[8 : 8 + int.from_bytes(header[:8], "little")])
+    except ValueError:  # damaged, or cut off
+        return False
+    if isinstance(entries, dict) and entries.get("__metadata__") != {RUN: layout.run}:
         raise ResultFileError(f"{str(path)!r} belongs to another run, or is damaged; move it away, and start again")
+    return False
 
 
 @contextmanager
@@ -188,7 +239,7 @@ def opened(path: Path, run: str, size: int | None = None) -> Iterator[Any]:
         ResultFileError: the file is missing, damaged, or of another run.
     """
     if not path.is_file():
-        raise ResultFileError(f"the shard {str(path)!r} is missing; start the run that made the archive again")
+        raise ResultFileError(f"the shard {str(path)!r} is missing; {_AGAIN}")
     try:
         if size is not None and path.stat().st_size != size:
             raise ValueError(f"{path.stat().st_size} bytes, the index says {size}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ from captum_attattr.runs.digests import differences
 
 _HEADER = "captum_attattr run"
 _VERSION = 1
+_CHECK = "crc32"
+"""The entry of a batch that tells whether the others are as they were written."""
 
 
 class Done(NamedTuple):
@@ -51,6 +54,7 @@ class Journal:
             raise ValueError(f"resume must be a file in a directory that exists, not {str(path)!r}")
         self.written = self.path if rank == 0 else self.path.with_name(f"{self.path.name}.rank{rank}")
         self.header = {_HEADER: _VERSION, **json.loads(json.dumps(about))}
+        self._kept = self._batches = 0
 
     def __enter__(self) -> Journal:
         self._fresh = not self.written.exists()
@@ -70,7 +74,7 @@ class Journal:
             batches: those of the run, the indices of their examples.
 
         Raises:
-            ValueError: a file of another run, or damaged.
+            ValueError: a file of another run, or damaged; the message has the line.
 
         Warns:
             UserWarning: the last line of a file was torn; that batch is done again.
@@ -86,6 +90,7 @@ class Journal:
                 f"{str(self.path)!r} is damaged: its examples have values of the shapes {sorted(shapes)!s:.80}; delete "
                 "it to start afresh"
             )
+        self._kept, self._batches = len(done), len(batches)
         return done
 
     def _read(self, path: Path, batches: Sequence[Sequence[int]]) -> dict[int, Done]:
@@ -106,11 +111,11 @@ class Journal:
                 if path == self.written:  # other processes mend their files
                     os.truncate(path, len(content) - len(line) - ends_clean)
             elif entry is None:
-                raise ValueError(f"{str(path)!r} is damaged at line {line_number}: {line[:60]!r}; remove that line")
+                raise _damaged(path, line_number, f"no JSON: {line[:60]!r}")
             elif line_number > 1:
-                if not _is_batch(entry, len(batches)):
-                    raise ValueError(f"{str(path)!r}: line {line_number} is no batch of this run: {line[:60]!r}")
-                done[entry["batch"]] = _done(path, entry, len(batches[entry["batch"]]))
+                if problem := _problem(entry, batches):
+                    raise _damaged(path, line_number, problem)
+                done[entry["batch"]] = Done(entry["values"], entry.get("notes", []))
             elif entry != self.header:
                 raise ValueError(
                     f"{str(path)!r} belongs to another run and is not continued ({differences(entry, self.header)}); "
@@ -119,21 +124,26 @@ class Journal:
         return done
 
     def append(self, batch: int, done: Done) -> None:
-        """Add a batch; its line is there whole once this returns."""
+        """Add a batch; its line is on the disk, whole, once this returns."""
         lines = [] if self.written.is_file() and self.written.stat().st_size else [self.header]
         notes = {"notes": done.notes} if done.notes else {}
-        lines.append({"batch": batch, "values": done.values, **notes})
-        with naming(self.written), open(self.written, "ab") as file:
+        entry = {"batch": batch, "values": done.values, **notes}
+        lines.append({**entry, _CHECK: _checksum(entry)})
+        kept = f"{self._kept} of {self._batches} batches"
+        with naming(self.written, kept), open(self.written, "ab") as file:
             file.write("".join(json.dumps(line) + "\n" for line in lines).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        self._kept += 1
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Say in an error from writing which file it was, and that the run can be resumed."""
+def naming(path: Path, kept: str) -> Iterator[None]:
+    """Say in an error from writing which file it was, how much is kept, and that the run can be resumed."""
     try:
         yield
     except OSError as error:
-        message = f"{error.strerror} (what is done is kept: start again to go on)"
+        message = f"{error.strerror} (what is done is kept, {kept}: start again to go on)"
         raise OSError(error.errno, message, str(path)) from error
 
 
@@ -163,33 +173,42 @@ def _is_at(path: Path, status: os.stat_result) -> bool:
         return False
 
 
-def _is_batch(entry: dict[str, Any], batches: int) -> bool:
-    """Return whether a line has the form of a batch of this run."""
-    batch, notes = integer(entry.get("batch")), entry.get("notes", [])
-    return (
-        {"batch", "values"} <= entry.keys() <= {"batch", "values", "notes"}
-        and batch is not None
-        and 0 <= batch < batches
-        and isinstance(entry["values"], list)
-        and isinstance(notes, list)
-        and all(isinstance(note, str) for note in notes)
+def _damaged(path: Path, line: int, problem: str) -> ResultFileError:
+    """Return the error about a line that another one follows, or that was written to its end."""
+    return ResultFileError(
+        f"{str(path)!r} is damaged at line {line}: {problem}; remove that line and start again: only its batch is done "
+        "again"
     )
 
 
-def _done(path: Path, entry: dict[str, Any], examples: int) -> Done:
-    """Return the batch of a line, checked: an array of numbers with a row for each example."""
-    values, problem = entry["values"], ""
+def _problem(entry: dict[str, Any], batches: Sequence[Sequence[int]]) -> str:
+    """Return what makes a line no batch of this run, as it was written; "" where nothing does."""
+    batch, notes = integer(entry.get("batch")), entry.get("notes", [])
+    if (
+        not {"batch", "values"} <= entry.keys() <= {"batch", "values", "notes", _CHECK}
+        or batch is None
+        or not 0 <= batch < len(batches)
+        or not isinstance(entry["values"], list)
+        or not isinstance(notes, list)
+        or not all(isinstance(note, str) for note in notes)
+    ):
+        return f"no batch of this run: {entry!r:.60}"
+    values, examples = entry["values"], len(batches[batch])
     try:
         torch.tensor(values, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError, OverflowError):
-        problem = f"no array of numbers: {values!r:.60}"
+        return f"batch {batch} holds no array of numbers: {values!r:.60}"
     if len(values) != examples:
-        problem = problem or f"the values of {len(values)} examples, not of {examples}"
-    if problem:
-        raise ResultFileError(
-            f"{str(path)!r} is damaged: batch {entry['batch']} holds {problem}; delete it to start afresh"
-        )
-    return Done(values, entry.get("notes", []))
+        return f"batch {batch} holds the values of {len(values)} examples, not of {examples}"
+    written = {name: value for name, value in entry.items() if name != _CHECK}
+    if _CHECK in entry and entry[_CHECK] != _checksum(written):  # version 0.1 wrote none
+        return f"batch {batch} does not hold what was written: its {_CHECK} is another"
+    return ""
+
+
+def _checksum(entry: dict[str, Any]) -> str:
+    """Return the checksum of a line's entries."""
+    return f"{zlib.crc32(json.dumps(entry).encode()):08x}"
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

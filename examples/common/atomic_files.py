@@ -36,6 +36,8 @@ def staged(folder: str | os.PathLike[str]) -> Iterator[Path]:
             for file in sorted(partial.iterdir()):
                 if file.is_file():
                     file.chmod(mode)
+                    with file.open("rb+") as content:
+                        os.fsync(content.fileno())
                 os.replace(file, target / file.name)
         except SafetensorError as error:
             raise OSError(f"{str(target)!r} cannot be written: {error}") from error

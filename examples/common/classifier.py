@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,11 @@ def load_classifier(
     check_name(bert_model)
     eps = {} if layer_norm_eps is None else {"layer_norm_eps": layer_norm_eps}
     published = in_published_format(bert_model)
-    if eps and not published and not hasattr(AutoConfig.from_pretrained(bert_model), "layer_norm_eps"):
+    if (
+        eps
+        and not published
+        and not hasattr(AutoConfig.from_pretrained(bert_model, trust_remote_code=False), "layer_norm_eps")
+    ):
         raise ValueError(f"the configuration of {bert_model!r} has no layer_norm_eps that could be changed")
     tokenizer = load_tokenizer(bert_model, do_lower_case)
     if published and model_file is None:
@@ -62,9 +67,10 @@ def load_classifier(
         from_state_dict = (Path(source) / "pytorch_model.bin").is_file()
     else:
         source = bert_model
-        outputs = [] if published else output_names(AutoConfig.from_pretrained(bert_model))
+        outputs = [] if published else output_names(AutoConfig.from_pretrained(bert_model, trust_remote_code=False))
         changes = {**_task_labels(bert_model, outputs, task), **eps}
-        config = (published_config if published else AutoConfig.from_pretrained)(bert_model, **changes)
+        reader = published_config if published else partial(AutoConfig.from_pretrained, trust_remote_code=False)
+        config = reader(bert_model, **changes)
         model = AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-untyped-call]
         load_weights(model, model_file)
         from_state_dict = not model_file.endswith(".safetensors")  # which the published code does not write
@@ -76,7 +82,7 @@ def load_classifier(
 
 def _from_folder(name: str, task: Task, eps: dict[str, Any]) -> Any:
     """Load a model from a folder or the hub, and check that no weight is missing there."""
-    config = AutoConfig.from_pretrained(name)
+    config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     labels = _task_labels(name, output_names(config), task)
     if getattr(config, "pruned_heads", None) and not eps:
         return load_pruned(name)
@@ -105,7 +111,7 @@ def load_quietly(name: str, **options: Any) -> tuple[Any, set[str], list[str]]:
             loaded: Any = (
                 BertForSequenceClassification.from_pretrained(None, **reading)
                 if "state_dict" in options
-                else AutoModelForSequenceClassification.from_pretrained(name, **reading)
+                else AutoModelForSequenceClassification.from_pretrained(name, trust_remote_code=False, **reading)
             )
     except (OSError, ImportError):
         raise
@@ -139,7 +145,9 @@ def load_tokenizer(name: str, do_lower_case: bool) -> Any:
     if in_published_format(name):
         return published_tokenizer(name, do_lower_case)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, **({"do_lower_case": True} if do_lower_case else {}))
+        tokenizer = AutoTokenizer.from_pretrained(
+            name, trust_remote_code=False, **({"do_lower_case": True} if do_lower_case else {})
+        )
     except OSError:
         raise
     except Exception as error:  # missing and damaged files fail in many ways
@@ -213,7 +221,10 @@ def read_weights(file: str) -> dict[str, torch.Tensor]:
         safe = file.endswith(".safetensors")
         weights = load_file(file) if safe else torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # unpickling fails in many ways
-        raise ValueError(f"{file!r} is no file of weights ({type(error).__name__})") from error
+        raise ValueError(
+            f"{file!r} is no file of weights ({type(error).__name__}); of a pickle only tensors are read: save a "
+            "state dict, or safetensors"
+        ) from error
     if not isinstance(weights, dict) or not all(
         isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in weights.items()
     ):

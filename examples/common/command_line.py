@@ -123,6 +123,9 @@ def run_script(work: Callable[[], object]) -> None:
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # as by `| head`; Python must not try again when it closes the stream
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except Exception as error:
         known = isinstance(error, ImportError | OSError | RuntimeError | TypeError | ValueError) and str(error).strip()
         print(f"{name}: error: {_one_line(error if known else repr(error))}", file=sys.stderr)

@@ -79,7 +79,7 @@ def _names_for_outputs(args: argparse.Namespace, name: str, names: Sequence[str]
     Raises:
         ValueError: a fine-tuned model has outputs of another task.
     """
-    config = AutoConfig.from_pretrained(name)
+    config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     outputs = output_names(config)
     fine_tuned = any(kind.endswith("ForSequenceClassification") for kind in config.architectures or [])
     if fine_tuned and len(outputs) != len(names):

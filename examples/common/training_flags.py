@@ -90,7 +90,7 @@ def _add_new_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--trainable", choices=TRAINABLE, default="all", help="what is trained beside pooler and classifier")
     add("--lora_rank", type=int, default=8, help="rank of the updates of --trainable lora")
-    add("--resume", action="store_true", help="go on from the last checkpoint in --output_dir")
+    add("--resume", action="store_true", help="go on from the last checkpoint in --output_dir; without one, start")
     add(
         "--keep_best",
         action="store_true",
@@ -154,8 +154,6 @@ def _check_output_dir(args: argparse.Namespace) -> None:
     Raises:
         ValueError: names the folder, or the flag that has changed.
     """
-    if args.resume and not checkpoints(args.output_dir):
-        raise ValueError(f"--resume: no complete checkpoint in {args.output_dir!r}; leave it out to start afresh")
     flags_file = Path(args.output_dir) / "opt.json"
     if args.resume and flags_file.is_file():
         _check_same(json.loads(flags_file.read_text(encoding="utf-8")), vars(args))

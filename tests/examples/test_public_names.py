@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PUBLIC = {"captum_attattr", "captum_attattr.tasks", "captum_attattr.tables"}
+PACKAGE = sorted((ROOT / "captum_attattr").rglob("*.py"))
 FILES = sorted([*(ROOT / "examples").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")])
 
 
@@ -32,6 +34,17 @@ def unexplained(source: str) -> Iterator[str]:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_are_public_or_explained(path):
     assert list(unexplained(path.read_text(encoding="utf-8"))) == []
+
+
+LOADERS = re.compile(r"(Auto\w+|getattr\(transformers, kind\))\.from_pretrained\b(?!\w)(?P<rest>[^\n]*(\n[^\n]*){0,3})")
+
+
+@pytest.mark.parametrize("path", [*FILES, *PACKAGE], ids=lambda path: str(path.relative_to(ROOT)))
+def test_models_are_loaded_without_code_of_their_own(path):
+    """Where it is not asked for, transformers asks on the terminal, and "y" runs the code."""
+    loading = path.read_text(encoding="utf-8")
+    for found in LOADERS.finditer(re.sub(r"^ *(>>>|\.\.\.).*$", "", loading, flags=re.MULTILINE)):
+        assert "trust_remote_code" in found["rest"] or "**options" in found["rest"], found[0]
 
 
 def test_the_tour_uses_public_names_only():

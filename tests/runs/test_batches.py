@@ -130,7 +130,7 @@ def test_batch_that_the_run_does_not_have_is_refused(tmp_path):
     run(path)
     with path.open("ab") as file:
         file.write(b'{"batch": 7, "values": []}\n')
-    with pytest.raises(ValueError, match="line 5 is no batch of this run"):
+    with pytest.raises(ValueError, match=r"is damaged at line 5: no batch of this run: .*; remove that line and start"):
         run(path)
 
 
@@ -392,7 +392,7 @@ def test_line_of_another_form_is_named(tmp_path, line):
     path = tmp_path / "run.jsonl"
     run(path)
     path.write_bytes(path.read_bytes() + line + b"\n")
-    with pytest.raises(ValueError, match="line 5 is no batch of this run"):
+    with pytest.raises(ValueError, match=r"is damaged at line 5: no batch of this run: .*; remove that line and start"):
         run(path)
 
 
@@ -572,9 +572,38 @@ def test_values_that_are_no_numbers_are_named(tmp_path, value):
     with path.open("a") as file:
         file.write(f'{{"batch": 1, "values": [{value}]}}\n')
     before = path.read_bytes()
-    with pytest.raises(ResultFileError, match=r"run.jsonl' is damaged: batch 1 holds no array of numbers: \["):
+    with pytest.raises(ResultFileError, match=r"run.jsonl' is damaged at line 5: batch 1 holds no array of numb"):
         run(path)
     assert path.read_bytes() == before
+
+
+def _with_another_digit(line: str) -> str:
+    entry = json.loads(line)
+    entry["values"][0][0] += 1
+    return json.dumps(entry)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _with_another_digit,
+        lambda line: line.replace('"batch": 1', '"batch": 2'),
+        lambda line: line.replace('"values"', '"notes": ["a"], "values"'),
+        lambda line: line.replace('"crc32": "', '"crc32": "0'),
+    ],
+)
+@pytest.mark.parametrize("number", [3, 4])
+def test_line_that_is_json_but_not_as_it_was_written_is_named_with_a_remedy(tmp_path, damage, number):
+    path, batches = tmp_path / "run.jsonl", [[0], [1], [2]]
+    expected = run_batches(batches, square, ABOUT, resume=path, progress=False)
+    kept = path.read_text().splitlines()
+    damaged = damage(kept.pop(2))
+    lines = [*kept[: number - 1], damaged, *kept[number - 1 :]]
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(ResultFileError, match=rf"run.jsonl' is damaged at line {number}: .*; remove that line"):
+        run_batches(batches, square, ABOUT, resume=path, progress=False)
+    path.write_text("\n".join(kept) + "\n")
+    assert torch.equal(run_batches(batches, square, ABOUT, resume=path, progress=False), expected)
 
 
 @pytest.mark.parametrize("value", [1, 2**63, 10**30, [1], [1, 2, 3], [[1, 2]], json.loads("[" * 90 + "1" + "]" * 90)])
@@ -592,7 +621,7 @@ def test_full_disk_is_told_with_the_path_and_the_run_resumed(tmp_path):
     path, before = tmp_path / "run.jsonl", resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
     try:
-        with pytest.raises(OSError, match=r"what is done is kept: start again to go on\): '.*run\.jsonl'"):
+        with pytest.raises(OSError, match=r"done is kept, 0 of 3 batches: start again to go on\): '.*run\.jsonl'"):
             run(path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

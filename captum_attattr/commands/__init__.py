@@ -1,0 +1,1 @@
+"""The command line, `captum-attattr`: each command reads its arguments, calls the library, and prints or writes."""

@@ -1,0 +1,149 @@
+"""`captum-attattr`: explain, report, heads and prune from a shell."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+
+LONGEST_MESSAGE = 600
+"""Characters after which a message is cut."""
+_DETAILS = {
+    "explain": "which interactions carried a decision, printed",
+    "report": "the same as a page: tree, flow, all maps",
+    "heads": "how much each head does for labelled texts",
+    "prune": "a model without its least important heads",
+}
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser that says what is wrong in one line and ends with status 2."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]  # the program ends here
+        """End the program."""
+        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    whole = OneLineParser(
+        prog="captum-attattr",
+        description="Self-attention attribution: which interactions inside a transformer carried its decision.",
+    )
+    whole.add_argument("--version", action="version", version=f"%(prog)s {version('captum_attattr')}")
+    commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, add in {"explain": _explain, "report": _report, "heads": _heads, "prune": _prune}.items():
+        command = commands.add_parser(
+            name,
+            help=_DETAILS[name],
+            description=f"{_DETAILS[name][0].upper()}{_DETAILS[name][1:]}.",
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+        command.add_argument("--model", required=True, help="folder of a model and its tokenizer, or a hub name")
+        command.add_argument(
+            "--trust_remote_code", action="store_true", help="run Python code that comes with the model"
+        )
+        add(command)
+    return whole
+
+
+def _texts(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("text", nargs="*", help="texts to explain")
+    add("--pair", action="append", default=[], nargs=2, metavar=("FIRST", "SECOND"), help="a pair of texts")
+    add("--data", metavar="FILE", help="CSV or TSV file with a column text (for pairs also text2)")
+    add("--target", help="class (name or number) or token to explain; what is predicted if not given")
+    add("--contrast", metavar="CLASS", help="explain why not this class or token instead")
+    add("--attribute", choices=("probability", "logit", "log_probability"), help="F; probability if not given")
+    add("--truncate", action="store_true", help="cut texts that are longer than the model takes")
+
+
+def _explain(command: argparse.ArgumentParser) -> None:
+    _texts(command)
+    command.add_argument("--top", type=int, default=5, help="how many interactions to print")
+    command.add_argument("--output", metavar="FOLDER", help="also save each explanation there, as safetensors")
+
+
+def _report(command: argparse.ArgumentParser) -> None:
+    _texts(command)
+    command.add_argument("--output", metavar="FOLDER", default=".", help="for report_1.html, report_2.html ...")
+
+
+def _heads(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--data", metavar="FILE", required=True, help="CSV or TSV file with columns text, label (for pairs also text2)")
+    add("--method", default="attattr", help="attattr, taylor, attention, loss_difference ...")
+    add("--truncate", action="store_true", help="cut texts that are longer than the model takes")
+    add("--top", type=int, default=5, help="how many heads to print")
+    add("--resume", metavar="FILE", help="keep what is done in this file, and go on from there")
+    add("--output", metavar="FILE", default="heads.safetensors", help="the scores; the page goes beside it (.html)")
+
+
+def _prune(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--importance", metavar="FILE", required=True, help="what the command heads wrote for this model")
+    add("--count", type=int, required=True, help="how many of the least important heads to cut out")
+    add("--output", metavar="FOLDER", required=True, help="for the pruned model and its tokenizer")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: the arguments; None for those of the process.
+
+    Returns:
+        The exit status: 0, 2 after an error, 130 after Ctrl-C.
+    """
+    args = parser().parse_args(argv)
+    return guarded(f"captum-attattr {args.command}", lambda: _work(args))
+
+
+def _work(args: argparse.Namespace) -> None:
+    """Import what a command needs, which takes seconds, and run it."""
+    from captum_attattr.commands import work
+
+    commands: dict[str, Callable[[argparse.Namespace], None]] = {
+        "explain": work.explain_texts,
+        "report": work.report_texts,
+        "heads": work.score_heads,
+        "prune": work.prune_model,
+    }
+    commands[args.command](args)
+
+
+def guarded(name: str, work: Callable[[], object]) -> int:
+    """Do a program's work; an error, a warning and Ctrl-C become one line on stderr, a closed pipe ends quietly.
+
+    Args:
+        name: the program's, for the lines.
+        work: the work.
+
+    Returns:
+        The exit status.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: print(f"{name}: warning: {one_line(message)}", file=sys.stderr)
+            work()
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # as by `| head`; nothing more can be written, not even when Python closes the stream
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        known = isinstance(error, ImportError | OSError | RuntimeError | TypeError | ValueError) and str(error).strip()
+        print(f"{name}: error: {one_line(error if known else repr(error))}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def one_line(message: object) -> str:
+    """Return a message in one line, cut where it is too long."""
+    line = " ".join(str(message).split())
+    return line if len(line) <= LONGEST_MESSAGE else f"{line[:LONGEST_MESSAGE]} ..."

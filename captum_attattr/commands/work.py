@@ -1,0 +1,121 @@
+"""What each command of `captum-attattr` does with its arguments: calls of the library, and lines to print."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from captum_attattr.commands.data import read_rows
+from captum_attattr.commands.models import load_model
+from captum_attattr.explanations.explain import explain
+from captum_attattr.explanations.explanation import Explanation
+from captum_attattr.formatting import counted, output_value, visible, whole_text
+from captum_attattr.heads.importance import HeadImportance, head_importance
+from captum_attattr.model.head_pruning import prune_heads, save_pruned
+from captum_attattr.plots.canvas.pages import write_html
+from captum_attattr.plots.heads import plot_heads
+from captum_attattr.plots.report_page import write_report
+from captum_attattr.runs.digests import model_digest
+
+
+def explain_texts(args: argparse.Namespace) -> None:
+    """Print what carried each decision."""
+    if args.top < 1:
+        raise ValueError(f"--top {args.top} is too small: at least 1 is needed")
+    folder = _folder(args.output) if args.output else None
+    for index, explanation in enumerate(_explanations(args), 1):
+        print(told(explanation, args.top))
+        if folder:
+            print(f"  saved: {explanation.save(folder / f'explanation_{index}.safetensors')}")
+
+
+def report_texts(args: argparse.Namespace) -> None:
+    """Write a page for each decision."""
+    folder = _folder(args.output)
+    for index, explanation in enumerate(_explanations(args), 1):
+        page = write_report(explanation, folder / f"report_{index}.html")
+        print(f"{_decision(explanation)}: {page}")
+
+
+def score_heads(args: argparse.Namespace) -> None:
+    """Score the heads, print the first and the last, and write scores and page."""
+    if args.top < 1:
+        raise ValueError(f"--top {args.top} is too small: at least 1 is needed")
+    output = Path(args.output)
+    _folder(output.parent)
+    texts, labels = read_rows(args.data, needs_labels=True)
+    model, tokenizer = load_model(args.model, trust_remote_code=args.trust_remote_code)
+    importance = head_importance(
+        model, tokenizer, texts, labels, args.method, truncate=args.truncate, resume=args.resume
+    )
+    importance.save(output)
+    page = write_html(plot_heads(importance), output.with_suffix(".html"))
+    ranking = importance.ranking("most")
+    print(f"{importance.name} of {counted(len(ranking), 'head')}, mean over {counted(importance.count, 'text')}")
+    for title, heads in (("most important", ranking[: args.top]), ("least important", ranking[: -args.top - 1 : -1])):
+        print(f"{title}:")
+        for layer, head in heads:
+            print(f"  layer {layer}, head {head}: {importance.scores[layer, head]:.3g}")
+    print(f"saved: {output}, {page}")
+
+
+def prune_model(args: argparse.Namespace) -> None:
+    """Cut the least important heads out of a model, and save it."""
+    importance = HeadImportance.load(args.importance)
+    ranking = importance.ranking()
+    if not 1 <= args.count <= len(ranking):
+        raise ValueError(f"--count {args.count}: {args.importance} ranks {len(ranking)} heads; 1 to {len(ranking)}")
+    model, tokenizer = load_model(args.model, trust_remote_code=args.trust_remote_code)
+    if importance.model != model_digest(model):
+        raise ValueError(
+            f"--importance {args.importance} was made of another model than --model {args.model}, or of other weights: "
+            "make it again with captum-attattr heads"
+        )
+    before = sum(parameter.numel() for parameter in model.parameters())
+    prune_heads(model, ranking[: args.count])
+    after = sum(parameter.numel() for parameter in model.parameters())
+    folder = save_pruned(model, args.output)
+    tokenizer.save_pretrained(folder)
+    print(f"{counted(args.count, 'head')} of {len(ranking)} cut out: {before:,} parameters before, {after:,} now")
+    print(f"saved: {folder} (read it with captum_attattr.load_pruned, or as --model here)")
+
+
+def told(explanation: Explanation, top: int) -> str:
+    """Return an explanation as lines: the decision, its strongest interactions, and how exact they are."""
+    lines = [_decision(explanation), f"  {'score':>9}  layer  head  query <- key (the query reads the key)"]
+    for layer, head, query, key, score in explanation.strongest(top, special=False):
+        words = " <- ".join(visible(explanation.tokens[position], 24) for position in (query, key))
+        lines.append(f"  {score:9.3g}  {layer:5d}  {head:4d}  {words}")
+    missing = float(explanation.delta.abs().max())
+    lines.append(f"  a layer's scores add up to F with its attention less F without, within {missing:.1e}")
+    return "\n".join(lines)
+
+
+def _decision(explanation: Explanation) -> str:
+    """Return text, class and F in a line."""
+    value = output_value(explanation.output, explanation.value, explanation.contrast is not None)
+    return f"{visible(whole_text(explanation.text), 80)}: {explanation.label!r}, {value}"
+
+
+def _explanations(args: argparse.Namespace) -> list[Explanation]:
+    """Explain the texts of the command line and of its file."""
+    texts: list[Any] = [*args.text, *map(tuple, args.pair)]
+    texts += read_rows(args.data, needs_labels=False)[0] if args.data else []
+    if not texts:
+        raise ValueError("nothing to explain: give texts, --pair or --data")
+    model, tokenizer = load_model(args.model, trust_remote_code=args.trust_remote_code)
+    target = int(args.target) if args.target and args.target.isdecimal() else args.target
+    return explain(
+        model, tokenizer, texts, target, output=args.attribute, contrast=args.contrast, truncate=args.truncate
+    )
+
+
+def _folder(path: str | Path) -> Path:
+    """Make a folder for results before work whose result would be lost."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(error.errno, f"--output: no folder can be made: {error.strerror}", str(folder)) from error
+    return folder

@@ -1,0 +1,171 @@
+"""`captum-attattr` on the command line: what its commands print and write, and what they say of wrong input."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import write_model
+from toy import tiny_bert, tiny_tokenizer
+
+from captum_attattr import Explanation, HeadImportance, explain, load_pruned
+from captum_attattr.commands.main import guarded, main, parser
+
+ROWS = "text,label,other\na b c,0,x\ngood film,1,y\n"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny classifier in `model`, and a table in `rows.csv`."""
+    folder = tmp_path_factory.mktemp("commands")
+    write_model(tiny_bert(seed=1), folder)
+    (folder / "rows.csv").write_text(ROWS)
+    return folder
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    captured = capsys.readouterr()
+    return [*captured.out.splitlines(), *captured.err.splitlines()]
+
+
+def test_explain_prints_and_saves_what_the_library_gives(folder, tmp_path, capsys):
+    line = ["explain", "--model", str(folder / "model"), "--pair", "good film", "bad plot", "--top", "2"]
+    assert main([*line, "--output", str(tmp_path / "new"), "a b c"]) == 0
+    (expected, _) = explain(tiny_bert(seed=1), tiny_tokenizer(), ["a b c", ("good film", "bad plot")], progress=False)
+    found = Explanation.load(tmp_path / "new/explanation_1.safetensors")
+    torch.testing.assert_close(found.attributions, expected.attributions, rtol=1e-5, atol=1e-7)
+    printed = said(capsys)
+    assert printed[0] == f"a b c: {expected.label!r}, probability {expected.probability:.3g}"
+    assert len([row for row in printed if " <- " in row and "query" not in row]) == 4
+    assert (tmp_path / "new/explanation_2.safetensors").exists()
+
+
+def test_report_reads_a_table_and_a_target(folder, tmp_path, capsys):
+    line = ["report", "--model", str(folder / "model"), "--data", str(folder / "rows.csv"), "--target", "1"]
+    assert main([*line, "--output", str(tmp_path)]) == 0
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["report_1.html", "report_2.html"]
+    assert "good film" in (tmp_path / "report_2.html").read_text()
+    assert "LABEL_1" in said(capsys)[0]
+
+
+def test_heads_and_prune_go_together(folder, tmp_path, capsys):
+    scores, pruned = tmp_path / "heads.safetensors", tmp_path / "pruned"
+    line = ["--model", str(folder / "model")]
+    assert main(["heads", *line, "--data", str(folder / "rows.csv"), "--output", str(scores), "--top", "1"]) == 0
+    assert scores.with_suffix(".html").exists()
+    importance = HeadImportance.load(scores)
+    (layer, head) = importance.ranking("most")[0]
+    assert f"  layer {layer}, head {head}: {importance.scores[layer, head]:.3g}" in said(capsys)
+    assert main(["prune", *line, "--importance", str(scores), "--count", "2", "--output", str(pruned)]) == 0
+    cut = load_pruned(pruned)
+    assert sum(map(len, cut.config.pruned_heads.values())) == 2
+    assert main(["explain", "--model", str(pruned), "a b"]) == 0
+    (tmp_path / "other").mkdir()
+    write_model(tiny_bert(seed=2), tmp_path / "other")
+    other = ["--model", str(tmp_path / "other/model"), "--importance", str(scores), "--count", "2"]
+    assert main(["prune", *other, "--output", str(tmp_path / "none")]) == 2
+    assert "was made of another model than --model" in said(capsys)[-1]
+    assert not (tmp_path / "none").exists()
+    assert main(["prune", *line, "--importance", str(scores), "--count", "99", "--output", str(pruned)]) == 2
+    assert "--count 99: " in said(capsys)[-1]
+
+
+WRONG = {
+    "nothing": (["explain"], "nothing to explain: give texts, --pair or --data"),
+    "top": (["explain", "a", "--top", "0"], "--top 0 is too small"),
+    "target": (["explain", "a", "--target", "nice"], "target 'nice'"),
+    "no table": (["report", "--data", "no.csv"], "no.csv"),
+    "no column": (["heads", "--data", "{folder}/texts.csv"], "no column 'label' in its first line, which names 'text'"),
+    "no row": (["heads", "--data", "{folder}/empty.csv"], "has no row below its first line"),
+    "short row": (["heads", "--data", "{folder}/short.csv"], "row 2: no label"),
+    "bytes": (["heads", "--data", "{folder}/model.bin"], "no table in UTF-8"),
+    "method": (["heads", "--data", "{folder}/rows.csv", "--method", "atattr"], "'atattr'"),
+    "importance": (["prune", "--importance", "no", "--count", "1", "--output", "o"], "no file 'no'"),
+    "output": (["explain", "a", "--output", "{folder}/rows.csv/x"], "rows.csv/x"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_said_in_one_line(folder, name, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for file, content in {"texts": "text\na\n", "empty": "text,label\n", "short": "text,label\na,1\nb\n"}.items():
+        (folder / f"{file}.csv").write_text(content)
+    (command, *line), message = WRONG[name]
+    line = [part.format(folder=folder) for part in line]
+    assert main([command, "--model", str(folder / "model"), *line]) == 2
+    (only,) = said(capsys)
+    assert only.startswith(f"captum-attattr {command}: error: ")
+    assert message in only
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_models_are_named_with_what_was_tried(folder, tmp_path, capsys):
+    strange, masked = tmp_path / "strange", tmp_path / "masked"
+    strange.mkdir()
+    masked.mkdir()
+    (strange / "config.json").write_text(json.dumps({"model_type": "strange", "auto_map": {"AutoConfig": "evil.C"}}))
+    (strange / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass C: pass\n")
+    config = json.loads((folder / "model/config.json").read_text())
+    (masked / "config.json").write_text(json.dumps({**config, "architectures": ["BertForMaskedLM"]}))
+    (tmp_path / "empty").mkdir()
+    for name, message in {
+        str(folder / "model.bin"): "is a file; a model is a folder with config.json, the weights and the tokenizer",
+        str(tmp_path / "empty"): "is a folder without config.json",
+        "./nowhere": "there is no such folder",
+        "no-such-model": "is neither a folder here",
+        str(strange): "needs Python code that comes with it, which is not run; --trust_remote_code runs it",
+        str(masked): "holds BertForMaskedLM; a sequence classifier or a causal language model is needed",
+    }.items():
+        assert main(["explain", "--model", name, "a"]) == 2
+        (only,) = said(capsys)
+        assert f"--model {name!r}" in only
+        assert message in only
+    assert not (tmp_path / "ran").exists()
+
+
+class _Evil:
+    def __reduce__(self) -> object:
+        return print, ("this ran",)
+
+
+def test_weights_that_are_a_pickle_of_code_are_not_run(folder, tmp_path, capsys):
+    model = tmp_path / "model"
+    model.mkdir()
+    for file in ("config.json", "vocab.txt", "tokenizer_config.json"):
+        (model / file).write_bytes((folder / "model" / file).read_bytes())
+    torch.save({"weight": _Evil()}, model / "pytorch_model.bin")
+    assert main(["explain", "--model", str(model), "a"]) == 2
+    (only,) = said(capsys)
+    assert f"--model {str(model)!r}" in only
+    (model / "pytorch_model.bin").write_bytes(pickle.dumps(_Evil()))
+    assert main(["explain", "--model", str(model), "a"]) == 2
+    (only,) = said(capsys)
+    assert "this ran" not in only
+
+
+@pytest.mark.parametrize("command", ["", "explain", "report", "heads", "prune"])
+def test_help_fits_a_screen(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit):
+        parser().parse_args([*command.split(), "--help"])
+    assert len(said(capsys)) <= 40
+
+
+def test_ends_in_one_line_or_quietly(capsys):
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    assert guarded("name", interrupted) == 130
+    assert said(capsys) == ["name: interrupted"]
+    source = "import sys; from captum_attattr.commands.main import guarded\n"
+    source += "sys.exit(guarded('name', lambda: [print('x' * 99) for _ in range(9999)]))"
+    with subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as ended:
+        assert ended.stdout is not None
+        assert ended.stderr is not None
+        ended.stdout.close()
+        assert (ended.stderr.read(), ended.wait()) == (b"", 141)
