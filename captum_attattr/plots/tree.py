@@ -157,7 +157,8 @@ def _name_places(tree: nx.DiGraph, heights: dict[int, float], column: float) -> 
 
     The axis below names every column, so a name that is left out here is not lost.
     """
-    places, taken = {}, []
+    places: dict[int, str] = {}
+    taken: list[tuple[float, float, float, float]] = []
     end = (len(tree.graph["tokens"]) - 0.5) * column + RIGHT
     for node in sorted(tree, key=lambda node: (-heights[node], node)):
         width, x, y = token_width(tree.graph["tokens"][node]) + 6.0, node * column, -heights[node] * _ROW

@@ -115,16 +115,25 @@ def test_difference_is_attribution_less_attention_in_shares_of_each_heads_larges
         assert (map_.z.dtype, map_.opacity) == (np.float32, 1)
         np.testing.assert_allclose(map_.z, expected[head], atol=1e-6)
         np.testing.assert_array_equal(tile(figure, "difference", 0, head), map_.z)
-    assert (figure.layout.coloraxis3.cmin, figure.layout.coloraxis3.cmax) == (-2, 2)
+    assert (figure.layout.coloraxis3.cmin, figure.layout.coloraxis3.cmax) == (-2, 2)  # of head 0, the first
     assert figure.layout.coloraxis3.showscale
 
 
-def test_one_scale_for_all_heads_symmetric_about_zero() -> None:
-    explanation = explain()
-    figure = plot_attention(explanation)
-    largest = float(explanation.attributions.abs().max())
+@pytest.mark.parametrize("tokens", [5, 50])
+def test_colours_fit_the_head_or_all_heads_symmetric_about_zero(tokens: int) -> None:
+    """Of 2,500 cells a single one is not seen: there the colours end where ten strong ones are."""
+    explanation = explain(words=tokens)
+    figure = plot_attention(explanation, layer=0, head=1)
+    cells = explanation.attributions[0, 1].abs().flatten().sort(descending=True).values
+    end = float(cells[0 if tokens == 5 else 9])
     scale = figure.layout.coloraxis
+    assert (scale.cmin, scale.cmax) == (-end, end)
+    assert scale.colorbar.title.text == "attribution<br>scale of this head"
+    for path, value in menu(figure, "range").buttons[1].args[0].items():
+        figure.layout[path] = value
+    largest = float(explanation.attributions.abs().max())
     assert (scale.cmin, scale.cmax) == (-largest, largest)
+    assert scale.colorbar.title.text == "attribution<br>scale of all heads"
     assert (figure.layout.coloraxis2.cmin, figure.layout.coloraxis2.cmax) == (0, 1)
     for button in menu(figure, "range").buttons:
         assert button.args[0]["coloraxis.cmin"] == -button.args[0]["coloraxis.cmax"]
@@ -208,6 +217,9 @@ def test_menus_lead_to_what_the_arguments_lead_to() -> None:
         for path, value in change.items():
             figure.layout[path] = value
     direct = plot_attention(explanation, layer=3, head=2, view="attention")
+    for each in (figure, direct):  # a page's script lets the colours follow the head; here all heads have one scale
+        for path, value in menu(each, "range").buttons[1].args[0].items():
+            each.layout[path] = value
     assert [(each.opacity or 1) if each.opacity != 0 else 0 for each in figure.data] == [
         (each.opacity or 1) if each.opacity != 0 else 0 for each in direct.data
     ]
@@ -449,6 +461,7 @@ STEPS = """
   seen.hover = texts(".hoverlayer text").join(" | ");
   plot.emit("plotly_click", { points: [{ data: { name: "heads" }, pointNumber: [1, 2] }] });
   await wait();
+  seen.end = plot._fullLayout.coloraxis.cmax;
   seen.clicked = [plot._fullLayout.xaxis2.range, plot._fullLayout.yaxis3.range];
   key(plot, "ArrowDown");
   await wait();
@@ -473,6 +486,8 @@ STEPS = """
 @pytest.mark.parametrize("dark", [False, True])
 def test_in_a_browser(hostile_page: Path, tmp_path: Path, dark: bool) -> None:
     seen = look(hostile_page, STEPS, tmp_path, dark)
+    chosen = explain(3, 4, HOSTILE).attributions[1, 2]
+    assert seen["end"] == pytest.approx(float(chosen.abs().max()))  # the colours follow the head
     assert seen["paper"] == ("#12161b" if dark else "#ffffff")
     assert seen["pictures"] >= 4
     shown = [text.strip("\u2068\u2069\u200b") for text in seen["labels"]]
