@@ -124,17 +124,8 @@ def page(title: str, body: str, figures: Sequence[go.Figure], kind: str | None =
     scripts = "\n".join(f"{name}: (plot, meta, hint, chosen) => {{\n{_asset(f'{name}.js')}}}," for name in names)
     style = _asset("page.css") + (_asset(f"{kind}.css") if kind else "")
     script = _asset(f"{kind}.js") if kind else ""
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY if not beside else _POLICY_BESIDE}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,">
-<title>{html.escape(title)}</title>
-<style>
-{style}</style>
-</head>
+    policy = _POLICY_BESIDE if beside else _POLICY
+    return f"""{_head(title, style, policy)}
 <body>
 <main>
 {body}
@@ -151,6 +142,37 @@ const scripts = {{
 </body>
 </html>
 """
+
+
+def bare_page(title: str, body: str, styles: Sequence[str], scripts: Sequence[str]) -> str:
+    """Return the HTML of a page without plotly.js; `styles` and `scripts` are files of `assets/`, in their order."""
+    style, script = ("".join(map(_asset, names)) for names in (styles, scripts))
+    return f"""{_head(title, style, _POLICY)}
+<body>
+<main>
+{body}
+</main>
+<script>
+(() => {{
+{script}}})();
+</script>
+</body>
+</html>
+"""
+
+
+def _head(title: str, style: str, policy: str) -> str:
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
+<title>{html.escape(title)}</title>
+<style>
+{style}</style>
+</head>"""
 
 
 def _meta(figure: go.Figure) -> dict[str, Any]:
