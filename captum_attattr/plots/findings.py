@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,29 +31,36 @@ class Link(NamedTuple):
 
 def decision(explanation: Explanation) -> str:
     """Return the HTML of the first line: what the model says, and how strongly."""
-    value = output_value(explanation.output, explanation.value)
+    value = value_of(explanation)
     label = f"<b><bdi>{html.escape(shown(explanation.label))}</bdi></b>"
     if explanation.prediction == explanation.target:
         line = f"The model says {label}"
     else:
         line = f"The model does not choose {label} (target {explanation.target}), which is explained here"
+    if explanation.contrast is not None:
+        line += f", here against <b><bdi>{html.escape(shown(explanation.contrast))}</bdi></b>"
     return f"{line} ({html.escape(value)})" if value else line
 
 
-def findings(explanation: Explanation, sentence: Sentence, links: Floats) -> str:
+def value_of(explanation: Explanation) -> str:
+    """Return what F is and its value; "" if that is not known."""
+    return output_value(explanation.output, explanation.value, explanation.contrast is not None)
+
+
+def findings(sentence: Sentence, links: Floats, numbers: Sequence[int]) -> str:
     """Return the HTML of a line of findings; each phrase is a button that shows what it names.
 
     Args:
-        explanation: what is told about.
-        sentence: its words.
-        links: (L, T, T) its attributions, summed over heads.
+        sentence: the words.
+        links: (L, T, T) the attributions, summed over heads.
+        numbers: the layers' own numbers.
     """
     if not np.abs(links).max(initial=0) > 0:
         return "Nothing to tell: the attributions of all heads are 0, or cancel out."
     groups = _groups(sentence)
     positive = sum(max(group.score, 0.0) for group in groups)
     if positive <= 0:
-        return f"No word speaks for it. {_against(groups, sentence)}{_opposed(sentence, links)}".strip()
+        return f"No word speaks for it. {_against(groups, sentence)}{_opposed(sentence, links, numbers)}".strip()
     named: list[_Group] = []
     total = 0.0
     for group in groups[:_MOST_WORDS]:
@@ -61,12 +69,12 @@ def findings(explanation: Explanation, sentence: Sentence, links: Floats) -> str
             total += group.score
     told = []
     for group in named:
-        read = [_read(link, sentence) for link in _links_of(group.tokens, links)]
+        read = [_read(link, sentence, numbers) for link in _links_of(group.tokens, links)]
         told.append(_word(group, sentence) + (f": {', '.join(read)}" if read else ""))
     start = "Mostly"
     if total < _HALF * positive:
         start = f"Spread over many words, of which these have {100 * total / positive:.0f} %:"
-    return f"{start} {'; '.join(told)}. {_against(groups, sentence)}{_opposed(sentence, links)}".strip()
+    return f"{start} {'; '.join(told)}. {_against(groups, sentence)}{_opposed(sentence, links, numbers)}".strip()
 
 
 class _Group(NamedTuple):
@@ -98,17 +106,20 @@ def _groups(sentence: Sentence) -> list[_Group]:
 def certainty(explanation: Explanation) -> str:
     """Return the text of how exact the numbers are."""
     delta, error = (part.double().numpy(force=True) for part in (explanation.delta, explanation.error))
+    maps, sums = "every layer's map", "each layer adds up to what its attention did"
+    if explanation.path == "joint":  # one integral for all layers
+        delta, error = np.array([explanation.total_delta]), np.array([explanation.total_error])
+        maps, sums = "all maps together", "all layers together add up to what attention did"
     parts = []
     known = error[~np.isnan(error)]
     if len(known) and math.isfinite(known.max()):
-        parts.append(f"the estimated error of every layer's map is at most {number(100 * float(known.max()))} %")
+        parts.append(f"the estimated error of {maps} is at most {number(100 * float(known.max()))} %")
     elif len(known):
         parts.append("one layer's map is known to be wrong")
     else:
         parts.append("the error was not estimated")
-    if np.isfinite(delta).all() and len(delta):
-        worst = float(np.abs(delta).max())
-        parts.append(f"each layer adds up to what its attention did within {number(worst)}")
+    if np.isfinite(delta).all():
+        parts.append(f"{sums} within {number(float(np.abs(delta).max()))}")
     return f"How exact: {'; '.join(parts)}."
 
 
@@ -141,7 +152,7 @@ def _links_of(tokens: list[int], links: Floats) -> list[Link]:
     return chosen
 
 
-def _opposed(sentence: Sentence, links: Floats) -> str:
+def _opposed(sentence: Sentence, links: Floats, numbers: Sequence[int]) -> str:
     """Return the strongest link against the decision, if it is near the strongest one for it."""
     at = int(links.argmin())
     layer, query, key = (int(part) for part in np.unravel_index(at, links.shape))
@@ -149,7 +160,7 @@ def _opposed(sentence: Sentence, links: Floats) -> str:
     if score >= 0 or -score < _HALF * float(links.max()):
         return ""
     reader, read = (_quoted(_word_of(token, sentence), sentence) for token in (query, key))
-    text = f"{reader} read {read} in layer {layer} ({signed(score)})"
+    text = f"{reader} read {read} in layer {numbers[layer]} ({signed(score)})"
     phrase = f'<button type="button" class="phrase" data-link="{layer},{query},{key}">{text}</button>'
     return f" The strongest link against it: {phrase}."
 
@@ -158,9 +169,9 @@ def _word_of(token: int, sentence: Sentence) -> int:
     return next(i for i, word in enumerate(sentence.positions) if token in word)
 
 
-def _read(link: Link, sentence: Sentence) -> str:
+def _read(link: Link, sentence: Sentence, numbers: Sequence[int]) -> str:
     reader = _quoted(_word_of(link.query, sentence), sentence)
-    text = f"{reader} read it in layer {link.layer} ({signed(link.score)})"
+    text = f"{reader} read it in layer {numbers[link.layer]} ({signed(link.score)})"
     return f'<button type="button" class="phrase" data-link="{link.layer},{link.query},{link.key}">{text}</button>'
 
 

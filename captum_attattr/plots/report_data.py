@@ -35,6 +35,7 @@ def report_data(explanation: Explanation, sentence: Sentence, links: Floats, thr
     order = np.argsort(-np.abs(links), axis=None, kind="stable")[:MOST_LINKS]
     order = order[links.ravel()[order] != 0]
     return {
+        "layers": list(explanation.layers),
         "tokens": [visible(token, _TOKEN_LENGTH) for token in readable(explanation.tokens)],
         "special": explanation.special,
         "segments": explanation.segments,
@@ -65,13 +66,14 @@ def _reader(explanation: Explanation) -> int:
 def _trees(explanation: Explanation, threshold: float) -> list[dict[str, Any]]:
     """Return the tree at several thresholds: its links, and what it leaves out."""
     trees = []
+    rows = {layer: row for row, layer in enumerate(explanation.layers)}
     for each in sorted({*(i / 20 for i in range(1, 20)), threshold}):
         try:
             tree = attribution_tree(explanation, each)
         except EmptyTreeError as error:
             trees.append({"threshold": each, "links": [], "left": 1.0, "why": visible(str(error), 600)})
             continue
-        edges = [[data["layer"], i, j, float(f"{data['score']:.6g}")] for i, j, data in tree.edges(data=True)]
+        edges = [[rows[data["layer"]], i, j, float(f"{data['score']:.6g}")] for i, j, data in tree.edges(data=True)]
         trees.append({"threshold": each, "links": edges, "left": tree.graph["left_out_share"]})
     return trees
 

@@ -14,13 +14,20 @@ import torch
 
 from captum_attattr.checks import fraction, instance
 from captum_attattr.explanations.explanation import Explanation
-from captum_attattr.formatting import number, output_value, signed
+from captum_attattr.formatting import number, path_name, signed
 from captum_attattr.heads.importance import HeadImportance
 from captum_attattr.plots.canvas.pages import bare_page, write_page
 from captum_attattr.plots.canvas.sentence import Sentence, scale_html, sentence_html, shown
-from captum_attattr.plots.findings import certainty, decision, findings
+from captum_attattr.plots.findings import certainty, decision, findings, value_of
 from captum_attattr.plots.head_scores import scores_of
 from captum_attattr.plots.report_data import blob_script, data_script, maps_blob, report_data
+
+_FLAT = 0.99
+_NOTE_FLAT = (
+    "The probability is above 0.99, where softmax is flat: gradients and scores are tiny there, though their ranking is"
+    " fine. For scores of the usual size explain the log-probability or the logit (output=), or the difference to"
+    " another class (contrast=)."
+)
 
 
 def write_report(
@@ -80,15 +87,17 @@ def write_report(
     scales, blob = maps_blob(explanation)
     data = report_data(explanation, sentence, links, threshold) | {"maps": scales, "importance": heads}
     heading = "" if title is None else f'<p class="heading"><bdi>{html.escape(shown(title))}</bdi></p>'
-    unit = explanation.output if explanation.output == "probability" else "score"
+    unit = explanation.output.replace("_", "-") + " difference" * (explanation.contrast is not None)
+    flat = explanation.output == "probability" and explanation.probability > _FLAT
     parts = [
         f"<header>{heading}",
         f"<h1>{decision(explanation)}</h1>",
         sentence_html(sentence),
         f"{scale_html(sentence.largest, unit)}",
-        f'<p class="findings">{findings(explanation, sentence, links)}</p>',
-        f'<p class="certainty">{html.escape(certainty(explanation))}</p></header>',
-        _views(len(explanation.attributions), [each["name"] for each in heads]),
+        f'<p class="findings">{findings(sentence, links, explanation.layers)}</p>',
+        f'<p class="certainty">{html.escape(certainty(explanation))}</p>',
+        f'<p class="note">{_NOTE_FLAT}</p></header>' if flat else "</header>",
+        _views(explanation, [each["name"] for each in heads]),
         f"<details><summary>Completeness, estimated error, nodes, settings</summary>{_details(explanation)}</details>",
         data_script(data),
         blob_script(blob),
@@ -97,7 +106,7 @@ def write_report(
     return write_page(bare_page(_title(explanation), "\n".join(parts), ["sentence.css", "report.css"], scripts), path)
 
 
-def _views(layers: int, importances: list[str]) -> str:
+def _views(explanation: Explanation, importances: list[str]) -> str:
     """Return the HTML of the picture, the heads and the map, which the script fills."""
     modes = {"strongest": "strongest links", "tree": "attribution tree", "all": "all links"}
     radios = "".join(
@@ -106,7 +115,8 @@ def _views(layers: int, importances: list[str]) -> str:
     names = "".join(f"<option>{html.escape(name)}</option>" for name in importances)
     choice = f'<select id="scores" aria-label="what the heads show">{names}</select>' if len(importances) > 1 else ""
     whose = "" if choice else f": {html.escape(importances[0])}"
-    options = "<option>mean over layers</option>" + "".join(f"<option>layer {i}</option>" for i in range(layers))
+    whole = "sum over layers" if explanation.path == "joint" else "mean over layers"
+    options = f"<option>{whole}</option>" + "".join(f"<option>layer {i}</option>" for i in explanation.layers)
     return f"""<div class="tools">
 <fieldset aria-label="which links">{radios}</fieldset>
 <label><span id="cut-name">how many links</span> <input type="range" id="cut" step="1"></label>
@@ -144,11 +154,16 @@ def _heads(explanation: Explanation, importance: Any) -> list[dict[str, Any]]:
         return [{"name": "largest attribution in this text", "scores": _numbers(_largest_attributions(explanation))}]
     shape = tuple(explanation.attributions.shape[:2])
     every = scores_of(importance)
-    if every[0].scores.shape != shape:
-        raise ValueError(
-            f"importance is that of {every[0].scores.shape} layers and heads, but the explanation has {shape}"
-        )
-    return [{"name": html.unescape(each.name).strip("\u2068\u2069"), "scores": _numbers(each.scores)} for each in every]
+    given = every[0].scores.shape
+    rows = list(explanation.layers)
+    chosen = rows != list(range(shape[0]))
+    if given != shape and not (chosen and given[0] > rows[-1] and given[1] == shape[1]):
+        raise ValueError(f"importance is that of {given} layers and heads, but the explanation has {shape}")
+    shown_rows = rows if given != shape else list(range(shape[0]))
+    return [
+        {"name": html.unescape(each.name).strip("\u2068\u2069"), "scores": _numbers(each.scores[shown_rows])}
+        for each in every
+    ]
 
 
 def _numbers(scores: Any) -> list[float | None]:
@@ -164,8 +179,10 @@ def _largest_attributions(explanation: Explanation) -> Any:
 
 
 def _title(explanation: Explanation) -> str:
-    value = output_value(explanation.output, explanation.value)
-    return ", ".join(filter(None, [f"Self-attention attribution: {shown(explanation.label)}", value]))
+    against = "" if explanation.contrast is None else f" against {shown(explanation.contrast)}"
+    how = path_name(explanation.path, explanation.baseline)
+    label = f"Self-attention attribution: {shown(explanation.label)}{against}"
+    return ", ".join(filter(None, [label, value_of(explanation), how]))
 
 
 def _details(explanation: Explanation) -> str:
@@ -174,11 +191,17 @@ def _details(explanation: Explanation) -> str:
     quoted = "".join(f"<blockquote><bdi>{html.escape(shown(text))}</bdi></blockquote>" for text in texts)
     facts = {
         "explained": f"<bdi>{html.escape(shown(explanation.label))}</bdi> (target {explanation.target})",
-        "its value": output_value(explanation.output, explanation.value) or "not known",
-        "the model's choice": "the same"
-        if explanation.prediction == explanation.target
-        else f"target {explanation.prediction}",
+        "its value": value_of(explanation) or "not known",
     }
+    if explanation.contrast is not None:
+        other = f"<bdi>{html.escape(shown(explanation.contrast))}</bdi>"
+        facts["against"] = f"{other} (target {explanation.contrast_target})"
+    if explanation.output != "score" and (explanation.output != "probability" or explanation.contrast is not None):
+        facts["probability"] = number(explanation.probability)
+    if how := path_name(explanation.path, explanation.baseline):
+        facts["integrated along"] = f"the {how if explanation.path == 'joint' else f'layer path {how}'}"
+    same = explanation.prediction == explanation.target
+    facts["the model's own choice"] = "the same" if same else f"target {explanation.prediction}"
     rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items())
     return f"{quoted}\n<dl>{rows}</dl>\n{_layers(explanation)}"
 
@@ -191,13 +214,25 @@ def _layers(explanation: Explanation) -> str:
         f"<tr><th scope=row>{layer}</th><td>{signed(total)}</td>"
         f"<td>{signed(delta) if math.isfinite(delta) else 'not known'}</td>"
         f"<td>{number(error) if math.isfinite(error) else 'not estimated'}</td><td>{int(nodes)}</td></tr>"
-        for layer, (total, delta, error, nodes) in enumerate(columns)
+        for layer, (total, delta, error, nodes) in zip(explanation.layers, columns, strict=True)
     )
     names = ("layer", "attributions sum to", "delta", "relative error", "nodes")
     heads = "".join(f"<th scope=col>{name}</th>" for name in names)
-    note = (
-        "The attributions of a layer add up to F(A) − F(0), what the value gains from the layer's attention, but for"
-        " delta. The error is an estimate, relative to the size of the layer's map; nodes are points of the integral."
-    )
+    start = "0" if explanation.baseline == "zero" else "B"
+    if explanation.path == "joint":
+        note = (
+            f"The attributions of all layers together add up to F(A) − F({start}), what the value gains from attention,"
+            f" but for a delta of {signed(explanation.total_delta)}."
+        )
+        if math.isfinite(explanation.total_error):
+            note += f" The estimated error of all maps together is {number(explanation.total_error)}."
+    else:
+        note = (
+            f"The attributions of a layer add up to F(A) − F({start}), what the value gains from the layer's attention,"
+            " but for delta."
+        )
+    if explanation.attention is None:
+        note += " The attention was not kept."
+    note += " The error is an estimate, relative to the size of the layer's map; nodes are points of the integral."
     table = f'<table aria-label="layers"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
     return f'<div class="table">{table}</div>\n<p>{note}</p>'

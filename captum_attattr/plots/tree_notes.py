@@ -56,8 +56,8 @@ def missing_links(tree: nx.DiGraph, explanation: Explanation) -> list[tuple[floa
     taken = {(data["layer"], i, j) for i, j, data in tree.edges(data=True)}
     order = abs(maps).ravel().argsort()[::-1][: len(taken) + _MISSING]
     links = [(int(at) // size**2, int(at) // size % size, int(at) % size) for at in order]
-    left = [link for link in links if link not in taken and maps[link]][:_MISSING]
-    return [(float(maps[link]), *link) for link in left]
+    told = [(float(maps[row, i, j]), explanation.layers[row], i, j) for row, i, j in links if maps[row, i, j]]
+    return [link for link in told if link[1:] not in taken][:_MISSING]
 
 
 def titles(tree: nx.DiGraph, low: int, missing: list[tuple[float, int, int, int]]) -> tuple[str, str]:
@@ -69,9 +69,7 @@ def titles(tree: nx.DiGraph, low: int, missing: list[tuple[float, int, int, int]
         missing: of `missing_links`.
     """
     graph: dict[str, Any] = tree.graph
-    title = prediction_title(
-        "Attribution tree", graph["label"], graph["target"], graph.get("output", ""), graph["probability"]
-    )
+    title = prediction_title("Attribution tree", graph)
     share = graph["left_out_share"]
     left_out = f"left out: {graph['left_out_edges']:,} interactions with a positive score, "
     left_out += f"{100 * share:.0f} % of the positive attribution"

@@ -27,15 +27,14 @@ class Sentence(NamedTuple):
     special: list[bool]
     segments: list[int]
     scores: Floats
-    """(L + 1, W) by layer; the last row is the mean over the layers"""
+    """(L + 1, W) by layer; the last row is that of all layers: their mean, on the joint path their sum"""
 
     @classmethod
     def of(cls, explanation: Explanation) -> Sentence:
         """Put the tokens of an explanation together as words, and add up their scores."""
         positions = words(explanation.tokens, explanation.special)
         texts = readable([joined([explanation.tokens[i] for i in word]) for word in positions])
-        layers = len(explanation.attributions)
-        rows = [explanation.token_scores(layer) for layer in range(layers)] + [explanation.token_scores()]
+        rows = [*map(explanation.token_scores, explanation.layers), explanation.token_scores()]
         tokens = np.stack([row.double().numpy(force=True) for row in rows])
         return cls(
             texts,

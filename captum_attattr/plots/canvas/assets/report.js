@@ -110,7 +110,7 @@ const picture = (links) => {
   for (let layer = 0; layer < layers; layer++) {
     if (row * (layer % 2 ? 1 : 2) < 26 && layer % 2) continue;
     const text = make("text", svg, { x: left - 8, y: (y(layer) + y(layer + 1)) / 2 + 4, class: "layer" });
-    text.textContent = layers > 20 && layer % 2 ? "" : `layer ${layer}`;
+    text.textContent = layers > 20 && layer % 2 ? "" : `layer ${data.layers[layer]}`;
   }
   for (let i = 1; i < shown.length; i++) {
     const [a, b] = [shown[i - 1], shown[i]];
@@ -162,7 +162,7 @@ const picture = (links) => {
 // -------------------------------------------------------------------------------------------- what is told
 
 const sentence = ({ layer, query, key, score }) =>
-  `${reading[query]} read ${reading[key]} in layer ${layer}: ${signed(score)}`;
+  `${reading[query]} read ${reading[key]} in layer ${data.layers[layer]}: ${signed(score)}`;
 const ofLink = (id) => {
   const [layer, query, key] = id.split(",").map(Number);
   const score = exact.get(id) ?? trees.flatMap((tree) => tree.links).find((each) => each.id === id)?.score;
@@ -186,7 +186,7 @@ const ofWord = (word) => {
   const scores = data.scores.at(-1);
   const mine = (token) => wordOf[token] === word;
   const list = (links, other) =>
-    links.slice(0, 4).map((link) => `${reading[link[other]]} in layer ${link.layer} ${signed(link.score)}`).join(", ") || "nothing strong";
+    links.slice(0, 4).map((link) => `${reading[link[other]]} in layer ${data.layers[link.layer]} ${signed(link.score)}`).join(", ") || "nothing strong";
   const gave = strongest.filter(({ query, key }) => mine(key) && !mine(query));
   const took = strongest.filter(({ query, key }) => mine(query) && !mine(key));
   return `“${data.words[word]}” counts ${signed(scores[word])}. It gave to: ${list(gave, "query")}. It took from: ${list(took, "key")}.`;
@@ -213,7 +213,7 @@ const tell = (links) => {
     byId("cut-name").textContent = "how many links";
     const ofAll = state.head === null
       ? `${percent(absolute / (data.total || 1))} of all attribution`
-      : `of head ${state.head % heads} in layer ${Math.floor(state.head / heads)}`;
+      : `of head ${state.head % heads} in layer ${data.layers[Math.floor(state.head / heads)]}`;
     byId("count").textContent = `${links.length} links, ${ofAll}`;
     if (state.mode === "all" && data.count > links.length) {
       warning.hidden = false;

@@ -1,12 +1,12 @@
 // The heads of a report, the map of one of them, and what mouse and keys do.
 const heads_ = byId("heads");
-const nameOf = (map) => `layer ${Math.floor(map / heads)}, head ${map % heads}`;
+const nameOf = (map) => `layer ${data.layers[Math.floor(map / heads)]}, head ${map % heads}`;
 let importance = 0; // which of the given scores the heads show
 const buttons = [];
 for (let layer = layers - 1; layer >= 0; layer--) {
   const row = make_("div", heads_);
   row.setAttribute("role", "row");
-  make_("span", row, String(layer)).setAttribute("role", "rowheader");
+  make_("span", row, String(data.layers[layer])).setAttribute("role", "rowheader");
   for (let head = 0; head < heads; head++) {
     const button = make_("button", row);
     button.type = "button";
