@@ -93,7 +93,7 @@ def write_report(
         f"<header>{heading}",
         f"<h1>{decision(explanation)}</h1>",
         sentence_html(sentence),
-        f"{scale_html(sentence.largest, unit)}",
+        f"{scale_html(sentence.largest_of(), unit)}",
         f'<p class="findings">{findings(sentence, links, explanation.layers)}</p>',
         f'<p class="certainty">{html.escape(certainty(explanation))}</p>',
         f'<p class="note">{_NOTE_FLAT}</p></header>' if flat else "</header>",

@@ -15,6 +15,7 @@ import plotly.graph_objects as go
 from captum_attattr.files import replacing
 from captum_attattr.plots.canvas.library import content_script, library_element, library_script, write_library
 from captum_attattr.plots.canvas.packing import figure_json
+from captum_attattr.plots.canvas.tokens_page import SCRIPTS, STYLES, tokens_body
 
 _CONFIG = {
     "displaylogo": False,
@@ -64,6 +65,8 @@ def write_html(
         raise TypeError(f"figure must be a plotly Figure, not {type(figure).__name__}")
     if plotlyjs not in ("inside", "directory"):
         raise ValueError(f"plotlyjs must be 'inside' or 'directory', not {plotlyjs!r:.60}")
+    if "tokens" in _meta(figure):
+        return write_page(figure_page(figure), path)
     text = page(title_of(figure), figure_block(figure), [figure], beside=plotlyjs == "directory")
     written = write_page(text, path)
     if plotlyjs == "directory":
@@ -142,6 +145,13 @@ const scripts = {{
 </body>
 </html>
 """
+
+
+def figure_page(figure: go.Figure) -> str:
+    """Return the HTML of the page of one figure, plotly.js inside if it is drawn by that."""
+    if "tokens" in _meta(figure):
+        return bare_page(title_of(figure), tokens_body(_meta(figure)["tokens"]), STYLES, SCRIPTS)
+    return page(title_of(figure), figure_block(figure), [figure])
 
 
 def bare_page(title: str, body: str, styles: Sequence[str], scripts: Sequence[str]) -> str:

@@ -44,10 +44,9 @@ class Sentence(NamedTuple):
             np.stack([tokens[:, word].sum(1) for word in positions], 1),
         )
 
-    @property
-    def largest(self) -> float:
-        """The largest score of a word, over all layers together; 1 where all are 0."""
-        return float(np.abs(self.scores[-1]).max()) or 1.0
+    def largest_of(self, row: int = -1) -> float:
+        """Return the largest score of a word in a row, in size; 1 where all are 0."""
+        return float(np.abs(self.scores[row]).max()) or 1.0
 
     @property
     def right_to_left(self) -> bool:
@@ -74,16 +73,14 @@ def tint(score: float, largest: float) -> str:
     return f"--share:{share:.3f};--tint:var(--{'for' if score > 0 else 'against'})"
 
 
-def sentence_html(sentence: Sentence, row: int = -1, largest: float | None = None) -> str:
-    """Return the words as buttons' worth of spans, with real spaces between, so that the text can be copied.
+def sentence_html(sentence: Sentence, row: int = -1) -> str:
+    """Return the words as spans, with real spaces between, so that the text can be copied.
 
     Args:
         sentence: the words.
-        row: the layer whose scores tint them; the last row is the mean over all layers.
-        largest: the score of the strongest tint; by default the largest of the row.
+        row: that of the scores which tint them; the last one is that of all layers together.
     """
-    scores = sentence.scores[row]
-    largest = largest or float(np.abs(scores).max()) or 1.0
+    scores, largest = sentence.scores[row], sentence.largest_of(row)
     parts: list[str] = []
     for i, (word, special, segment) in enumerate(zip(sentence.words, sentence.special, sentence.segments, strict=True)):
         if i and segment != sentence.segments[i - 1] and not special:
