@@ -77,6 +77,13 @@ def write_report(
         ...     write_report(explanation, folder + "/report.html").name
         'report.html'
     """
+    return write_page(report_html(explanation, importance, threshold, title), path)
+
+
+def report_html(
+    explanation: Explanation, importance: Any = None, threshold: float = 0.4, title: str | None = None
+) -> str:
+    """Return the page of `write_report`, whose arguments these are."""
     instance("explanation", explanation, Explanation, "an Explanation")
     if title is not None:
         instance("title", title, str, "a string")
@@ -103,7 +110,7 @@ def write_report(
         blob_script(blob),
     ]
     scripts = ["report_tools.js", "report.js", "report_heads.js"]
-    return write_page(bare_page(_title(explanation), "\n".join(parts), ["sentence.css", "report.css"], scripts), path)
+    return bare_page(_title(explanation), "\n".join(parts), ["sentence.css", "report.css"], scripts)
 
 
 def _views(explanation: Explanation, importances: list[str]) -> str:
