@@ -36,6 +36,7 @@ from .plots.flow import plot_flow as plot_flow
 from .plots.heads import plot_heads as plot_heads
 from .plots.pruning_curve import plot_pruning_curve as plot_pruning_curve
 from .plots.report_page import write_report as write_report
+from .plots.tokens import plot_tokens as plot_tokens
 from .plots.tree import plot_tree as plot_tree
 from .trees.algorithm import attribution_tree as attribution_tree
 from .trees.files import load_tree as load_tree

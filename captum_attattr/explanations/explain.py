@@ -15,6 +15,7 @@ from captum_attattr import checks
 from captum_attattr.explanations.encoding import Text
 from captum_attattr.explanations.explainer import Explainer
 from captum_attattr.explanations.explanation import Explanation
+from captum_attattr.explanations.explanation_list import ExplanationList
 from captum_attattr.explanations.settings import Settings
 from captum_attattr.explanations.targets import each, listed
 
@@ -115,7 +116,7 @@ def explain(
     items = [explainer.texts.encode(i, text, targets[i], contrasts[i]) for i, text in enumerate(texts)]
     with _bar(len(items), progress) as bar:
         explanations = dict(explainer.run(items, bar.update, _row_counter(bar)))
-    return [explanations[i] for i in range(len(items))]
+    return ExplanationList(explanations[i] for i in range(len(items)))
 
 
 def explain_iter(

@@ -18,6 +18,8 @@ from captum_attattr.explanations.attributed_output import OUTPUTS
 from captum_attattr.explanations.encoding import Text
 from captum_attattr.explanations.settings import checked_baseline
 from captum_attattr.files import read_tensors, reading, write_tensors
+from captum_attattr.formatting import counted, output_value, whole_text
+from captum_attattr.notebooks import Shown, View, report_view
 
 _HEADER = "captum_attattr"
 _VERSION = 3
@@ -30,8 +32,8 @@ _MOST_SEGMENTS = 255
 _INPUT = "inputs."  # begins the names of the inputs' tensors in a file
 
 
-@dataclass(frozen=True, eq=False)
-class Explanation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Explanation(Shown):
     """What every layer's attention did for one decision on one text. L layers, H heads, T tokens.
 
     An explanation checks itself when it is made: types, shapes against each other, finite maps. Layers and heads that
@@ -138,6 +140,15 @@ class Explanation:
             **_contrast(self.contrast, self.contrast_target, self.target),
         }
         checks.set_fields(self, **checked)
+
+    def _line(self) -> str:
+        layers, heads, tokens = self.attributions.shape[:3]
+        value = output_value(self.output, self.value, self.contrast is not None)
+        what = f"{self.label!r}{f', {value}' * bool(value)}: {whole_text(self.text)!r:.200}"
+        return f"{what}, {counted(layers, 'layer')}, {counted(heads, 'head')}, {counted(tokens, 'token')}"
+
+    def _view(self) -> View:
+        return report_view(self)
 
     def token_scores(self, layer: int | None = None) -> Tensor:
         r"""Sum up what each token contributed, by the columns of the maps.

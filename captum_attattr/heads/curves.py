@@ -13,13 +13,15 @@ import numpy as np
 
 from captum_attattr import checks
 from captum_attattr.files import read_json, reading, write_json
+from captum_attattr.formatting import counted
+from captum_attattr.notebooks import Shown, View, figure_view
 
 ORDERS = ("least", "most")
 """Which heads go first: the least or the most important ones."""
 
 
-@dataclass(frozen=True)
-class PruningCurve:
+@dataclass(frozen=True, repr=False)
+class PruningCurve(Shown):
     """A model with more and more of its heads off. S steps.
 
     A curve checks itself when it is made.
@@ -58,6 +60,13 @@ class PruningCurve:
     shared_rows: int
     parameters: list[int]
     latency: list[float]
+
+    def _line(self) -> str:
+        steps = f"{counted(len(self.heads), 'step')} of {counted(self.total, 'head')}"
+        return f"{self.name}, {self.order} important first, {steps}, area under the {self.metric_name} {self.area:.4f}"
+
+    def _view(self) -> View:
+        return figure_view("plot_pruning_curve", self)
 
     def __post_init__(self) -> None:
         who = f"curve {checks.instance('the name of a curve', self.name, str, 'a string')!r}"
@@ -106,8 +115,8 @@ class PruningCurve:
         return int(np.abs(np.asarray(self.heads) / self.total - checks.fraction("share", share)).argmin())
 
 
-@dataclass(frozen=True)
-class PruningComparison:
+@dataclass(frozen=True, repr=False)
+class PruningComparison(Shown):
     """Curves of several rankings on the same rows; the random ones, by different seeds, are the control.
 
     Attributes:
@@ -136,6 +145,13 @@ class PruningComparison:
         for name, order in named:
             if named.count((name, order)) > 1:
                 raise ValueError(f"two curves are called {name!r}, {order} important first: give them different names")
+
+    def _line(self) -> str:
+        names = ", ".join(f"{curve.name} {curve.order} {curve.area:.4f}" for curve in self.curves)
+        return f"{names}; {counted(len(self.random), 'random curve')}"
+
+    def _view(self) -> View:
+        return figure_view("plot_pruning_curve", self)
 
     def table(self) -> str:
         """Return the area under every curve, and the random mean with its spread, as text."""

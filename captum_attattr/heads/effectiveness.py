@@ -17,6 +17,7 @@ from captum_attattr import checks
 from captum_attattr.explanations.encoding import Encoded, Text
 from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.files import read_json, reading, write_json
+from captum_attattr.formatting import counted
 from captum_attattr.heads.curves import rising, step_values
 from captum_attattr.heads.evaluation import Evaluation, Metric
 from captum_attattr.heads.labelled_examples import LabelledExamples
@@ -34,13 +35,14 @@ from captum_attattr.heads.scoring import (
 )
 from captum_attattr.model.attention_layers import AttentionLayer
 from captum_attattr.model.head_masks import head_gates
+from captum_attattr.notebooks import Shown, View, figure_view
 
 SCORES = ("attribution", "attention")
 MODES = ("prune", "keep")
 
 
-@dataclass(frozen=True)
-class Effectiveness:
+@dataclass(frozen=True, repr=False)
+class Effectiveness(Shown):
     """A model with the k heads of each layer off, or alone on, that score highest for the example at hand.
 
     An effectiveness checks itself when it is made.
@@ -63,6 +65,12 @@ class Effectiveness:
     loss: dict[str, dict[str, list[float]]]
     rows: int
     options: dict[str, Any]
+
+    def _line(self) -> str:
+        return f"{self.metric_name} with 0 to {self.heads[-1]} heads of every layer, {counted(self.rows, 'example')}"
+
+    def _view(self) -> View:
+        return figure_view("plot_effectiveness", self)
 
     def __post_init__(self) -> None:
         heads = rising("heads", self.heads)

@@ -15,6 +15,7 @@ from captum_attattr import checks
 from captum_attattr.explanations.encoding import Text
 from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.files import read_tensors, reading, write_tensors
+from captum_attattr.formatting import counted
 from captum_attattr.heads.curves import ORDERS
 from captum_attattr.heads.labelled_examples import LabelledExamples
 from captum_attattr.heads.scoring import (
@@ -28,6 +29,7 @@ from captum_attattr.heads.scoring import (
     options_for,
     told_apart,
 )
+from captum_attattr.notebooks import Shown, View, figure_view
 from captum_attattr.runs.digests import model_digest, text_digests
 
 _HEADER = "captum_attattr head importance"
@@ -37,8 +39,8 @@ Pair = tuple[int, int]
 """(layer, head)."""
 
 
-@dataclass(frozen=True, eq=False)
-class HeadImportance:
+@dataclass(frozen=True, eq=False, repr=False)
+class HeadImportance(Shown):
     """How much each head matters, over some examples. L layers, H heads.
 
     An importance checks itself when it is made.
@@ -65,6 +67,15 @@ class HeadImportance:
     labels: list[str]
     examples: list[str]
     model: str
+
+    def _line(self) -> str:
+        layers, heads = self.scores.shape
+        best = ", ".join(f"{layer}.{head}" for layer, head in self.ranking("most")[:3])
+        size = f"{counted(layers, 'layer')} x {counted(heads, 'head')}"
+        return f"{self.name}, {size}, {counted(self.count, 'example')}, most important {best}"
+
+    def _view(self) -> View:
+        return figure_view("plot_heads", self)
 
     def __post_init__(self) -> None:
         checks.set_fields(self, options=method_options(self.method, self.options))

@@ -7,6 +7,7 @@ from captum_attattr.plots.effectiveness import plot_effectiveness
 from captum_attattr.plots.flow import plot_flow
 from captum_attattr.plots.heads import plot_heads
 from captum_attattr.plots.pruning_curve import plot_pruning_curve
+from captum_attattr.plots.tokens import plot_tokens
 from captum_attattr.plots.tree import plot_tree
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "plot_flow",
     "plot_heads",
     "plot_pruning_curve",
+    "plot_tokens",
     "plot_tree",
 ]

@@ -17,6 +17,7 @@ from captum_attattr.plots.attention_layout import (
     LABEL_HEIGHT,
     Sizes,
     attention_layout,
+    fits,
     head_changes,
     layer_changes,
     page_themes,
@@ -32,7 +33,7 @@ _THUMBNAIL_CELLS = 30_000  # of all thumbnails together: plotly draws them anew 
 _HINT_CHOOSE = "Click a thumbnail or press the arrow keys to choose a head. "
 _HINT_ENLARGE = "Drag in the large map to enlarge a part of it, double-click to see all of it again. "
 _HINT_NOT_KEPT = " The attention was not kept."
-_HINT_RANGE = "Colours that end at less than the maximum show weak links."
+_HINT_RANGE = "The colours fit the head that is shown; the last menu gives all heads one scale."
 
 
 def _large_maps(maps: Maps, view: str) -> list[dict[str, Any]]:
@@ -114,9 +115,10 @@ def plot_attention(
     r"""Draw every head of an explanation: thumbnails of all, and a large map of one of them.
 
     Rows are query tokens, columns are key tokens. Attribution is signed and zero is in the middle of its
-    colours; all heads share one scale, so that they can be compared. Menus choose the view, the layer, the
-    head and where the colours end. In a page of `write_html`, a click on a thumbnail or an arrow key chooses
-    a head too.
+    colours. These end at the largest value of the head that is shown, or, of a text of more than 40 tokens, where its
+    10 strongest cells are; by the menu, at a share of the largest of all heads, so that heads can be compared. Menus
+    choose the view, the layer and the head too. In a page of `write_html`, a click on a thumbnail or an arrow key
+    chooses a head as well.
 
     "difference" is attribution less attention, each map divided by its largest absolute value:
     :math:`D_{ij} = Attr_{ij} / \max_{kl} |Attr_{kl}| - A_{ij} / \max_{kl} A_{kl}` for every head, from -2 to 1.
@@ -125,8 +127,8 @@ def plot_attention(
 
     Args:
         explanation: of `explain`.
-        layer: the layer shown at first, from 0; by default, that of the head with the largest sum of
-            absolute attributions.
+        layer: the layer shown at first, from 0; by default, that of the head with the attribution farthest
+            from zero.
         head: the head shown at first, from 0; by default, likewise.
         view: what is shown at first.
 
@@ -156,7 +158,7 @@ def plot_attention(
         raise ValueError(
             f"view={view!r} needs the attention, which this explanation does not hold; explain with attention=True"
         )
-    strength = np.abs(maps.attributions).sum((2, 3), dtype=np.float64)
+    strength = np.abs(maps.attributions).max((2, 3))
     layers, heads = indices("layer", layer, maps.layers), indices("head", head, range(maps.shape[1]))
     layer, head = max(((i, j) for i in layers for j in heads), key=lambda each: float(strength[each]))
 
@@ -166,7 +168,9 @@ def plot_attention(
     active = {"view": VIEWS.index(view), "layer": layer, "head": head, "range": 0}
     figure.update_layout(attention_layout(explanation, maps, sizes, active))
     _, colour_axes = view_changes(maps, view)
-    relayout(figure, layer_changes(maps, layer), head_changes(maps, head), colour_axes, range_changes(maps, 1))
+    relayout(
+        figure, layer_changes(maps, layer), head_changes(maps, head), colour_axes, range_changes(maps, (layer, head))
+    )
     count = maps.shape[0] * maps.shape[1]
     last = len(figure.data) - count
     return finish(
@@ -179,6 +183,7 @@ def plot_attention(
             "step": sizes.label_step(len(maps.tokens)),
             "tiles": {"x": maps.shape[1], "y": maps.shape[0]},
             "room": sizes.side / LABEL_HEIGHT,
+            "ends": fits(maps).reshape(-1, 3).tolist(),
         },
         hint=(_HINT_CHOOSE if sizes.tile else "") + _HINT_ENLARGE + _HINT_RANGE + _HINT_NOT_KEPT * (not maps.kept),
         filename="attention",

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.formatting import number, signed, whole_text
@@ -23,7 +24,10 @@ from captum_attattr.plots.canvas.theme import DIVERGING, GRID_GROUND, PAGES, The
 COLOUR_AXES = dict(zip(VIEWS, ("coloraxis", "coloraxis2", "coloraxis3"), strict=True))
 """The colour axis of each view."""
 RANGES = (1, 2, 5, 10, 20)
-"""The colours end at the largest value divided by one of these."""
+"""The colours end at the largest value of all heads divided by one of these."""
+
+_ALL_CELLS = 40  # tokens; of longer texts the colours end where so many strong cells still show:
+_STRONG = 10
 
 _ATTENTION: dict[Theme, tuple[str, ...]] = {
     "light": ("#fafafa", "#8f7cc0", "#3a0f75"),
@@ -38,7 +42,11 @@ _MENUS = 52  # height of the menus above the plots
 _MENU_WIDTHS = {"view": 276, "layer": 98, "head": 100, "range": 184}
 _ROW_NAMES, _COLUMN_NAMES = 58, 50  # "layer 11" beside the thumbnails, "head 11" upright above them
 _AXIS_TITLE = 25
-_DIFFERENCE = "attribution ⁄ max<br>− attention ⁄ max"  # of the map of each head
+_BARS = {  # titles of the colour bars; "max" is that of the map of each head
+    "attribution": "attribution",
+    "attention": "attention",
+    "difference": "attribution ⁄ max<br>− attention ⁄ max",
+}
 
 LABEL_HEIGHT = 11.5  # of a line of an axis label
 
@@ -187,23 +195,56 @@ def view_changes(maps: Maps, view: str) -> tuple[dict[str, Any], dict[str, Any]]
     return {"opacity": opacity}, {f"{axis}.showscale": view == kind for kind, axis in COLOUR_AXES.items()}
 
 
-def range_changes(maps: Maps, divisor: int) -> dict[str, Any]:
-    """Return what changes in the layout when the colours end at the largest value divided by `divisor`."""
-    changes = {f"{COLOUR_AXES['attention']}.cmax": 1 / divisor}
-    for view in ("attribution", "difference"):
-        end = float(np.abs(maps.views[view]).max() or 1) / divisor  # a scale has a length, even if all is zero
-        changes |= {f"{COLOUR_AXES[view]}.cmin": -end, f"{COLOUR_AXES[view]}.cmax": end}
+def fits(maps: Maps) -> npt.NDArray[np.float64]:
+    """Return where the colours of each head end so that they fit it, (layers, heads, views): 1 where all is zero.
+
+    In long texts a single cell is smaller than the eye can find, and the strongest are far above all others: the
+    colours end at the 10th there.
+    """
+    layers, heads, size = maps.shape
+    ends = np.empty((layers, heads, len(VIEWS)))
+    for view, values in enumerate(maps.views.values()):
+        sizes = np.abs(values).reshape(layers, heads, -1).astype(np.float64)
+        place = sizes.shape[-1] - (_STRONG if size > _ALL_CELLS else 1)
+        ends[..., view] = np.partition(sizes, place, -1)[..., place]
+        largest = sizes.max(-1)
+        ends[..., view] = np.where(ends[..., view] > 0, ends[..., view], np.where(largest > 0, largest, 1))
+    return ends
+
+
+def range_changes(maps: Maps, where: int | tuple[int, int]) -> dict[str, Any]:
+    """Return what changes in the layout when the colours end elsewhere.
+
+    Args:
+        maps: the arrays.
+        where: a divisor of the largest value of all heads; or the layer and the head that the colours fit.
+    """
+    if isinstance(where, tuple):
+        ends = dict(zip(VIEWS, fits(maps)[where].tolist(), strict=True))
+        whose = "this head"
+    else:
+        ends = {"attention": 1 / where}
+        for view in ("attribution", "difference"):
+            ends[view] = float(np.abs(maps.views[view]).max() or 1) / where  # a scale has a length, even if all is zero
+        whose = "all heads"
+    changes: dict[str, Any] = {}
+    for view, axis in COLOUR_AXES.items():
+        changes[f"{axis}.cmax"] = ends[view]
+        changes[f"{axis}.colorbar.title.text"] = f"{_BARS[view]}<br>scale of {whose}"
+        if view != "attention":
+            changes[f"{axis}.cmin"] = -ends[view]
     return changes
 
 
 def _menus(maps: Maps, sizes: Sizes, active: dict[str, int]) -> list[dict[str, Any]]:
     heads = maps.shape[1]
-    ranges = [(f"colours to {100 // divisor} % of max", divisor) for divisor in RANGES]
+    ranges: list[tuple[str, int | tuple[int, int]]] = [("colours fit this head", (active["layer"], active["head"]))]
+    ranges += [(f"colours to {100 // divisor} % of max", divisor) for divisor in RANGES]
     options = {
         "view": [option(view, *view_changes(maps, view)) for view in VIEWS],
         "layer": [option(f"layer {number}", layout=layer_changes(maps, i)) for i, number in enumerate(maps.layers)],
         "head": [option(f"head {i}", layout=head_changes(maps, i)) for i in range(heads)],
-        "range": [option(text, layout=range_changes(maps, divisor)) for text, divisor in ranges],
+        "range": [option(text, layout=range_changes(maps, where)) for text, where in ranges],
     }
     menus, left = [], 0
     for name, choices in options.items():
@@ -237,8 +278,8 @@ def attention_layout(explanation: Explanation, maps: Maps, sizes: Sizes, active:
     note = {"xref": "paper", "x": area.x(area.width + _COLOUR_BAR), "xanchor": "right", "align": "right"}
     note |= {"yref": "paper", "y": area.above(_MENUS), "yanchor": "top", "showarrow": False}
 
-    def bar(name: str, numbers: str) -> dict[str, Any]:
-        return area.colour_bar(area.width + 12, sizes.top, sizes.side, name, tickformat=numbers)
+    def bar(view: str, numbers: str) -> dict[str, Any]:
+        return area.colour_bar(area.width + 12, sizes.top, sizes.side, _BARS[view], tickformat=numbers)
 
     layout = area.layout(
         title,
@@ -248,6 +289,6 @@ def attention_layout(explanation: Explanation, maps: Maps, sizes: Sizes, active:
         shapes=[{"xref": "x", "yref": "y", "line": {"width": 2.5}}] if sizes.tile else [],
         coloraxis={"colorbar": bar("attribution", "+.2~g")},
         coloraxis2={"colorbar": bar("attention", ".2~g"), "cmin": 0},
-        coloraxis3={"colorbar": bar(_DIFFERENCE, "+.2~g")},
+        coloraxis3={"colorbar": bar("difference", "+.2~g")},
     )
     return {**layout, "hovermode": "x unified", **_axes(maps, sizes)}

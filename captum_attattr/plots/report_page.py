@@ -1,4 +1,4 @@
-"""One page for one decision: what was decided, the tree, the flow, the maps and the heads."""
+"""One page for one decision: which words, which links, which heads, and how exact that is."""
 
 from __future__ import annotations
 
@@ -7,33 +7,21 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 import torch
 
-from captum_attattr.checks import instance
-from captum_attattr.exceptions import EmptyTreeError
+from captum_attattr.checks import fraction, instance
 from captum_attattr.explanations.explanation import Explanation
-from captum_attattr.explanations.words import readable
-from captum_attattr.formatting import number, output_value, path_name, signed, visible
+from captum_attattr.formatting import number, path_name, signed
 from captum_attattr.heads.importance import HeadImportance
-from captum_attattr.plots.attention import plot_attention
-from captum_attattr.plots.canvas.packing import halves
-from captum_attattr.plots.canvas.pages import figure_block, page, write_page
-from captum_attattr.plots.flow import plot_flow
+from captum_attattr.plots.canvas.pages import bare_page, write_page
+from captum_attattr.plots.canvas.sentence import Sentence, scale_html, sentence_html, shown
+from captum_attattr.plots.findings import certainty, decision, findings, value_of
 from captum_attattr.plots.head_scores import scores_of
-from captum_attattr.plots.heads import plot_heads
-from captum_attattr.plots.tree import plot_tree
-from captum_attattr.trees.algorithm import attribution_tree
+from captum_attattr.plots.report_data import blob_script, data_script, maps_blob, report_data
 
-_INTRODUCTIONS = {
-    "tree": "Where the decision gathered from, layer by layer; of every layer only the strongest links.",
-    "flow": "All links between tokens, the strongest first; not only the tree's.",
-    "maps": "Every head's map: a row is a token that gathers, a column a token that it gathers from.",
-    "heads": "Which heads matter, layer by layer.",
-}
 _FLAT = 0.99
 _NOTE_FLAT = (
     "The probability is above 0.99, where softmax is flat: gradients and scores are tiny there, though their ranking is"
@@ -50,19 +38,26 @@ def write_report(
     threshold: float = 0.4,
     title: str | None = None,
 ) -> Path:
-    """Write all views of one explanation as one HTML file, which opens without a network.
+    """Write what is known of one explanation as one HTML file, which opens without a network.
 
-    In this order: what was decided, with delta and error of every layer; the attribution tree; the flow; the maps
-    of all heads; the head map. The page is one of `write_html`'s kind: plotly.js is inside, nothing is loaded,
-    light and dark follow the reader's setting, paper is light.
+    From the top: what the model says; the text, its words tinted by their token scores; the findings in words; one
+    picture of the links, words as columns and layers upward to the decision, which begins with the 30 strongest and
+    shows the attribution tree too; the heads, and the attention and attribution of one of them; folded at the end,
+    completeness, estimated error and nodes of every layer. All of it is linked: a choice of a word, a link or a head
+    shows everywhere, and the address of the page reproduces it. Nothing is loaded, light and dark follow the reader's
+    setting, paper is light.
+
+    Links have exact sums over heads; single heads' maps travel as 8-bit codes (about 2 % of a head's largest entry,
+    finer for small ones), and above 256 tokens as blocks of tokens; the page says so.
 
     Args:
         explanation: of `explain`.
         path: the file; it is replaced if it exists. Its directory must exist.
-        importance: what the head map shows, as `plot_heads` takes it; by default the largest attribution of each
+        importance: what the heads show, as `plot_heads` takes it; by default the largest attribution of each
             head in this explanation, which is what one example adds to the importance of `head_importance`.
-        threshold: that of the tree, from 0 to 1. Where it leaves no tree, the page says which one would.
-        title: the page's heading; by default the label and its probability.
+        threshold: that of the tree that is shown first, from 0 to 1. Where it leaves no tree, the page says which one
+            would.
+        title: a heading; the first line says what the model decides in any case.
 
     Returns:
         The path.
@@ -82,159 +77,140 @@ def write_report(
         ...     write_report(explanation, folder + "/report.html").name
         'report.html'
     """
+    return write_page(report_html(explanation, importance, threshold, title), path)
+
+
+def report_html(
+    explanation: Explanation, importance: Any = None, threshold: float = 0.4, title: str | None = None
+) -> str:
+    """Return the page of `write_report`, whose arguments these are."""
     instance("explanation", explanation, Explanation, "an Explanation")
     if title is not None:
         instance("title", title, str, "a string")
-    sections = _sections(explanation, importance, threshold)
-    title = _shown(_title(explanation) if title is None else title)
-    links = "".join(f'<a href="#{each.name}">{each.heading}</a>' for each in sections)
-    start = f'<header><h1>{html.escape(title)}</h1><nav aria-label="sections">{links}</nav></header>'
-    body = "\n".join([start, *(each.block() for each in sections)])
-    return write_page(page(title, body, [each.figure for each in sections if each.figure], "report"), path)
+    threshold = fraction("threshold", threshold)
+    heads = _heads(explanation, importance)
+    sentence = Sentence.of(explanation)
+    links = explanation.attributions.double().sum(1).numpy(force=True)
+    scales, blob = maps_blob(explanation)
+    data = report_data(explanation, sentence, links, threshold) | {"maps": scales, "importance": heads}
+    heading = "" if title is None else f'<p class="heading"><bdi>{html.escape(shown(title))}</bdi></p>'
+    unit = explanation.output.replace("_", "-") + " difference" * (explanation.contrast is not None)
+    flat = explanation.output == "probability" and explanation.probability > _FLAT
+    parts = [
+        f"<header>{heading}",
+        f"<h1>{decision(explanation)}</h1>",
+        sentence_html(sentence),
+        f"{scale_html(sentence.largest_of(), unit)}",
+        f'<p class="findings">{findings(sentence, links, explanation.layers)}</p>',
+        f'<p class="certainty">{html.escape(certainty(explanation))}</p>',
+        f'<p class="note">{_NOTE_FLAT}</p></header>' if flat else "</header>",
+        _views(explanation, [each["name"] for each in heads]),
+        f"<details><summary>Completeness, estimated error, nodes, settings</summary>{_details(explanation)}</details>",
+        data_script(data),
+        blob_script(blob),
+    ]
+    scripts = ["report_tools.js", "report.js", "report_heads.js"]
+    return bare_page(_title(explanation), "\n".join(parts), ["sentence.css", "report.css"], scripts)
 
 
-class _Section(NamedTuple):
-    """One part of the page."""
-
-    name: str
-    heading: str
-    content: str
-    """HTML above the figure"""
-    figure: go.Figure | None = None
-
-    def block(self) -> str:
-        drawing = "" if self.figure is None else figure_block(self.figure, self.name)
-        return f'<section id="{self.name}">\n<h2>{self.heading}</h2>\n{self.content}\n{drawing}\n</section>'
-
-
-def _sections(explanation: Explanation, importance: Any, threshold: float) -> list[_Section]:
-    """Return all parts in their order."""
-    figures: dict[str, tuple[str, go.Figure | str]] = {
-        "tree": ("Attribution tree", _tree(explanation, threshold)),
-        "flow": ("Flow", _flow(explanation)),
-        "maps": ("Maps of the heads", plot_attention(explanation)),
-        "heads": ("Importance of the heads", _heads(explanation, importance)),
-    }
-    sections = [_Section("decision", "Decision", _decision(explanation))]
-    for name, (heading, figure) in figures.items():
-        introduction = f"<p>{html.escape(_INTRODUCTIONS[name])}</p>"
-        if isinstance(figure, str):
-            sections.append(_Section(name, heading, f'{introduction}\n<p class="note">{html.escape(figure)}</p>'))
-        else:
-            sections.append(_Section(name, heading, introduction, figure))
-    return sections
-
-
-def _tree(explanation: Explanation, threshold: float) -> go.Figure | str:
-    """Return the figure, or why there is none."""
-    try:
-        tree = attribution_tree(explanation, threshold)
-    except EmptyTreeError as error:
-        return f"There is no tree to draw: {_shown(str(error))}."
-    return plot_tree(tree, explanation)
-
-
-def _flow(explanation: Explanation) -> go.Figure | str:
-    """Return the figure, or why there is none. `report.js` makes its scores of single heads of the maps."""
-    if not explanation.attributions.sum(1).any():
-        return "There is no flow to draw: the attributions of all heads are 0, or cancel out."
-    figure = plot_flow(explanation)
-    bulk = dict(figure.layout.meta["flow"])
-    layers, _, size = bulk["shape"]
-    sums = np.zeros(layers * size * size, dtype=np.float32)
-    sums[bulk["indices"]] = bulk["score"]
-    heads = {name: value for name, value in bulk["heads"].items() if name not in ("high", "low")}
-    kept = {name: value for name, value in bulk.items() if name not in ("indices", "score")}
-    reduced = {**kept, "heads": heads, "sums": halves(sums.reshape(-1, size))}
-    figure.layout.meta = {**figure.layout.meta, "flow": reduced}
-    return figure
-
-
-def _heads(explanation: Explanation, importance: Any) -> go.Figure | str:
-    """Return the figure of the given importance, or of the largest attribution of each head, or why there is none."""
-    if importance is None:
-        if list(explanation.layers) != list(range(len(explanation.attributions))):
-            return "Of some layers alone no head map is drawn; give an importance of all layers."
-        return plot_heads({"largest attribution in this text": _largest_attributions(explanation)})
-    shape = tuple(explanation.attributions.shape[:2])
-    given = scores_of(importance)[0].scores.shape
-    chosen = list(explanation.layers) != list(range(shape[0]))
-    if given != shape and not (chosen and given[0] > explanation.layers[-1] and given[1] == shape[1]):
-        raise ValueError(f"importance is that of {given} layers and heads, but the explanation has {shape}")
-    return plot_heads(importance)
-
-
-def _largest_attributions(explanation: Explanation) -> HeadImportance:
-    """Return what one example adds to the importance of `head_importance`: the largest attribution of each head."""
-    scores = explanation.attributions.double().amax((2, 3))
-    maps = explanation.attributions if explanation.attention is None else explanation.attention
-    present = maps.ne(0).any(-1).any(-1)  # a head that `prune_heads` took attends to nothing
-    if present.any():
-        scores = scores.masked_fill(~present, math.nan)
-    return HeadImportance(
-        scores=scores,
-        stderr=torch.full_like(scores, math.nan),
-        count=1,
-        method="attattr",
-        options={},
-        labels=[],
-        examples=[],
-        model="",
+def _views(explanation: Explanation, importances: list[str]) -> str:
+    """Return the HTML of the picture, the heads and the map, which the script fills."""
+    modes = {"strongest": "strongest links", "tree": "attribution tree", "all": "all links"}
+    radios = "".join(
+        f'<label><input type="radio" name="mode" value="{mode}"> {text}</label>' for mode, text in modes.items()
     )
+    names = "".join(f"<option>{html.escape(name)}</option>" for name in importances)
+    choice = f'<select id="scores" aria-label="what the heads show">{names}</select>' if len(importances) > 1 else ""
+    whose = "" if choice else f": {html.escape(importances[0])}"
+    whole = "sum over layers" if explanation.path == "joint" else "mean over layers"
+    options = f"<option>{whole}</option>" + "".join(f"<option>layer {i}</option>" for i in explanation.layers)
+    return f"""<div class="tools">
+<fieldset aria-label="which links">{radios}</fieldset>
+<label><span id="cut-name">how many links</span> <input type="range" id="cut" step="1"></label>
+<span id="count" role="status"></span>
+<label class="hide-on-paper">words by <select id="layer">{options}</select></label>
+<button type="button" id="reset">reset</button>
+</div>
+<p class="note" id="warning" hidden></p>
+<div class="views">
+<div>
+<div class="figure" id="picture"><div id="tip" hidden></div></div>
+<p class="key">Words below, layers upward, the decision at the top. Orange lines speak for it, blue dashed ones against
+it; the wider, the more. A grey outline: also in the attribution tree.</p>
+<h2 id="list-title">Strongest links</h2>
+<ol class="list" id="list"></ol>
+</div>
+<aside>
+<p id="told" role="status"></p>
+<h2>Heads, layer by layer{whose} {choice}</h2>
+<div id="heads" role="grid" aria-label="heads, a row for each layer"></div>
+<h2>Map of <span id="map-name">a head</span></h2>
+<div class="maps">
+<figure><figcaption>attribution</figcaption><canvas id="attribution"></canvas></figure>
+<figure><figcaption>attention</figcaption><canvas id="attention"></canvas></figure>
+</div>
+<p id="map-scale"></p>
+<p id="map-told">Rows are queries, which read; columns are keys, which are read. Point at a cell for its numbers.</p>
+</aside>
+</div>"""
 
 
-def _shown(text: str) -> str:
-    """Return the whole of a text from data, with what would act spelt out; not escaped for HTML."""
-    return visible(text, 6 * len(text) + 1)  # "\\u202e" is the longest that a character becomes
+def _heads(explanation: Explanation, importance: Any) -> list[dict[str, Any]]:
+    """Return the given importances, or the largest attribution of each head; None where a head is gone."""
+    if importance is None:
+        return [{"name": "largest attribution in this text", "scores": _numbers(_largest_attributions(explanation))}]
+    shape = tuple(explanation.attributions.shape[:2])
+    every = scores_of(importance)
+    given = every[0].scores.shape
+    rows = list(explanation.layers)
+    chosen = rows != list(range(shape[0]))
+    if given != shape and not (chosen and given[0] > rows[-1] and given[1] == shape[1]):
+        raise ValueError(f"importance is that of {given} layers and heads, but the explanation has {shape}")
+    shown_rows = rows if given != shape else list(range(shape[0]))
+    return [
+        {"name": html.unescape(each.name).strip("\u2068\u2069"), "scores": _numbers(each.scores[shown_rows])}
+        for each in every
+    ]
+
+
+def _numbers(scores: Any) -> list[float | None]:
+    return [None if math.isnan(score) else float(f"{score:.6g}") for score in np.asarray(scores).ravel()]
+
+
+def _largest_attributions(explanation: Explanation) -> Any:
+    """Return (L, H), what one example adds to the importance of `head_importance`; NaN for a head that is gone."""
+    scores = explanation.attributions.double().amax((2, 3))
+    seen = explanation.attributions if explanation.attention is None else explanation.attention
+    present = seen.ne(0).any(-1).any(-1)  # a head that `prune_heads` took attends to nothing
+    return torch.where(present, scores, math.nan) if present.any() else scores
 
 
 def _title(explanation: Explanation) -> str:
-    against = "" if explanation.contrast is None else f" against {explanation.contrast}"
+    against = "" if explanation.contrast is None else f" against {shown(explanation.contrast)}"
     how = path_name(explanation.path, explanation.baseline)
-    return ", ".join(
-        filter(None, [f"Self-attention attribution: {explanation.label}{against}", _value(explanation), how])
-    )
+    label = f"Self-attention attribution: {shown(explanation.label)}{against}"
+    return ", ".join(filter(None, [label, value_of(explanation), how]))
 
 
-def _value(explanation: Explanation) -> str:
-    """Return what F is and its value; "" if that is not known."""
-    return output_value(explanation.output, explanation.value, explanation.contrast is not None)
-
-
-def _decision(explanation: Explanation) -> str:
-    """Return the HTML of what was decided: text, label and value, tokens, and a table of the layers."""
+def _details(explanation: Explanation) -> str:
+    """Return the HTML of the text as it was given, what was explained, and a table of the layers."""
     texts = [explanation.text] if isinstance(explanation.text, str) else list(explanation.text)
-    quoted = "".join(f"<blockquote><bdi>{html.escape(_shown(text))}</bdi></blockquote>" for text in texts)
-    label = f"<bdi>{html.escape(_shown(explanation.label))}</bdi>"
+    quoted = "".join(f"<blockquote><bdi>{html.escape(shown(text))}</bdi></blockquote>" for text in texts)
     facts = {
-        "explained": f"{label} (target {explanation.target})",
-        "its value": _value(explanation) or "not known",
+        "explained": f"<bdi>{html.escape(shown(explanation.label))}</bdi> (target {explanation.target})",
+        "its value": value_of(explanation) or "not known",
     }
     if explanation.contrast is not None:
-        other = f"<bdi>{html.escape(_shown(explanation.contrast))}</bdi>"
+        other = f"<bdi>{html.escape(shown(explanation.contrast))}</bdi>"
         facts["against"] = f"{other} (target {explanation.contrast_target})"
     if explanation.output != "score" and (explanation.output != "probability" or explanation.contrast is not None):
         facts["probability"] = number(explanation.probability)
     if how := path_name(explanation.path, explanation.baseline):
         facts["integrated along"] = f"the {how if explanation.path == 'joint' else f'layer path {how}'}"
-    if explanation.prediction == explanation.target:
-        facts["the model's own choice"] = "the same"
-    else:
-        facts["the model's own choice"] = f"target {explanation.prediction}"
+    same = explanation.prediction == explanation.target
+    facts["the model's own choice"] = "the same" if same else f"target {explanation.prediction}"
     rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items())
-    flat = explanation.output == "probability" and explanation.probability > _FLAT
-    note = f'\n<p class="note">{_NOTE_FLAT}</p>' if flat else ""
-    return f"{quoted}\n<dl>{rows}</dl>{note}\n{_tokens(explanation)}\n{_layers(explanation)}"
-
-
-def _tokens(explanation: Explanation) -> str:
-    """Return the HTML list of the tokens, special ones marked."""
-    items = []
-    for position, (token, special) in enumerate(zip(readable(explanation.tokens), explanation.special, strict=True)):
-        kind = ' class="special"' if special else ""
-        shown = html.escape(_shown(token))
-        items.append(f'<li{kind} title="position {position}"><bdi>{shown}</bdi></li>')
-    return f'<ol class="tokens" start="0" aria-label="tokens">{"".join(items)}</ol>'
+    return f"{quoted}\n<dl>{rows}</dl>\n{_layers(explanation)}"
 
 
 def _layers(explanation: Explanation) -> str:
@@ -266,4 +242,4 @@ def _layers(explanation: Explanation) -> str:
         note += " The attention was not kept."
     note += " The error is an estimate, relative to the size of the layer's map; nodes are points of the integral."
     table = f'<table aria-label="layers"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
-    return f"{table}\n<p>{note}</p>"
+    return f'<div class="table">{table}</div>\n<p>{note}</p>'

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 from typing import Any
 
 import networkx as nx
@@ -12,13 +11,14 @@ import plotly.graph_objects as go
 
 from captum_attattr.checks import instance
 from captum_attattr.explanations.explanation import Explanation
-from captum_attattr.explanations.words import Floats, attention_of, joined, readable, words
+from captum_attattr.explanations.words import Floats, attention_of, joined, words
 from captum_attattr.formatting import counted, number, signed
-from captum_attattr.plots.canvas.labels import hover_label, prediction_title, token_label, token_width
+from captum_attattr.plots.canvas.labels import hover_label, name_label, token_label, token_width
 from captum_attattr.plots.canvas.lines import Line, painted
 from captum_attattr.plots.canvas.theme import Changes, Theme
 from captum_attattr.plots.canvas.token_columns import NEGATIVE, NODE, POSITIVE, RIGHT, Columns
-from captum_attattr.trees.attributes import check_tree, counting
+from captum_attattr.plots.tree_notes import in_columns, missing_links, titles
+from captum_attattr.trees.attributes import check_tree
 
 _FAINT: dict[Theme, str] = {"light": "#7c8894", "dark": "#7f8b97"}  # tokens outside the tree
 _COLUMN: dict[Theme, str] = {"light": "#e6eaee", "dark": "#262d35"}
@@ -27,13 +27,12 @@ _COLUMN: dict[Theme, str] = {"light": "#e6eaee", "dark": "#262d35"}
 _TOP, _HEIGHT = 88, 560  # margin, and the largest height of the plot
 _THIN, _WIDE = 1.2, 7.0  # lines of edges, from no share of the layer's maximum to all of it
 _POINTS = 41  # of a curve, its middle among them; each of them answers to the mouse
-_PALE = 0.45  # opacity of the final edges of [CLS]
-
-_ALGORITHMS = {"paper": "Algorithm 1", "reference": "the published script's algorithm"}
+_TARGET = 3.2  # from the middle of a node: there a node, not a line that ends in it, answers to the mouse
+_ROW = 76  # from one layer to the next, where there is room
 
 _HINT = (
     "Click a token, or press the arrow keys, to see what it gathers and who gathers it; Esc shows all again. "
-    "Point at a line or a token for its numbers; the wider a line, the larger its share of its layer's maximum."
+    "Point at a line or a token for its numbers. Widths follow the score, or its share of its layer's maximum."
 )
 
 
@@ -93,50 +92,64 @@ def _numbers(tree: nx.DiGraph, i: int, j: int, attention: dict[int, Floats] | No
     score, layer = data["score"], data["layer"]
     lines = [f"layer {layer}, attribution {signed(score)}"]
     lines.append(f"{100 * data['share_of_max']:.0f} % of the layer's maximum".replace("-", "−"))
+    query, key = tree.graph["index"][i], tree.graph["index"][j]
     if data["attention"] is not None:
         lines.append(f"attention {number(data['attention'])}, mean over heads")
     for head, value in data["heads"]:
         share = f" ({100 * value / abs(score):+.0f} %)".replace("-", "−") if score else ""
-        seen = f", attention {number(float(attention[layer][head, i, j]))}" if attention is not None else ""
+        seen = f", attention {number(float(attention[layer][head, query, key]))}" if attention is not None else ""
         lines.append(f"head {head}: {signed(value)}{share}{seen}")
     return lines
 
 
 def _edge_hover(tree: nx.DiGraph, i: int, j: int, attention: dict[int, Floats] | None) -> str:
-    tokens = tree.graph["tokens"]
+    tokens, index = tree.graph["tokens"], tree.graph["index"]
     final = ["gathered at the end"] if tree.edges[i, j]["class_edge"] else []
-    names = [f"<b>{hover_label(tokens[i])}</b> [{i}] from <b>{hover_label(tokens[j])}</b> [{j}]"]
+    names = [f"<b>{hover_label(tokens[i])}</b> [{index[i]}] from <b>{hover_label(tokens[j])}</b> [{index[j]}]"]
     return "<br>".join([*names, *final, *_numbers(tree, i, j, attention)])
 
 
 def _node_hover(tree: nx.DiGraph, node: int, attention: dict[int, Floats] | None) -> str:
     data, graph = tree.nodes[node], tree.graph
     role = ", root" if node == graph["root"] else ""
-    lines = [f"<b>{hover_label(graph['tokens'][node])}</b> [{node}], layer {data['layer']}{role}"]
+    lines = [f"<b>{hover_label(graph['tokens'][node])}</b> [{graph['index'][node]}], layer {data['layer']}{role}"]
     for i in sorted(tree.pred[node], key=lambda i: tree.edges[i, node]["order"]):
-        lines += [f"to <b>{token_label(graph['tokens'][i])}</b> [{i}]:", *_numbers(tree, i, node, attention)]
+        lines += [
+            f"to <b>{token_label(graph['tokens'][i])}</b> [{graph['index'][i]}]:",
+            *_numbers(tree, i, node, attention),
+        ]
     if tree.out_degree(node):
         lines.append(f"gathers from {counted(tree.out_degree(node), 'token')}")
     return "<br>".join(lines)
 
 
+def _width(share: float) -> float:
+    return round(_THIN + (_WIDE - _THIN) * min(abs(share), 1), 2)
+
+
 def _edges(tree: nx.DiGraph, heights: dict[int, float], attention: dict[int, Floats] | None) -> list[Line]:
-    """Return one trace for each edge; the final edges of [CLS] come first and so lie below."""
-    ordered = sorted(tree.edges(data=True), key=lambda edge: (not edge[2]["class_edge"], edge[2]["order"]))
+    """Return one trace for each edge, the weakest first and so below; as wide as its score is large."""
+    ordered = sorted(tree.edges(data=True), key=lambda edge: (abs(edge[2]["score"]), -edge[2]["order"]))
+    largest = abs(ordered[-1][2]["score"]) or 1.0
     lines = []
     for i, j, data in ordered:
         x, y = _curve((j, heights[j]), (i, heights[i]))
-        width = _THIN + (_WIDE - _THIN) * min(abs(data["share_of_max"]), 1)
+        width = _width(data["score"] / largest)
         negative = data["score"] < 0
         trace = {
             "type": "scatter",
             "name": f"edge {i} {j}",
-            "meta": {"edge": [i, j], "negative": negative},
+            "meta": {
+                "edge": [tree.graph["index"][i], tree.graph["index"][j]],
+                "ends": [i, j],
+                "negative": negative,
+                "share": _width(data["share_of_max"]),
+            },
             "mode": "lines",
             "x": x.astype(np.float32),
             "y": y.astype(np.float32),
-            "line": {"width": round(width, 2), "simplify": False, "dash": "dash" if negative else "solid"},
-            "opacity": _PALE if data["class_edge"] else 1.0,
+            "line": {"width": width, "simplify": False, "dash": "dash" if negative else "solid"},
+            "opacity": 1.0,
             "hovertemplate": _edge_hover(tree, i, j, attention) + "<extra></extra>",
             "showlegend": False,
         }
@@ -144,13 +157,31 @@ def _edges(tree: nx.DiGraph, heights: dict[int, float], attention: dict[int, Flo
     return lines
 
 
-def _names_fit(tree: nx.DiGraph, heights: dict[int, float], column: float) -> bool:
-    """Return whether there is room beside each node for its name, up to the next node of its row and the margin."""
-    widths = {node: token_width(tree.graph["tokens"][node]) for node in tree}
-    end = len(tree.graph["tokens"]) - 0.5
-    rows = [[node for node in sorted(tree) if heights[node] == height] for height in set(heights.values())]
-    apart = all((b - a) * column > widths[a] + 24 for row in rows for a, b in pairwise(row))
-    return apart and all((end - row[-1]) * column > widths[row[-1]] - RIGHT for row in rows)
+def _name_places(tree: nx.DiGraph, heights: dict[int, float], column: float) -> list[str]:
+    """Return where the name of each node stands: at its right or left, above or below it, or "" where it would collide.
+
+    The axis below names every column, so a name that is left out here is not lost.
+    """
+    places: dict[int, str] = {}
+    taken: list[tuple[float, float, float, float]] = []
+    end = (len(tree.graph["tokens"]) - 0.5) * column + RIGHT
+    for node in sorted(tree, key=lambda node: (-heights[node], node)):
+        width, x, y = token_width(tree.graph["tokens"][node]) + 6.0, node * column, -heights[node] * _ROW
+        boxes = {
+            "middle right": (x + 8, x + 8 + width, y - 8, y + 8),
+            "middle left": (x - 8 - width, x - 8, y - 8, y + 8),
+            "top center": (x - width / 2, x + width / 2, y - 24, y - 8),
+            "bottom center": (x - width / 2, x + width / 2, y + 8, y + 24),
+        }
+        marks = [(each * column, -heights[each] * _ROW) for each in tree if each != node]
+        for place, (left, right, top, bottom) in boxes.items():
+            inside = left > -_ROW / 2 and right < end
+            over = any(left < r and right > le and top < b and bottom > t for le, r, t, b in taken)
+            if inside and not over and not any(left - 7 < u < right + 7 and top - 5 < v < bottom + 5 for u, v in marks):
+                places[node] = place
+                taken.append((left, right, top, bottom))
+                break
+    return [places.get(node, "") for node in sorted(tree)]
 
 
 def _nodes(tree: nx.DiGraph, heights: dict[int, float], attention: dict[int, Floats] | None, column: float) -> Line:
@@ -159,15 +190,15 @@ def _nodes(tree: nx.DiGraph, heights: dict[int, float], attention: dict[int, Flo
     size = min(11.0, max(6.0, 0.9 * column))
     special = {graph["root"]: "square", **({graph["class_token"]: "diamond"} if graph["class_token"] in tree else {})}
     symbols = [special.get(node, "circle-open" if tree.nodes[node]["special"] else "circle") for node in nodes]
-    named = _names_fit(tree, heights, column)
+    places = _name_places(tree, heights, column)
     trace = {
         "type": "scatter",
         "name": "tokens",
-        "mode": "markers+text" if named else "markers",
+        "mode": "markers+text" if any(places) else "markers",
         "x": nodes,
         "y": [heights[node] for node in nodes],
-        "text": [f" {token_label(graph['tokens'][node])}" for node in nodes] if named else None,
-        "textposition": "middle right",
+        "text": [token_label(graph["tokens"][node]) if at else "" for node, at in zip(nodes, places, strict=True)],
+        "textposition": [at or "middle right" for at in places],
         "textfont": {"size": 12, "shadow": "auto"},
         "cliponaxis": False,
         "zorder": 1,
@@ -184,39 +215,70 @@ def _nodes(tree: nx.DiGraph, heights: dict[int, float], attention: dict[int, Flo
     return Line(trace, NODE)
 
 
-def _legend(edges: list[Line], pale: str | None) -> list[Line]:
-    """Return the legend's entries, traces without a point; `pale` is the name of [CLS]'s final edges."""
+def _targets(nodes: Line, column: float, row: float) -> Line:
+    """Return unseen marks on and around each node, which answer to the mouse instead of the lines that end there.
+
+    plotly takes the mark of the smallest distance, which is 0 on the point of a line and within 3 pixels of a mark of
+    that radius, and the last of equals.
+    """
+    around = [(0.0, 0.0), *((_TARGET * x, _TARGET * y) for x, y in ((0, 1), (0, -1), (1, 0), (-1, 0)))]
+    points = list(zip(nodes.trace["x"], nodes.trace["y"], nodes.trace["hovertemplate"], strict=True))
+    trace = {
+        "type": "scatter",
+        "name": "tokens under the mouse",
+        "mode": "markers",
+        "x": [x + u / column for x, *_ in points for u, _ in around],
+        "y": [y + v / row for _, y, _ in points for _, v in around],
+        "marker": {"size": 6, "opacity": 0},
+        "hovertemplate": [text for *_, text in points for _ in around],
+        "showlegend": False,
+    }
+    return Line(trace, NODE)
+
+
+def _legend(edges: list[Line]) -> list[Line]:
+    """Return the legend's entries, traces without a point."""
     signs = {edge.trace["meta"]["negative"] for edge in edges}
-    kinds = [("positive", "solid", POSITIVE, 1.0)] if False in signs else []
-    kinds += [("negative", "dash", NEGATIVE, 1.0)] if True in signs else []
-    kinds += [(pale, "solid", NODE, _PALE)] if pale else []
+    kinds = [("positive", "solid", POSITIVE)] if False in signs else []
+    kinds += [("negative", "dash", NEGATIVE)] if True in signs else []
     bare = {"type": "scatter", "x": [None], "y": [None], "hoverinfo": "skip", "showlegend": True}
     root = {"name": "root", "mode": "markers", "marker": {"symbol": "square", "size": 10}}
     lines = [
-        Line({**bare, "mode": "lines", "name": name, "line": {"width": 4, "dash": dash}, "opacity": opacity}, colours)
-        for name, dash, colours, opacity in kinds
+        Line({**bare, "mode": "lines", "name": name, "line": {"width": 4, "dash": dash}}, colours)
+        for name, dash, colours in kinds
     ]
     return [*lines, Line({**bare, **root}, NODE)]
 
 
-def _layout(tree: nx.DiGraph, columns: Columns, heights: dict[int, float], highest: float) -> dict[str, Any]:
-    """Return the layout, with rows from the lowest layer of the tree up; `highest` is where its lines reach."""
+def _layout(
+    tree: nx.DiGraph,
+    columns: Columns,
+    heights: dict[int, float],
+    highest: float,
+    told: tuple[nx.DiGraph, list[tuple[float, int, int, int]]],
+) -> tuple[dict[str, Any], float]:
+    """Return the layout, with rows from the lowest layer of the tree up, and the pixels of a row.
+
+    `highest` is where its lines reach; `told` is what `titles` takes: the tree as it was given, and what it lacks.
+    """
     graph = tree.graph
     low, top = round(min(heights.values())), round(max(heights.values()))
     last = max(data["layer"] for _, data in tree.nodes(data=True))
     levels = top - low + 1
-    height = min(_HEIGHT, 120 + 76 * levels)
+    height = min(_HEIGHT, 120 + _ROW * levels)
     step = math.ceil(levels * 12 / height)
     ticks = [level for level in range(low, min(top, last) + 1) if level % step == 0]
     texts = [f"layer {level}" for level in ticks]
-    if top > last:  # [CLS] stands above the last layer
+    if graph["class_token"] is None or top > last:  # the decision, or [CLS] that makes it, above the last layer
+        top = max(top, last + 1)
         ticks, texts = [*ticks, top], [*texts, "output"]
+    ends = [low - 0.6, max(top + 0.6, highest + 0.1)]
     inside = columns.axis(graph["tokens"], sorted(tree))
     outside = [position for position in range(len(graph["tokens"])) if position not in tree]
     beside = columns.axis(graph["tokens"], outside, inside["tickvals"])
-    return columns.layout(
-        *_title(tree, low),
-        _TOP,
+    layout = columns.layout(
+        *titles(told[0], low, told[1]),
+        _TOP + 16 * bool(told[1]),
         height,
         hoverdistance=16,
         clickmode="event",
@@ -227,23 +289,12 @@ def _layout(tree: nx.DiGraph, columns: Columns, heights: dict[int, float], highe
             "zeroline": False,
             "ticks": "",
             "fixedrange": False,
-            "range": [low - 0.6, max(top + 0.6, highest + 0.1)],
+            "range": ends,
             "tickvals": ticks,
             "ticktext": texts,
         },
     )
-
-
-def _title(tree: nx.DiGraph, low: int) -> tuple[str, str]:
-    """Return the title and the subtitle: what was explained and how, and what is not in the picture."""
-    graph = tree.graph
-    title = prediction_title("Attribution tree", graph)
-    share = f"{100 * graph['left_out_share']:.0f} % of the positive attribution"
-    left_out = f"left out: {graph['left_out_edges']:,} interactions with a positive score, {share}"
-    parts = [*counting(tree), left_out]
-    if low:
-        parts.append(f"below layer {low} no token comes in")
-    return f"{title}; threshold {graph['threshold']:g}, {_ALGORITHMS[graph['algorithm']]}", "; ".join(parts)
+    return layout, height / (ends[1] - ends[0])
 
 
 def plot_tree(tree: nx.DiGraph, explanation: Explanation | None = None) -> go.Figure:
@@ -251,9 +302,12 @@ def plot_tree(tree: nx.DiGraph, explanation: Explanation | None = None) -> go.Fi
 
     A token stands at the layer in which it came into the tree; [CLS], where it gathers the whole at the end,
     stands above the last layer; layers below the tree's lowest are not drawn. A line goes from the token that is
-    read up to the one that reads it. It is the wider the larger its share of its layer's largest score; orange
-    adds to the prediction, blue and dashed takes away, and [CLS]'s final edges are pale. The root is a square, and
-    the tokens outside the tree are dimmed in the row below. In a page of `write_html` a click on a token, or an
+    read up to the one that reads it. It is the wider the larger its score, or, by the menu, the larger the share
+    of its layer's largest score; orange adds to the prediction, blue and dashed takes away. The root is a square, and
+    the tokens outside the tree are dimmed in the row below; of a text of more than 60 tokens, only those beside the
+    tree's have a column. A decoder's root leads up to the token that it predicts. The figure says in bold if the tree
+    leaves out more than 90 % of the positive attribution, and with `explanation` it names the strongest links that
+    are not in the tree. In a page of `write_html` a click on a token, or an
     arrow key, lights up its ancestors and descendants.
 
     Args:
@@ -277,25 +331,69 @@ def plot_tree(tree: nx.DiGraph, explanation: Explanation | None = None) -> go.Fi
         >>> sum("edge" in (trace.name or "") for trace in figure.data) == tree.number_of_edges()
         True
     """
-    tree = check_tree(tree)
-    attention = _attention(tree, explanation)
-    tree, tokens = tree.copy(), readable(tree.graph["tokens"])
-    tree.graph["tokens"] = tokens
+    given = check_tree(tree)
+    attention = _attention(given, explanation)
+    missing = [] if explanation is None else missing_links(given, explanation)
+    tree = in_columns(given)
+    tokens = tree.graph["tokens"]
     columns, heights = Columns.of(tokens), _heights(tree)
     edges, nodes = _edges(tree, heights, attention), _nodes(tree, heights, attention, columns.width)
-    final = any(data["class_edge"] for *_, data in tree.edges(data=True))
-    pale = f"what {token_label(tokens[tree.graph['class_token']])} gathers at the end" if final else None
+    if tree.graph["class_token"] is None:
+        edges.append(_output(tree, heights))
+    layout, row = _layout(tree, columns, heights, max(float(max(edge.trace["y"])) for edge in edges), (given, missing))
     # plotly draws an axis only if it has a trace.
     holder = {"type": "scatter", "name": "labels", "xaxis": "x2", "x": [None], "y": [None], "hoverinfo": "skip"}
-    # The tokens are first, and so win over the ends of edges under the mouse; zorder draws them last.
-    lines = [nodes, *edges, *_legend(edges, pale), Line({**holder, "showlegend": False}, NODE)]
+    # zorder draws the tokens last; their unseen marks are last, and so win over the ends of edges under the mouse.
+    last = Line({**holder, "showlegend": False}, NODE)
+    lines = [nodes, *edges, *_legend(edges), last, _targets(nodes, columns.width, row)]
     changes: dict[Theme, Changes] = {
         theme: {"xaxis.gridcolor": _COLUMN[theme], "xaxis2.tickfont.color": _FAINT[theme]} for theme in _COLUMN
     }
     data = {
-        "edges": [edge.trace["meta"]["edge"] for edge in edges],
+        "edges": [edge.trace["meta"]["ends"] for edge in edges],
+        "steps": sorted(tree.edges, key=lambda edge: (not tree.edges[edge]["class_edge"], tree.edges[edge]["order"])),
         "nodes": nodes.trace["x"],
         "labels": [token_label(token) for token in tokens],
+        "index": tree.graph["index"],
     }
-    layout = _layout(tree, columns, heights, max(float(edge.trace["y"].max()) for edge in edges))
+    layout["updatemenus"] = [_menu(edges, layout)]
     return painted(lines, layout, "tree", hint=_HINT, changes=changes, scripts=["tree"], tree=data)
+
+
+def _output(tree: nx.DiGraph, heights: dict[int, float]) -> Line:
+    """Return the decision above the root of a decoder's tree."""
+    root = tree.graph["root"]
+    top = round(max(heights.values())) + 1
+    label = name_label(tree.graph["label"].strip() or tree.graph["label"])
+    trace = {
+        "type": "scatter",
+        "name": "output",
+        "meta": {"ends": [root, root], "negative": False, "share": _THIN},
+        "mode": "lines+markers+text",
+        "x": [root, root],
+        "y": [heights[root], top],
+        "text": ["", f"predicts {label} "],
+        "textposition": "middle left",
+        "textfont": {"size": 12},
+        "cliponaxis": False,
+        "line": {"width": _THIN, "dash": "dot"},
+        "marker": {"symbol": ["circle", "diamond"], "size": [1, 13]},
+        "opacity": 1.0,
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
+    return Line(trace, NODE)
+
+
+def _menu(edges: list[Line], layout: dict[str, Any]) -> dict[str, Any]:
+    """Return the menu of what the widths of the edges are."""
+    targets = [1 + i for i in range(len(edges))]
+    widths = {
+        "width: score": [edge.trace["line"]["width"] for edge in edges],
+        "width: share of its layer": [edge.trace["meta"]["share"] for edge in edges],
+    }
+    buttons = [
+        {"label": name, "method": "restyle", "args": [{"line.width": each}, targets]} for name, each in widths.items()
+    ]
+    place = {"x": 0, "xanchor": "left", "y": layout["legend"]["y"], "yanchor": "bottom", "pad": {"b": -6}}
+    return {"name": "width", "type": "buttons", "direction": "right", "buttons": buttons, "font": {"size": 11}, **place}

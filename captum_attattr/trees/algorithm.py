@@ -97,9 +97,9 @@ def attribution_tree(
 
 def _graph(explanation: Explanation, maps: Maps, grown: Grown, threshold: float, algorithm: str) -> nx.DiGraph:
     """Return the graph of a tree, with everything that is known of its nodes and edges."""
-    import networkx as nx
+    from captum_attattr.trees.tree import AttributionTree
 
-    graph = nx.DiGraph()
+    graph = AttributionTree()
     for position in sorted(grown.states):
         graph.add_node(
             position,

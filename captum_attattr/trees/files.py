@@ -136,6 +136,8 @@ def load_tree(path: str | os.PathLike[str]) -> nx.DiGraph:
     """
     import networkx as nx
 
+    from captum_attattr.trees.tree import AttributionTree
+
     ending = _ending(path, ".json", ".graphml")
     with reading(path, "attribution tree", "save_tree") as file:
         try:
@@ -145,7 +147,7 @@ def load_tree(path: str | os.PathLike[str]) -> nx.DiGraph:
                 tree = _unflattened(nx.read_graphml(file, node_type=int))
         except (nx.NetworkXException, SyntaxError) as error:  # ElementTree's ParseError is a SyntaxError
             raise ValueError(str(error)) from error
-        return check_tree(tree)
+        return AttributionTree(check_tree(tree))
 
 
 _AS_JSON = ("layers", "heads", "tokens", "text", "label", "contrast", "baseline")

@@ -11,6 +11,7 @@ from typing import Any
 from captum_attattr import checks
 from captum_attattr.files import from_entry, read_format, reading, write_json
 from captum_attattr.formatting import counted
+from captum_attattr.notebooks import Shown, View, figure_view
 from captum_attattr.triggers.outcomes import ALL as ALL
 from captum_attattr.triggers.outcomes import Measure as Measure
 from captum_attattr.triggers.outcomes import Outcome as Outcome
@@ -61,8 +62,8 @@ class Choice:
         )
 
 
-@dataclass(frozen=True)
-class AttackReport:
+@dataclass(frozen=True, repr=False)
+class AttackReport(Shown):
     """An attack on one model, and its transfer to others. A report checks itself when it is made.
 
     Attributes:
@@ -92,6 +93,13 @@ class AttackReport:
                         f"choice names {counted(best, 'trigger')}, but victim {victim.name!r} has {triggers}"
                     )
         checks.set_fields(self, victims=victims)
+
+    def _line(self) -> str:
+        names = ", ".join(repr(victim.name) for victim in self.victims)
+        return f"{counted(len(list(self.victims[0].triggers())), 'trigger')} on {names}"
+
+    def _view(self) -> View:
+        return figure_view("plot_attack", self)
 
     def table(self) -> str:
         """The whole report as text: accuracy of each class with its interval, controls and verdicts."""

@@ -1,8 +1,9 @@
-"""The report: one page with every view of one explanation, harmless, offline, each figure with controls of its own."""
+"""The report: what it says is what the numbers say, harmless, offline, small; everything in it is linked."""
 
 from __future__ import annotations
 
 import html
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,13 @@ import numpy as np
 import pytest
 import results
 import torch
-from browser import look
+from browser import Clocked, look
+from browser import clocked as clocked
 from hostile import HOSTILE, Page
-from plotly.offline import get_plotlyjs
 from results import importance
 
 from captum_attattr.explanations.explanation import Explanation
-from captum_attattr.plots.flow import plot_flow
 from captum_attattr.plots.report_page import write_report
-
-SECTIONS = ["decision", "tree", "flow", "maps", "heads"]
 
 
 def explanation(layers: int = 3, heads: int = 4, words: int | list[str] = 8, **changed: Any) -> Explanation:
@@ -28,10 +26,28 @@ def explanation(layers: int = 3, heads: int = 4, words: int | list[str] = 8, **c
     return results.explanation(layers, heads, names, **changed)
 
 
-def section(text: str, name: str) -> str:
-    """The visible text of one part of a page."""
-    (part,) = re.findall(f'<section id="{name}">(.*?)</section>', text, re.DOTALL)
-    return html.unescape(re.sub("<script.*?</script>|<[^>]*>", " ", part, flags=re.DOTALL))
+def told(path: Path, what: str) -> str:
+    """The visible text of the elements of a class, or of the details."""
+    text = path.read_text(encoding="utf-8")
+    pattern = r"<details>(.*?)</details>" if what == "details" else rf'<(\w+) class="{what}"[^>]*>(.*?)</\1>'
+    part = re.search(pattern, text, re.DOTALL)
+    assert part
+    return " ".join(html.unescape(re.sub("<[^>]*>", "", part.groups()[-1])).split())
+
+
+def data(path: Path) -> Any:
+    found = re.search('<script type="application/json" id="data">(.*?)</script>', path.read_text("utf-8"), re.DOTALL)
+    assert found
+    return json.loads(found[1])
+
+
+def links_only(*links: tuple[int, int, int, int, float], tokens: int | list[str] = 6) -> Explanation:
+    """An explanation of a few entries: (layer, head, query, key, score)."""
+    size = tokens if isinstance(tokens, int) else len(tokens)
+    maps = torch.zeros(3, 4, size, size)
+    for layer, head, query, key, score in links:
+        maps[layer, head, query, key] = score
+    return explanation(3, 4, tokens, attributions=maps, attention=torch.full((3, 4, size, size), 1 / size))
 
 
 @pytest.fixture(scope="module")
@@ -43,55 +59,152 @@ def hostile_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # ------------------------------------------------------------------------------------------------ the page
 
 
-def test_report_has_every_section_and_figure_and_plotly_once(tmp_path: Path) -> None:
+def test_the_first_line_is_the_decision_and_the_text_reads_as_it_is(tmp_path: Path) -> None:
     path = write_report(explanation(), tmp_path / "report.html")
     assert path == tmp_path / "report.html"
     text = path.read_text(encoding="utf-8")
-    page = Page(text)
-    assert [attributes["id"] for tag, attributes in page.elements if tag == "section"] == SECTIONS
-    assert [attributes["href"] for tag, attributes in page.elements if tag == "a"] == [f"#{name}" for name in SECTIONS]
-    drawings = [attributes["id"] for _, attributes in page.elements if attributes.get("class") == "plot"]
-    assert drawings == [f"{name}-plot" for name in SECTIONS[1:]]
-    assert text.count(get_plotlyjs()) == 1
-    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
-    assert len(ids) == len(set(ids))
+    assert "<h1>The model says <b><bdi>positive</bdi></b> (probability 0.875)</h1>" in text
+    assert told(path, "sentence") == "[CLS] word1 word2 word3 word4 word5 word6 [SEP]"
     assert "<title>Self-attention attribution: positive, probability 0.875</title>" in text
+    ids = [attributes["id"] for _, attributes in Page(text).elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    other = write_report(explanation(prediction=0), tmp_path / "other.html").read_text("utf-8")
+    assert "The model does not choose <b><bdi>positive</bdi></b> (target 1), which is explained here" in other
 
 
-def test_decision_tells_text_tokens_value_and_the_numbers_of_each_layer(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("links", "tokens", "findings"),
+    [
+        (
+            [(2, 1, 0, 3, 0.3), (0, 0, 4, 3, 0.15), (1, 2, 2, 4, 0.01)],
+            6,
+            "Mostly “word3” +0.15: [CLS] read it in layer 2 (+0.3), “word4” read it in layer 0 (+0.15). "
+            "No word clearly speaks against it.",
+        ),
+        (
+            [(2, 1, 0, 1, 0.3), (2, 0, 0, 2, 0.3), (2, 0, 0, 3, -0.3)],
+            6,
+            "Mostly “word1” +0.1: [CLS] read it in layer 2 (+0.3). Against it: “word3” −0.1. "
+            "The strongest link against it: [CLS] read “word3” in layer 2 (−0.3).",
+        ),
+        (
+            [(2, 1, 0, i, 0.3) for i in range(1, 8)],
+            9,
+            "Spread over many words, of which these have 43 %: “word1” +0.1: [CLS] read it in layer 2 (+0.3); "
+            "“word2” +0.1: [CLS] read it in layer 2 (+0.3); “word3” +0.1: [CLS] read it in layer 2 (+0.3). "
+            "No word clearly speaks against it.",
+        ),
+        (
+            [(2, 1, 0, 1, 0.3), (2, 1, 0, 3, 0.3), (0, 1, 0, 2, 0.1)],
+            ["[CLS]", "good", "film", "Good", "[SEP]"],
+            "Mostly “good” (2 times) +0.2: [CLS] read it in layer 2 (+0.3), [CLS] read it in layer 2 (+0.3). "
+            "No word clearly speaks against it.",
+        ),
+        (
+            [(2, 1, 0, 1, 0.3), (0, 1, 3, 2, 0.2)],
+            ["[CLS]", "play", "##ing", "film", "[SEP]"],
+            "Mostly “playing” +0.167: [CLS] read it in layer 2 (+0.3), “film” read it in layer 0 (+0.2). "
+            "No word clearly speaks against it.",
+        ),
+        (
+            [(1, 1, 0, 4, 0.3), (1, 2, 2, 2, 0.03)],
+            5,
+            "Mostly [SEP] +0.1: [CLS] read it in layer 1 (+0.3). No word clearly speaks against it.",
+        ),
+        ([(1, 1, 1, 1, 0.3)], 5, "Mostly “word1” +0.1. No word clearly speaks against it."),
+        (
+            [(1, 1, 2, 1, -0.3)],
+            5,
+            "No word speaks for it. Against it: “word1” −0.1. "
+            "The strongest link against it: “word2” read “word1” in layer 1 (−0.3).",
+        ),
+        ([], 5, "Nothing to tell: the attributions of all heads are 0, or cancel out."),
+    ],
+)
+def test_findings_are_words_made_of_the_numbers(links: Any, tokens: Any, findings: str, tmp_path: Path) -> None:
+    path = write_report(links_only(*links, tokens=tokens), tmp_path / "report.html")
+    assert told(path, "findings") == findings
+    seen = look(path, "", tmp_path)  # whatever there is to tell, the page works
+    assert seen["figures"] == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "certainty"),
+    [
+        (
+            {"error": [0.5, 0.25, torch.nan], "delta": [0.5, -0.25, 0.0]},
+            "How exact: the estimated error of every layer's map is at most 50 %; "
+            "each layer adds up to what its attention did within 0.5.",
+        ),
+        (
+            {"error": [torch.nan] * 3, "delta": [torch.nan] * 3},
+            "How exact: the error was not estimated.",
+        ),
+        ({"error": [torch.inf, 0, 0], "delta": [torch.nan] * 3}, "How exact: one layer's map is known to be wrong."),
+    ],
+)
+def test_certainty_is_said_in_words(changed: Any, certainty: str, tmp_path: Path) -> None:
+    given = explanation(**{name: torch.tensor(value) for name, value in changed.items()})
+    assert told(write_report(given, tmp_path / "report.html"), "certainty") == certainty
+
+
+def test_words_are_tinted_by_their_scores(tmp_path: Path) -> None:
+    given = links_only((2, 1, 0, 3, 0.3), (0, 0, 4, 2, -0.15), (1, 0, 4, 1, 0.003))
+    text = write_report(given, tmp_path / "report.html").read_text("utf-8")
+    styles = dict(re.findall(r'data-word="(\d+)" style="([^"]*)"', text))
+    assert styles["3"] == "--share:1.000;--tint:var(--for)"
+    assert styles["2"] == "--share:0.500;--tint:var(--against)"
+    assert styles["1"] == ""  # a hundredth of the largest is nothing to see
+    assert 'title="word3: +0.1"' in text
+    assert "<span>against −0.1</span>" in text
+    assert "<span>+0.1 for, in points of the probability</span>" in text
+
+
+def test_details_tell_text_value_and_the_numbers_of_each_layer(tmp_path: Path) -> None:
     given = explanation(error=torch.tensor([0.5, 0.25, torch.nan]), delta=torch.tensor([0.5, -0.25, 0.0]), prediction=0)
-    told = " ".join(section(write_report(given, tmp_path / "report.html").read_text("utf-8"), "decision").split())
+    text = told(write_report(given, tmp_path / "report.html"), "details")
     sums = [f"{float(each.sum(dtype=torch.float64)):+.3g}".replace("-", "−") for each in given.attributions]
-    for part in ("a text of words", "[CLS]", "word6", "positive (target 1)", "probability 0.875", "target 0", *sums):
-        assert part in told
+    for part in ("a text of words", "positive (target 1)", "probability 0.875", "target 0", *sums):
+        assert part in text
     for row in (["0", sums[0], "+0.5", "0.5", "9"], ["2", sums[2], "+0", "not estimated", "9"]):
-        assert " ".join(row) in told
+        assert "".join(row) in text
+
+
+def test_data_are_the_explanations(tmp_path: Path) -> None:
+    given = explanation(3, 4, 30)
+    found = data(write_report(given, tmp_path / "report.html"))
+    sums = given.attributions.double().sum(1).numpy()
+    index, score = np.array(found["links"]["index"]), np.array(found["links"]["score"])
+    assert len(index) == min(1500, (sums != 0).sum())
+    np.testing.assert_allclose(score, sums.ravel()[index], rtol=1e-5)
+    assert (np.diff(np.abs(score)) <= 1e-12).all()
+    assert np.abs(score[-1]) >= np.sort(np.abs(sums), axis=None)[-1501]
+    assert found["total"] == pytest.approx(np.abs(sums).sum())
+    np.testing.assert_allclose(found["scores"][-1], given.token_scores(), rtol=2e-3, atol=1e-9)
+    largest = given.attributions.amax((2, 3)).flatten()
+    np.testing.assert_allclose(found["importance"][0]["scores"], largest, rtol=1e-5)
 
 
 def test_report_asks_for_nothing(hostile_report: Path, tmp_path: Path) -> None:
     page = Page(hostile_report.read_text(encoding="utf-8"))
-    loading = ("src", "srcset", "data", "action", "poster", "background")
-    assert [tag for tag, attributes in page.elements for name in loading if name in attributes] == []
-    hrefs = [attributes["href"] or "" for _, attributes in page.elements if "href" in attributes]
-    assert all(href == "data:," or href.startswith("#") for href in hrefs)
+    loading = ("src", "href", "srcset", "action", "poster", "background")
+    asked = [(tag, attributes[name]) for tag, attributes in page.elements for name in loading if name in attributes]
+    assert asked == [("link", "data:,")]
     harmless = write_report(explanation(), tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "http" not in harmless.replace(get_plotlyjs(), "").replace("http-equiv", "").replace(SVG, "")
-
-
-SVG = "http://www.w3.org/2000/svg"
-"""A name that browsers demand of whoever makes a picture; nobody loads it."""
+    assert "http" not in harmless.replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")
 
 
 def test_hostile_tokens_make_no_element(hostile_report: Path, tmp_path: Path) -> None:
-    given = explanation(3, 4, [f"t{i}" for i in range(len(HOSTILE))], text=("first", "second"))
-    harmless = write_report(given, tmp_path / "harmless.html")
-    tags = [[tag for tag, _ in Page(path.read_text(encoding="utf-8")).elements] for path in (hostile_report, harmless)]
+    given = explanation(3, 4, [f"t{i}" for i in range(len(HOSTILE))], text=("first", "second"), prediction=0)
+    harmless = write_report(given, tmp_path / "harmless.html", title="title")
+    tags = [[tag for tag, _ in Page(path.read_text("utf-8")).elements] for path in (hostile_report, harmless)]
+    tags = [[tag for tag in each if tag not in ("button", "bdi")] for each in tags]  # of the findings, by the scores
     assert tags[0] == tags[1]
-    told = section(hostile_report.read_text(encoding="utf-8"), "decision")
-    for part in (HOSTILE[0], HOSTILE[1], HOSTILE[4], HOSTILE[5], HOSTILE[7], HOSTILE[9], HOSTILE[11], "\\u202eturned"):
-        assert part in told
+    text = told(hostile_report, "sentence")
+    for part in (*HOSTILE[:2], HOSTILE[4], HOSTILE[5], HOSTILE[7], HOSTILE[9], HOSTILE[11], "\\u202eturned"):
+        assert part in text
     for part in ("two↵lines↵and⇥tab", "half \\ud800 pair", "nul \\u0000 bell \\u0007", "∅", "␣␣"):
-        assert part in told
+        assert part in text
 
 
 def test_same_explanation_same_bytes(tmp_path: Path) -> None:
@@ -99,9 +212,12 @@ def test_same_explanation_same_bytes(tmp_path: Path) -> None:
     assert pages[0] == pages[1]
 
 
-def test_report_of_a_large_model_is_at_most_20_megabytes(tmp_path: Path) -> None:
-    path = write_report(explanation(12, 12, 128), tmp_path / "report.html")
-    assert path.stat().st_size <= 20_000_000
+@pytest.mark.parametrize(
+    ("layers", "heads", "tokens", "megabytes"), [(6, 12, 18, 0.3), (6, 12, 200, 5), (12, 12, 128, 6), (2, 2, 600, 1.5)]
+)
+def test_reports_are_small(layers: int, heads: int, tokens: int, megabytes: float, tmp_path: Path) -> None:
+    path = write_report(explanation(layers, heads, tokens), tmp_path / "report.html")
+    assert path.stat().st_size <= megabytes * 1e6
 
 
 # --------------------------------------------------------------------------------------------- the options
@@ -112,58 +228,66 @@ def test_empty_tree_is_said_in_words_with_the_threshold_that_gives_an_edge(tmp_p
     attributions[:, 0, 3, 3] = 1.0  # the largest is a token's own
     attributions[1, 0, 1, 2] = 0.25
     given = explanation(3, 1, 4, attributions=attributions, attention=torch.full((3, 1, 4, 4), 0.25))
-    text = write_report(given, tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "There is no tree to draw: threshold=0.4 leaves no edge" in section(text, "tree")
-    assert "one below 0.25 would give the first edge" in section(text, "tree")
-    assert 'id="tree-plot"' not in text
-    assert 'id="maps-plot"' in text
-    assert 'id="tree-plot"' in write_report(given, tmp_path / "report.html", threshold=0.2).read_text("utf-8")
-
-
-def test_maps_of_zeros_are_said_in_words(tmp_path: Path) -> None:
-    """All heads may be cut out: the page still says what was decided, and draws what there is."""
-    given = explanation(attributions=torch.zeros(3, 4, 8, 8))
     path = write_report(given, tmp_path / "report.html")
-    text = path.read_text(encoding="utf-8")
-    assert "no token gathers anything positive from another" in section(text, "tree")
-    assert "There is no flow to draw: the attributions of all heads are 0" in section(text, "flow")
-    assert look(path, "", tmp_path)["figures"] == 2  # the maps, whose attention is there, and the heads
+    trees = {each["threshold"]: each for each in data(path)["trees"]}
+    assert trees[0.4]["links"] == []
+    assert "threshold=0.4 leaves no edge" in trees[0.4]["why"]
+    assert "one below 0.25 would give the first edge" in trees[0.4]["why"]
+    assert [1, 1, 2, 0.25] in trees[0.2]["links"]
+    seen = look(path, f"{TREE} seen.warning = document.getElementById('warning').textContent;", tmp_path)
+    assert "one below 0.25 would give the first edge" in seen["warning"]
+
+
+TREE = "document.querySelector('input[value=tree]').click(); await wait();"
 
 
 def test_threshold_is_the_trees(tmp_path: Path) -> None:
-    text = write_report(explanation(), tmp_path / "report.html", threshold=0.25).read_text(encoding="utf-8")
-    assert "threshold 0.25" in text
+    path = write_report(explanation(), tmp_path / "report.html", threshold=0.33)
+    assert data(path)["threshold"] == 0.33
+    seen = look(path, f"{TREE} seen.count = document.getElementById('count').textContent;", tmp_path)
+    links = next(each["links"] for each in data(path)["trees"] if each["threshold"] == 0.33)
+    assert seen["count"] == f"0.33: {len(links)} links"
 
 
-def test_head_map_is_the_largest_attribution_of_each_head_or_the_given_importance(tmp_path: Path) -> None:
+def test_heads_show_the_given_importance(tmp_path: Path) -> None:
     given = explanation()
-    own = write_report(given, tmp_path / "own.html")
-    steps = "seen.scores = document.getElementById('heads-plot')._fullData[0].z.map((row) => [...row]);"
-    steps += "seen.title = document.getElementById('heads-plot').layout.title.text;"
-    seen = look(own, steps, tmp_path)
-    np.testing.assert_allclose(seen["scores"], given.attributions.amax((2, 3)), rtol=1e-6)
-    assert "largest attribution in this text" in seen["title"]
-    text = write_report(given, tmp_path / "given.html", importance=importance(3, 4, "taylor")).read_text("utf-8")
-    assert re.search(r"Head importance: \\u003cb\\u003e\\u2068taylor", text)
+    maps = {HOSTILE[0]: importance(3, 4), "second": importance(3, 4, "taylor")}
+    path = write_report(given, tmp_path / "report.html", importance=maps)
+    names = [each["name"] for each in data(path)["importance"]]
+    assert names == [HOSTILE[0], "second"]
+    steps = """
+      const name = () => document.querySelector("#heads button").getAttribute("aria-label");
+      seen.first = name();
+      const choice = document.getElementById("scores");
+      choice.selectedIndex = 1;
+      choice.dispatchEvent(new Event("change"));
+      seen.second = name();
+    """
+    seen = look(path, steps, tmp_path)
+    assert seen["first"].startswith(f"layer 2, head 0: {HOSTILE[0]} +")
+    assert seen["second"].startswith("layer 2, head 0: second +")
 
 
 def test_heads_that_are_gone_have_no_score(tmp_path: Path) -> None:
     given = explanation()
     given.attributions[1, 2] = given.attention[1, 2] = 0
-    text = write_report(given, tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "this head is gone" in text
+    path = write_report(given, tmp_path / "report.html")
+    assert data(path)["importance"][0]["scores"][6] is None
+    seen = look(path, "seen.gone = document.querySelectorAll('#heads .gone').length;", tmp_path)
+    assert seen["gone"] == 1
 
 
 def test_regression_score_is_no_probability(tmp_path: Path) -> None:
-    text = write_report(explanation(probability=-3.2, output="score"), tmp_path / "report.html").read_text("utf-8")
-    assert "score −3.2" in section(text, "decision")
+    path = write_report(explanation(probability=-3.2, output="score"), tmp_path / "report.html")
+    assert "(score −3.2)</h1>" in path.read_text("utf-8")
+    assert "in points of the score" in told(path, "scale")
 
 
 def test_what_is_not_known_is_said_in_words(tmp_path: Path) -> None:
     given = explanation(probability=float("nan"), delta=torch.full((3,), torch.nan))
-    text = write_report(given, tmp_path / "report.html").read_text("utf-8")
-    assert "<title>Self-attention attribution: positive</title>" in text
-    assert section(text, "decision").count("not known") == 1 + 3
+    path = write_report(given, tmp_path / "report.html")
+    assert "<title>Self-attention attribution: positive</title>" in path.read_text("utf-8")
+    assert told(path, "details").count("not known") == 1 + 3
 
 
 # ---------------------------------------------------------------------------------------------- the errors
@@ -219,64 +343,199 @@ def test_failed_write_leaves_the_old_file_alone(tmp_path: Path, monkeypatch: pyt
 
 # --------------------------------------------------------------------------------------------- the browser
 
-STEPS = """
-  const part = (name) => document.getElementById(name);
-  const [tree, flow, maps, heads] = ["tree", "flow", "maps", "heads"].map((name) => part(`${name}-plot`));
-  const state = () => ({
-    tree: [part("tree-chosen").textContent, ...tree.data.map((trace) => trace.opacity ?? 1)],
-    flow: flow.querySelector(".flow-cut").value,
-    maps: maps.layout.updatemenus.map((menu) => menu.active),
-    heads: heads.layout.updatemenus.map((menu) => menu.active),
-  });
-  seen.paper = [tree, flow, maps, heads].map((plot) => plot._fullLayout.paper_bgcolor);
-  const marks = "path.js-line, .flow-edges path, .heatmaplayer image";
-  seen.pictures = [tree, flow, maps, heads].map((plot) => plot.querySelectorAll(marks).length);
-  seen.edges = [Array.from(flow.layout.meta.flow.indices), Array.from(flow.layout.meta.flow.score)];
-  const { high, low } = flow.layout.meta.flow.heads;
-  seen.codes = Array.from(high, (upper, i) => (upper << 4) | ((low[i >> 1] >> (4 * (i & 1))) & 15));
-  seen.states = [state()];
-  const steps = [
-    () => key(tree, "ArrowRight"),
-    () => key(flow, "ArrowRight"),
-    () => key(maps, maps.layout.updatemenus[1].active ? "ArrowUp" : "ArrowDown"),
-    () => key(heads, "ArrowDown"),
-  ];
-  for (const step of steps) {
-    step();
-    await wait();
-    seen.states.push(state());
+ALL = """({
+  word: document.querySelector(".sentence .on")?.textContent ?? null,
+  told: document.getElementById("told").textContent,
+  count: document.getElementById("count").textContent,
+  map: document.getElementById("map-name").textContent,
+  lit: [...document.querySelectorAll("#heads .lit")].map((each) => each.dataset.head),
+  pressed: [...document.querySelectorAll("#heads [aria-pressed=true]")].map((each) => each.dataset.head),
+  bright: [...document.querySelectorAll(".link:not(.dim)")].map((each) => each.dataset.link).sort(),
+  links: document.querySelectorAll(".link").length,
+  hash: location.hash,
+})"""
+
+
+def middle(selector: str) -> str:
+    return f"""(() => {{
+      const {{ left, top, width, height }} = document.querySelector({selector!r}).getBoundingClientRect();
+      return [left + width / 2, top + height / 2]; }})()"""
+
+
+def test_a_choice_shows_everywhere_and_empty_space_resets(clocked: Clocked, tmp_path: Path) -> None:
+    given = links_only((2, 1, 0, 3, 0.3), (2, 3, 0, 3, 0.1), (0, 0, 4, 3, 0.15), (1, 2, 2, 4, -0.05), tokens=8)
+    clocked.open(write_report(given, tmp_path / "report.html"))
+    start = clocked.until(ALL, lambda seen: seen["map"].startswith("layer 2, head 1"))
+    assert start["count"] == "3 links, 100 % of all attribution"
+    assert start["bright"] == ["0,4,3", "1,2,4", "2,0,3"]
+
+    clocked.click(*clocked.run(middle('.sentence [data-word="3"]')))
+    seen = clocked.until(ALL, lambda seen: seen["word"] is not None)
+    assert seen["told"] == (
+        "“word3” counts +0.183. It gave to: [CLS] in layer 2 +0.4, “word4” in layer 0 +0.15. "
+        "It took from: nothing strong."
+    )
+    assert seen["bright"] == ["0,4,3", "2,0,3"]
+    assert "word=3" in seen["hash"]
+    clocked.click(*clocked.run(middle("#picture svg .column")))  # empty space
+    assert clocked.until(ALL, lambda seen: seen["word"] is None)["bright"] == start["bright"]
+
+    clocked.click(*clocked.run(middle('.phrase[data-link="2,0,3"]')))
+    seen = clocked.until(ALL, lambda seen: seen["lit"])
+    assert seen["lit"] == ["9", "11"]  # the heads that make the link: 1 and 3 of layer 2
+    assert seen["told"].startswith("[CLS] read “word3” in layer 2: +0.4 (head 1 +0.3, head 3 +0.1)")
+    assert seen["bright"] == ["2,0,3"]
+    clocked.press("Escape")
+    clocked.until(ALL, lambda seen: seen["bright"] == start["bright"] and not seen["lit"])
+
+    clocked.click(*clocked.run(middle('#heads [data-head="6"]')))
+    seen = clocked.until(ALL, lambda seen: seen["pressed"] == ["6"])
+    assert seen["map"] == "layer 1, head 2"
+    assert (seen["bright"], seen["count"]) == (["1,2,4"], "1 links, of head 2 in layer 1")
+    again = write_report(given, tmp_path / "again.html").as_uri() + seen["hash"]
+    clocked.ask("Page.navigate", url=again)  # the address reproduces it
+    clocked.until(ALL, lambda seen: seen["pressed"] == ["6"] and seen["bright"] == ["1,2,4"])
+
+
+def test_the_mouse_over_a_link_tells_it_and_lights_its_heads(clocked: Clocked, tmp_path: Path) -> None:
+    given = links_only((2, 1, 0, 3, 0.3), (0, 0, 4, 3, 0.15), tokens=8)
+    clocked.open(write_report(given, tmp_path / "report.html"))
+    clocked.until(ALL, lambda seen: seen["map"].startswith("layer 2, head 1"))
+    place = """(() => { const path = document.querySelector('[data-link="0,4,3"] .hit');
+      const { x, y } = path.getPointAtLength(path.getTotalLength() / 2);
+      const { left, top } = path.ownerSVGElement.getBoundingClientRect(); return [left + x, top + y]; })()"""
+    x, y = clocked.run(place)
+    clocked.ask("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+    tip = "(() => { const tip = document.getElementById('tip'); return tip.hidden ? '' : tip.textContent; })()"
+    text = clocked.until(tip, bool)
+    assert text.startswith("“word4” read “word3” in layer 0: +0.15 (head 0 +0.15)")
+    assert clocked.run(ALL)["lit"] == ["0"]
+    clocked.ask("Input.dispatchMouseEvent", type="mouseMoved", x=5, y=5)
+    clocked.until(tip, lambda text: text == "")
+
+
+def test_keys_alone_are_enough(clocked: Clocked, tmp_path: Path) -> None:
+    clocked.open(write_report(explanation(), tmp_path / "report.html"))
+    focus = "(document.activeElement.id || document.activeElement.dataset.word || document.activeElement.dataset.head "
+    focus += "|| document.activeElement.name || document.activeElement.tagName)"
+    order = []
+    for _ in range(60):
+        clocked.press("Tab")
+        clocked.run("1")
+        order.append(clocked.run(focus))
+    for each in ("0", "7", "mode", "cut", "layer", "reset"):
+        assert each in order
+    assert order.index("cut") < order.index("layer") < order.index("reset")
+    clocked.run("document.querySelector('#heads [tabindex=\"0\"]').focus()")
+    before = int(clocked.run("document.activeElement.dataset.head"))
+    clocked.press("ArrowRight" if before % 4 < 3 else "ArrowLeft")
+    assert abs(int(clocked.run("document.activeElement.dataset.head")) - before) == 1
+    clocked.run("document.querySelector('.sentence .word').focus()")
+    clocked.press("Enter")
+    clocked.until(ALL, lambda seen: seen["word"] == "[CLS]")
+
+
+CONTRAST = """(() => {
+  const channel = (value) => (value <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4);
+  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const over = (below, colour) => {
+    canvas.fillStyle = below;
+    canvas.fillRect(0, 0, 1, 1);
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    const [r, g, b] = canvas.getImageData(0, 0, 1, 1).data;
+    return `rgb(${r}, ${g}, ${b})`;
+  };
+  const light = (colour) => {
+    const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map((value) => channel(value / 255));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const ground = (element) => {
+    const parents = [];
+    for (let at = element; at; at = at.parentElement) parents.unshift(at);
+    return parents.reduce((below, at) => over(below, getComputedStyle(at).backgroundColor), "rgb(255, 255, 255)");
+  };
+  const worst = [99, ""];
+  for (const element of document.querySelectorAll("main *")) {
+    const texts = [...element.childNodes].filter((node) => node.nodeType === 3 && node.data.trim());
+    if (!texts.length || !element.getClientRects().length) continue;
+    const style = getComputedStyle(element);
+    const back = ground(element);
+    const colour = over(back, element.ownerSVGElement ? style.fill : style.color);
+    const [a, b] = [light(colour), light(back)].sort((x, y) => y - x);
+    const ratio = (a + 0.05) / (b + 0.05);
+    if (ratio < worst[0]) worst.splice(0, 2, ratio, element.textContent.slice(0, 40));
   }
-  seen.chosen = ["tree", "maps", "heads"].map((name) => part(`${name}-chosen`).textContent);
-"""
+  return worst;
+})()"""
+
+
+@pytest.mark.parametrize("width", [1400, 1280, 768, 390])
+def test_every_width_and_light_reads_well(width: int, clocked: Clocked, tmp_path: Path) -> None:
+    path = write_report(explanation(3, 4, ["[CLS]", *HOSTILE, "[SEP]"]), tmp_path / "report.html")
+    for scheme in ("light", "dark"):
+        clocked.ask("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+        media = [{"name": "prefers-color-scheme", "value": scheme}]
+        clocked.ask("Emulation.setEmulatedMedia", media="screen", features=media)
+        clocked.open(path)
+        assert clocked.run("document.documentElement.scrollWidth") <= width
+        ratio, text = clocked.run(CONTRAST)
+        assert ratio >= 4.5, text
+        shown = clocked.run("getComputedStyle(document.getElementById('picture')).display !== 'none'")
+        assert shown == (width > 560)  # a phone has the sentence and the list of links
+        assert clocked.run("document.querySelectorAll('#list button').length") == 12
+    over = """(() => { const boxes = [...document.querySelectorAll("header > *, .tools, .views > *, details")]
+      .map((each) => each.getBoundingClientRect()).filter(({ width, height }) => width && height);
+      return boxes.some((a, i) => boxes.some((b, j) => j > i && a.left < b.right - 1 && b.left < a.right - 1
+        && a.top < b.bottom - 1 && b.top < a.bottom - 1)); })()"""
+    assert not clocked.run(over)
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_figures_in_a_browser_answer_and_do_not_disturb_each_other(tmp_path: Path, dark: bool) -> None:
-    given = explanation(3, 4, HOSTILE, label=HOSTILE[0], text=HOSTILE[1])
-    given.attributions[1, 2, 3, 4], given.attributions[1, 2, 3, 5] = 1e-11, 0
-    smallest, nothing = (int(np.ravel_multi_index((1, 2, 3, at), given.attributions.shape)) for at in (4, 5))
-    maps = {HOSTILE[0]: importance(3, 4), "second": importance(3, 4, "taylor")}
-    path = write_report(given, tmp_path / "report.html", importance=maps)
-    seen = look(path, STEPS, tmp_path, dark)
-    assert seen["figures"] == 4
-    assert seen["paper"] == ["#12161b" if dark else "#ffffff"] * 4
-    assert min(seen["pictures"]) >= 1
-    for place, name in enumerate(("tree", "flow", "maps", "heads")):
-        before, after = seen["states"][place : place + 2]
-        assert {each for each in before if before[each] != after[each]} == {name}
-    assert re.search(r"gathers from", seen["chosen"][0])
-    assert seen["chosen"][1].startswith("layer ")
-    assert seen["chosen"][2].strip("\u2068\u2069") == "second"
-    # The page makes the flow's edges and heads of the maps and of the sums over heads.
-    place, score = (np.array(part) for part in seen["edges"])
-    sums = given.attributions.sum(1, dtype=torch.float64).flatten().numpy()
-    assert sorted(place) == list(range(len(sums)))
-    np.testing.assert_allclose(score, sums[place], rtol=5e-4)  # half floats: 11 bits of each
-    assert (np.diff(np.abs(score)) <= 0).all()
-    heads = plot_flow(given).layout.meta["flow"]["heads"]
-    lower = np.stack([heads["low"] & 15, heads["low"] >> 4], 1).ravel()[: len(heads["high"])]
-    codes, expected = np.array(seen["codes"]), heads["high"].astype(int) * 16 + lower
-    assert codes[smallest] == expected[smallest] == 1  # not 0, which would be no edge
-    assert codes[nothing] == expected[nothing] == 0
-    assert (np.abs(codes - expected) <= 1).all()  # of 2048 levels
-    assert (codes == expected).mean() > 0.9
+def test_hostile_text_in_a_browser(hostile_report: Path, tmp_path: Path, dark: bool) -> None:
+    steps = """
+      for (const each of document.querySelectorAll(".sentence .word, .list button, .phrase")) each.click();
+      document.querySelector("input[value=all]").click();
+      document.querySelector("input[value=tree]").click();
+      await wait();
+      seen.words = document.querySelectorAll(".sentence .word").length;
+    """
+    assert look(hostile_report, steps, tmp_path, dark)["words"] == len(HOSTILE)
+
+
+def test_columns_of_arabic_run_as_the_text_does(tmp_path: Path) -> None:
+    names = ["[CLS]", "هذا", "فيلم", "رائع", "[SEP]"]
+    steps = """
+      seen.x = [...document.querySelectorAll("svg .name")].map((each) => [each.dataset.word, +each.getAttribute("x")]);
+    """
+    for words, falling in ((names, True), (["[CLS]", "a", "fine", "film", "[SEP]"], False)):
+        path = write_report(explanation(3, 4, words), tmp_path / "report.html")
+        x = [place for _, place in sorted((int(word), place) for word, place in look(path, steps, tmp_path)["x"])]
+        assert (np.diff(x) < 0).all() == falling
+
+
+def test_a_pair_has_a_divider_and_a_decoder_its_decision_at_the_end(tmp_path: Path) -> None:
+    maps = torch.rand(3, 4, 6, 6)
+    pair = explanation(3, 4, 6, attributions=maps, segments=[0, 0, 0, 1, 1, 1], special=[True, *[False] * 4, True])
+    decoder = explanation(3, 4, 6, attributions=maps.tril(), special=[False] * 6)
+    steps = """
+      seen.dividers = document.querySelectorAll("svg .divider, .sentence .divider").length;
+      seen.decision = +document.querySelector("svg .decision").getAttribute("cx");
+      seen.x = [...document.querySelectorAll("svg .name")].map((each) => +each.getAttribute("x"));
+    """
+    of_pair = look(write_report(pair, tmp_path / "pair.html"), steps, tmp_path)
+    assert of_pair["dividers"] == 2
+    assert of_pair["decision"] == of_pair["x"][0]
+    of_decoder = look(write_report(decoder, tmp_path / "decoder.html"), steps, tmp_path)
+    assert of_decoder["dividers"] == 0
+    assert of_decoder["decision"] == of_decoder["x"][-1]
+
+
+def test_a_head_is_chosen_in_less_than_a_tenth_of_a_second(clocked: Clocked, tmp_path: Path) -> None:
+    clocked.open(write_report(explanation(6, 12, 200), tmp_path / "report.html"))
+    clocked.until(ALL, lambda seen: seen["map"] != "a head")
+    spent = """(() => { const times = [];
+      for (const head of [3, 30, 60]) { const begin = performance.now();
+        document.querySelector(`#heads [data-head="${head}"]`).click(); times.push(performance.now() - begin); }
+      return Math.min(...times); })()"""
+    assert clocked.run(spent) < 100

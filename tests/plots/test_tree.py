@@ -55,18 +55,23 @@ def test_nodes_and_edges_are_the_trees(layers: int, tokens: int, algorithm: str)
     except ValueError:
         pytest.skip("such maps have no tree of the reference's")
     figure = plot_tree(tree, given)
-    places = dict(zip(nodes(figure).x, nodes(figure).y, strict=True))
+    index = figure.layout.meta["tree"]["index"]  # the token of each column
+    columns = {token: column for column, token in enumerate(index) if token >= 0}
+    assert len(index) == tokens if tokens <= 60 else len(index) <= min(tokens, 4 * len(tree))
+    places = dict(zip([index[column] for column in nodes(figure).x], nodes(figure).y, strict=True))
     assert sorted(places) == sorted(tree)
+    largest = max(abs(data["score"]) for *_, data in tree.edges(data=True))
     for node, y in places.items():
         lifted = any(data["class_edge"] for *_, data in tree.out_edges(node, data=True))
         assert y == tree.nodes[node]["layer"] + lifted
     assert set(lines(figure)) == set(tree.edges)
     for (query, key), line in lines(figure).items():
         data = tree.edges[query, key]
-        assert (line.x[0], line.y[0]) == (key, places[key])
-        assert (line.x[-1], line.y[-1]) == (query, places[query])
+        assert (line.x[0], line.y[0]) == (columns[key], places[key])
+        assert (line.x[-1], line.y[-1]) == (columns[query], places[query])
         assert line.line.dash == ("dash" if data["score"] < 0 else "solid")
-        assert line.line.width == pytest.approx(1.2 + 5.8 * min(abs(data["share_of_max"]), 1), abs=0.01)
+        assert line.line.width == pytest.approx(1.2 + 5.8 * abs(data["score"]) / largest, abs=0.01)
+        assert line.meta["share"] == pytest.approx(1.2 + 5.8 * min(abs(data["share_of_max"]), 1), abs=0.01)
         if places[query] > places[key]:
             assert (np.diff(line.y) >= 0).all()  # information flows upwards
         else:
@@ -96,14 +101,14 @@ def test_rows_begin_at_the_lowest_layer_of_the_tree() -> None:
     figure = plot_tree(tree, given)
     assert figure.layout.yaxis.range[0] == lowest - 0.6
     assert figure.layout.yaxis.ticktext[0] == f"layer {lowest}"
-    assert figure.layout.title.subtitle.text.endswith(f"; below layer {lowest} no token comes in")
+    assert f"; below layer {lowest} no token comes in<br>" in figure.layout.title.subtitle.text
 
 
 def test_legend_tells_signs_and_the_root() -> None:
     given = explanation()
     figure = plot_tree(attribution_tree(given, 0.2), given)
     names = [plain(trace.name) for trace in figure.data if trace.showlegend]
-    assert names == ["positive", "negative", "what word0 gathers at the end", "root"]
+    assert names == ["positive", "negative", "root"]
     (root,) = figure.select_traces({"name": "root"})
     assert root.marker.symbol == "square"
 
@@ -133,12 +138,14 @@ def test_all_tokens_are_named_below_those_outside_dimmed() -> None:
         assert theme["xaxis2.tickfont.color"] != theme["font.color"]
 
 
-def test_labels_of_a_very_long_text_do_not_overlap() -> None:
-    given = explanation(2, 1, 400)
-    figure = plot_tree(attribution_tree(given, 0.5), given)
-    room = (figure.layout.width - figure.layout.margin.l - figure.layout.margin.r) / 400
+@pytest.mark.parametrize(("tokens", "threshold"), [(60, 0.2), (400, 0.5), (400, 0.05)])
+def test_labels_of_a_very_long_text_do_not_overlap(tokens: int, threshold: float) -> None:
+    given = explanation(2, 1, tokens)
+    figure = plot_tree(attribution_tree(given, threshold), given)
+    columns = len(figure.layout.meta["tree"]["index"])
+    room = (figure.layout.width - figure.layout.margin.l - figure.layout.margin.r) / columns
     shown = np.sort([*figure.layout.xaxis.tickvals, *figure.layout.xaxis2.tickvals])
-    assert len(shown) > 100
+    assert len(shown) > min(columns, 100) / 2
     assert (np.diff(shown) * room > 8).all()
 
 
@@ -151,8 +158,32 @@ def test_title_says_what_was_decided_and_how_the_subtitle_what_is_missing() -> N
             assert part in title.text
     edges, share = tree.graph["left_out_edges"], tree.graph["left_out_share"]
     wanted = f"left out: {edges:,} interactions with a positive score, {100 * share:.0f} % of the positive attribution"
-    assert title.subtitle.text == f"{wanted}; below layer 1 no token comes in"
-    assert plot_tree(attribution_tree(explanation(2), 0.4)).layout.title.subtitle.text.endswith("attribution")
+    assert share > 0.9
+    shown = f"<b>This tree shows little of the decision; {wanted}</b>"
+    assert title.subtitle.text == f"{shown}; below layer 1 no token comes in"
+    assert plot_tree(attribution_tree(explanation(2), 0.4)).layout.title.subtitle.text.endswith("attribution</b>")
+    tree.graph["left_out_share"] = 0.9
+    assert plot_tree(tree).layout.title.subtitle.text.startswith("left out: ")
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_strongest_links_that_are_not_in_the_tree_are_named(merge: bool) -> None:
+    given = explanation(words=["[CLS]", "play", "##ing", "is", "fun", "##ny", "[SEP]"])
+    tree = attribution_tree(given, 0.4, merge_subwords=merge)
+    maps = given.attributions.double().sum(1).numpy()
+    if merge:
+        starts = [0, 1, 3, 4, 6]
+        maps = np.add.reduceat(np.add.reduceat(maps, starts, 1), starts, 2)
+    for (i, j), data in tree.edges.items():
+        maps[data["layer"], i, j] = 0
+    best = np.abs(maps).ravel().argsort()[::-1][:3]
+    names = tree.graph["tokens"]
+    told = plain(plot_tree(tree, given).layout.title.subtitle.text.split("<br>")[1])
+    wanted = [
+        f"{names[i]} ← {names[j]} {maps[level, i, j]:+.3g} (layer {level})".replace("-", "−")
+        for level, i, j in (np.unravel_index(at, maps.shape) for at in best)
+    ]
+    assert told == f"3 strongest links not in the tree: {', '.join(wanted)}"
 
 
 @pytest.mark.parametrize(
@@ -220,7 +251,9 @@ def test_decoders_have_no_class_token_and_their_root_on_top() -> None:
     figure = plot_tree(tree, causal)
     assert tree.graph["class_token"] is None
     assert max(nodes(figure).y) == nodes(figure).y[list(nodes(figure).x).index(7)] == 3
-    assert "output" not in figure.layout.yaxis.ticktext
+    assert figure.layout.yaxis.ticktext[-1] == "output"
+    (output,) = figure.select_traces({"name": "output"})
+    assert (list(output.x), list(output.y), plain(output.text[1])) == ([7, 7], [3, 4], "predicts positive ")
     assert all(key < query for query, key in lines(figure))
 
 
@@ -234,9 +267,9 @@ def test_a_tree_from_a_file_looks_the_same(tmp_path: Path, ending: str) -> None:
 
 def test_names_stand_beside_the_tokens_where_there_is_room() -> None:
     few, many = (plot_tree(attribution_tree(explanation(words=n), 0.3)) for n in (4, 100))
-    assert nodes(few).mode == "markers+text"
-    assert [text.strip(" \u2068\u2069") for text in nodes(few).text] == [f"word{i}" for i in nodes(few).x]
-    assert nodes(many).mode == "markers"
+    assert [plain(text) for text in nodes(few).text] == [f"word{i}" for i in nodes(few).x]
+    assert "" in nodes(many).text  # where names would lie upon one another, one of them is left out, not all
+    assert sum(text != "" for text in nodes(many).text) > 5
 
 
 def test_hostile_tokens_are_literal_text() -> None:
@@ -363,6 +396,26 @@ def test_clicks_in_a_browser(clocked: Clocked, tmp_path: Path) -> None:
         clocked.run(elsewhere)
         clocked.press("Escape")
         clocked.until(heard, lambda text: text == "")
+
+
+def test_the_text_at_the_mouse_is_that_of_what_is_under_it(clocked: Clocked, tmp_path: Path) -> None:
+    """Lines end in the middle of tokens; there, and 3 pixels around, the token answers."""
+    given = explanation()
+    tree = attribution_tree(given, 0.2)
+    clocked.open(write_html(plot_tree(tree, given), tmp_path / "tree.html"))
+    places = clocked.run("""(() => {
+      const { left, top } = plot.getBoundingClientRect(), { xaxis, yaxis } = plot._fullLayout;
+      const { x, y } = plot._fullData[0];
+      const place = (at, i) => [at, left + xaxis._offset + xaxis.l2p(at), top + yaxis._offset + yaxis.l2p(y[i])];
+      return Array.from(x, place);
+    })()""")
+    assert [node for node, *_ in places] == sorted(tree)
+    told = "[...document.querySelectorAll('.hovertext')].map((each) => each.textContent).join()"
+    for node, x, y in places:
+        for dx, dy in ((0, 0), (0, 3), (0, -3), (3, 0), (-3, 0)):
+            clocked.ask("Input.dispatchMouseEvent", type="mouseMoved", x=x + 200 * (x < 600) - 100, y=y + 40)
+            clocked.ask("Input.dispatchMouseEvent", type="mouseMoved", x=x + dx, y=y + dy)
+            clocked.until(told, lambda text, node=node: plain(text).startswith(f"word{node} [{node}], layer"))
 
 
 # -------------------------------------------------------------------------------------------- the errors

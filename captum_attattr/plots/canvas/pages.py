@@ -8,13 +8,14 @@ import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
 
 from captum_attattr.files import replacing
+from captum_attattr.plots.canvas.library import content_script, library_element, library_script, write_library
 from captum_attattr.plots.canvas.packing import figure_json
+from captum_attattr.plots.canvas.tokens_page import SCRIPTS, STYLES, tokens_body
 
 _CONFIG = {
     "displaylogo": False,
@@ -25,12 +26,17 @@ _CONFIG = {
 }
 # The page may load nothing; plotly.js writes styles and draws pictures into it.
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+_POLICY_BESIDE = _POLICY.replace("script-src", "script-src 'self' file:")
 
 
-def write_html(figure: go.Figure, path: str | os.PathLike[str]) -> Path:
+def write_html(
+    figure: go.Figure, path: str | os.PathLike[str], *, plotlyjs: Literal["inside", "directory"] = "inside"
+) -> Path:
     """Write a figure as one HTML file, which opens without a network.
 
-    plotly.js is inside, and a policy in the page forbids to load anything. Colours follow the reader's light or
+    plotly.js is inside, compressed (any browser since 2023 unpacks it; an older one is told so), with the traces that
+    the figures of this package use; other figures bring all of plotly.js. A policy in the page forbids to load
+    anything. Colours follow the reader's light or
     dark setting; paper is light. Two buttons save the picture as PNG and as SVG. An old file stays as it
     is until the new one is there whole.
 
@@ -38,13 +44,14 @@ def write_html(figure: go.Figure, path: str | os.PathLike[str]) -> Path:
         figure: a figure of this package; other plotly figures work too, in one set of colours. Its maps travel
             as half floats, which hold the three digits that a page shows.
         path: the file; it is replaced if it exists. Its directory must exist.
+        plotlyjs: "inside" the page; or "directory", for many pages in one: a file beside them, which they all load.
 
     Returns:
         The path.
 
     Raises:
         TypeError: `figure` is not a figure, or `path` not a path.
-        ValueError: the directory does not exist, or `path` is one.
+        ValueError: the directory does not exist, or `path` is one; or `plotlyjs` is something else.
         OSError: the file cannot be written.
 
     Example:
@@ -56,7 +63,15 @@ def write_html(figure: go.Figure, path: str | os.PathLike[str]) -> Path:
     """
     if not isinstance(figure, go.Figure):
         raise TypeError(f"figure must be a plotly Figure, not {type(figure).__name__}")
-    return write_page(page(title_of(figure), figure_block(figure), [figure]), path)
+    if plotlyjs not in ("inside", "directory"):
+        raise ValueError(f"plotlyjs must be 'inside' or 'directory', not {plotlyjs!r:.60}")
+    if "tokens" in _meta(figure):
+        return write_page(figure_page(figure), path)
+    text = page(title_of(figure), figure_block(figure), [figure], beside=plotlyjs == "directory")
+    written = write_page(text, path)
+    if plotlyjs == "directory":
+        write_library([figure], written.parent)
+    return written
 
 
 def write_page(text: str, path: str | os.PathLike[str]) -> Path:
@@ -88,11 +103,11 @@ aria-describedby="{start}hint">
 <div class="plot" id="{start}plot" style="{size}"></div>
 <p class="hint" id="{start}hint">{html.escape(meta.get("hint", ""))}</p>
 <p class="chosen" id="{start}chosen" role="status"></p>
-<script type="application/json" class="content">{figure_json(figure, config)}</script>
+{content_script(figure_json(figure, config))}
 </div>"""
 
 
-def page(title: str, body: str, figures: Sequence[go.Figure], kind: str | None = None) -> str:
+def page(title: str, body: str, figures: Sequence[go.Figure], kind: str | None = None, *, beside: bool = False) -> str:
     """Return the HTML of a whole page.
 
     plotly.js and each script are in it once, however many figures there are. A figure names the scripts that make
@@ -106,28 +121,20 @@ def page(title: str, body: str, figures: Sequence[go.Figure], kind: str | None =
         body: HTML, with a `figure_block` for each figure.
         figures: all figures in it.
         kind: the name of a stylesheet and a script in `assets/` for such pages, beside `page.css` and `draw.js`.
+        beside: whether plotly.js is a file beside the page; else it is inside.
     """
     names = dict.fromkeys(["page", *(name for figure in figures for name in _meta(figure).get("scripts", ()))])
     scripts = "\n".join(f"{name}: (plot, meta, hint, chosen) => {{\n{_asset(f'{name}.js')}}}," for name in names)
     style = _asset("page.css") + (_asset(f"{kind}.css") if kind else "")
     script = _asset(f"{kind}.js") if kind else ""
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,">
-<title>{html.escape(title)}</title>
-<style>
-{style}</style>
-</head>
+    policy = _POLICY_BESIDE if beside else _POLICY
+    return f"""{_head(title, style, policy)}
 <body>
 <main>
 {body}
 </main>
 <script>window.PlotlyConfig = {{ MathJaxConfig: "local" }};</script>
-<script>{get_plotlyjs()}</script>
+{library_element(figures) if beside else library_script(figures)}
 <script>
 (() => {{
 const scripts = {{
@@ -138,6 +145,44 @@ const scripts = {{
 </body>
 </html>
 """
+
+
+def figure_page(figure: go.Figure) -> str:
+    """Return the HTML of the page of one figure, plotly.js inside if it is drawn by that."""
+    if "tokens" in _meta(figure):
+        return bare_page(title_of(figure), tokens_body(_meta(figure)["tokens"]), STYLES, SCRIPTS)
+    return page(title_of(figure), figure_block(figure), [figure])
+
+
+def bare_page(title: str, body: str, styles: Sequence[str], scripts: Sequence[str]) -> str:
+    """Return the HTML of a page without plotly.js; `styles` and `scripts` are files of `assets/`, in their order."""
+    style, script = ("".join(map(_asset, names)) for names in (styles, scripts))
+    return f"""{_head(title, style, _POLICY)}
+<body>
+<main>
+{body}
+</main>
+<script>
+(() => {{
+{script}}})();
+</script>
+</body>
+</html>
+"""
+
+
+def _head(title: str, style: str, policy: str) -> str:
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
+<title>{html.escape(title)}</title>
+<style>
+{style}</style>
+</head>"""
 
 
 def _meta(figure: go.Figure) -> dict[str, Any]:

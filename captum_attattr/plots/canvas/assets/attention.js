@@ -1,12 +1,23 @@
 // Chooses the head that the large map shows, by click, key or menu, and labels as many tokens as there is room for.
-const { labels, layers, tiles, step, room } = meta.attention;
+const { labels, layers, tiles, step, room, ends } = meta.attention;
 const menu = (name) => plot.layout.updatemenus.findIndex((each) => each.name === name);
 const [rows, columns] = [menu("layer"), menu("head")];
 
 // Of the large maps only the shown one is drawn, in every view.
 let shown = shownMap(plot.layout, meta.attention);
+// Where the colours end, if they fit the head that is shown, which is the first choice of that menu.
+const range = menu("range");
+const fit = (map) => {
+  const { active, buttons } = plot.layout.updatemenus[range];
+  const [attribution, attention, difference] = ends[map];
+  const own = { "coloraxis.cmax": attribution, "coloraxis.cmin": -attribution, "coloraxis2.cmax": attention };
+  Object.assign(own, { "coloraxis3.cmax": difference, "coloraxis3.cmin": -difference });
+  Object.assign(buttons[0].args[0], own); // for the next time that it is chosen
+  return active ? {} : own;
+};
 const bring = (next, change) => {
   if (next === shown) return Plotly.relayout(plot, change);
+  Object.assign(change, fit(next));
   const traces = [...meta.differences[shown], ...meta.differences[next]];
   shown = next;
   return Plotly.update(plot, { visible: traces.map((_, i) => i > 2) }, change, traces);

@@ -55,10 +55,25 @@ const shownMap = (layout, { labels, tiles }) => {
   return layer * tiles.x + head;
 };
 
-const parsed = (figure) => {
-  const element = figure.querySelector(".content");
-  const content = JSON.parse(element.textContent);
+// The text of an element, unpacked if it is packed; the element goes.
+const unpackedText = async (element) => {
   element.remove();
+  if (element.type !== "application/gzip") return element.textContent;
+  const stream = new Blob([bytes(element.textContent)]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(stream).text();
+};
+
+// plotly.js, if it came packed.
+const library = async () => {
+  const element = document.querySelector("script.library");
+  if (!element) return;
+  const script = document.createElement("script");
+  script.textContent = await unpackedText(element);
+  document.head.append(script);
+};
+
+const parsed = async (figure) => {
+  const content = JSON.parse(await unpackedText(figure.querySelector(".content")));
   const { data, layout } = content;
   for (const trace of data) if (trace.z?.halves) trace.z = unpacked(trace.z);
   const { differences, attention } = layout.meta || {};
@@ -96,7 +111,13 @@ const draw = async (figure, { data, layout, config, frames }) => {
 
 (async () => {
   const figures = [...document.querySelectorAll(".figure")];
-  const contents = figures.map(parsed);
+  if (!window.DecompressionStream && document.querySelector("script[type='application/gzip']")) {
+    const told = "The picture needs a browser that unpacks pages (DecompressionStream): any of 2023 or later.";
+    for (const figure of figures) figure.querySelector(".plot").textContent = told;
+    return;
+  }
+  await library();
+  const contents = await Promise.all(figures.map(parsed));
   if (scripts.prepare) scripts.prepare(contents);
   for (const [i, figure] of figures.entries()) {
     await draw(figure, contents[i]).catch(reportError); // the others are drawn all the same

@@ -1,8 +1,8 @@
 // A click on a token, or an arrow key, lights up what it gathers from and who gathers from it.
-const { edges, nodes, labels } = meta.tree;
+const { edges, steps, nodes, labels, index: tokens } = meta.tree;
 const all = edges.map((_, index) => index + 1); // the trace of the tokens is the first one
 const usual = all.map((trace) => plot.data[trace].opacity ?? 1);
-const name = (node) => `${plain(labels[node])} [${node}]`;
+const name = (node) => `${plain(labels[node])} [${tokens[node]}]`;
 let picked = null;
 
 // All nodes that are reached from one over edges, upwards (to queries) or downwards (to keys).
@@ -84,7 +84,7 @@ plot.addEventListener("keydown", (event) => {
     next = nodes[nodes.indexOf(picked) + move];
   } else {
     // The last edge of the tree is the nearest one upwards, the first one the nearest downwards.
-    const ends = edges.filter((edge) => edge[up ? 1 : 0] === picked).map((edge) => edge[up ? 0 : 1]);
+    const ends = steps.filter((edge) => edge[up ? 1 : 0] === picked).map((edge) => edge[up ? 0 : 1]);
     next = up ? ends.at(-1) : ends[0];
   }
   if (next !== undefined && next !== picked) choose(next);

@@ -1,0 +1,53 @@
+"""The page of `plot_tokens`: a table of texts with tinted words, and a menu of the layers. It needs no plotly.js."""
+
+from __future__ import annotations
+
+import html
+import json
+from typing import Any
+
+import numpy as np
+
+from captum_attattr.plots.canvas.sentence import Sentence, sentence_html, shown
+
+STYLES, SCRIPTS = ["sentence.css", "tokens.css"], ["tokens.js"]
+
+
+def tokens_body(tokens: dict[str, Any]) -> str:
+    """Return the HTML of the table, of what `plot_tokens` stores with its figure: `rows` and the `layer` shown first.
+
+    All texts in it are escaped here.
+    """
+    rows, layer = tokens["rows"], tokens["layer"]
+    layers = [each for each in rows[0]["layers"] if all(each in row["layers"] for row in rows)]
+    whole = "sum over layers" if all(row["joint"] for row in rows) else "all layers"
+    options = "".join(
+        f'<option value="{each}"{" selected" if each == layer else ""}>layer {each}</option>' for each in layers
+    )
+    body = "\n".join(_row(i, row, layer) for i, row in enumerate(rows))
+    data = [
+        {"layers": row["layers"], "scores": [[float(f"{s:.4g}") for s in each] for each in row["sentence"]["scores"]]}
+        for row in rows
+    ]
+    content = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+    return f"""<h1>What each word contributed</h1>
+<div class="figure" data-drawn>
+<p class="tools"><label>scores of <select id="layer"><option value="">{whole}</option>{options}</select></label>
+<span class="scale"><span>against</span><span class="ramp" aria-hidden="true"></span><span>for the output</span></span>
+</p>
+<table class="texts"><thead><tr><th scope="col">output</th><th scope="col">colours to</th><th scope="col">text</th></tr>
+</thead><tbody>
+{body}
+</tbody></table>
+</div>
+<script type="application/json" id="data">{content}</script>"""
+
+
+def _row(i: int, row: dict[str, Any], layer: int | None) -> str:
+    sentence = Sentence(**{**row["sentence"], "scores": np.array(row["sentence"]["scores"])})
+    at = -1 if layer is None else row["layers"].index(layer)
+    value = f"<br>{html.escape(row['value'])}" if row["value"] else ""
+    return (
+        f'<tr data-row="{i}"><td><b><bdi>{html.escape(shown(row["label"]))}</bdi></b>{value}</td>'
+        f'<td class="end">±{sentence.largest_of(at):.3g}</td><td>{sentence_html(sentence, at)}</td></tr>'
+    )

@@ -1,0 +1,135 @@
+"""The numbers of a report as its script reads them: links exactly, maps of single heads as 8-bit codes."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from captum_attattr.exceptions import EmptyTreeError
+from captum_attattr.explanations.explanation import Explanation
+from captum_attattr.explanations.words import readable
+from captum_attattr.formatting import visible
+from captum_attattr.plots.canvas.sentence import Floats, Sentence, words_json
+from captum_attattr.trees.algorithm import attribution_tree
+
+MOST_LINKS = 1500  # the strongest, which travel with exact scores
+MOST_CELLS = 256  # along a side of a head's map: longer texts show blocks of tokens
+_LEVELS, _SEEN_LEVELS = 127, 63  # of attribution, of attention
+_TOKEN_LENGTH = 24  # characters of a token's label
+
+
+def report_data(explanation: Explanation, sentence: Sentence, links: Floats, threshold: float) -> dict[str, Any]:
+    """Return everything that the script of a report needs but the maps of the heads.
+
+    Args:
+        explanation: what is reported.
+        sentence: its words.
+        links: (L, T, T) its attributions, summed over heads.
+        threshold: of the tree that is shown at first.
+    """
+    order = np.argsort(-np.abs(links), axis=None, kind="stable")[:MOST_LINKS]
+    order = order[links.ravel()[order] != 0]
+    return {
+        "layers": list(explanation.layers),
+        "tokens": [visible(token, _TOKEN_LENGTH) for token in readable(explanation.tokens)],
+        "special": explanation.special,
+        "segments": explanation.segments,
+        "shape": list(explanation.attributions.shape[:3]),
+        "label": visible(explanation.label, _TOKEN_LENGTH),
+        "reader": _reader(explanation),
+        "rtl": sentence.right_to_left,
+        "links": {"index": order.tolist(), "score": _digits(links.ravel()[order])},
+        "total": float(np.abs(links).sum()),
+        "count": int(np.count_nonzero(links)),
+        "trees": _trees(explanation, threshold),
+        "threshold": threshold,
+        "sums": _digits(explanation.attributions.double().sum((2, 3)).numpy(force=True).ravel()),
+        **words_json(sentence),
+    }
+
+
+def _digits(values: Floats) -> list[float]:
+    return [float(f"{value:.6g}") for value in values]
+
+
+def _reader(explanation: Explanation) -> int:
+    """Return the position that the decision is made at: the last of a decoder, else the first."""
+    causal = not explanation.attributions.triu(1).any()
+    return len(explanation.tokens) - 1 if causal and not explanation.special[0] else 0
+
+
+def _trees(explanation: Explanation, threshold: float) -> list[dict[str, Any]]:
+    """Return the tree at several thresholds: its links, and what it leaves out."""
+    trees = []
+    rows = {layer: row for row, layer in enumerate(explanation.layers)}
+    for each in sorted({*(i / 20 for i in range(1, 20)), threshold}):
+        try:
+            tree = attribution_tree(explanation, each)
+        except EmptyTreeError as error:
+            trees.append({"threshold": each, "links": [], "left": 1.0, "why": visible(str(error), 600)})
+            continue
+        edges = [[rows[data["layer"]], i, j, float(f"{data['score']:.6g}")] for i, j, data in tree.edges(data=True)]
+        trees.append({"threshold": each, "links": edges, "left": tree.graph["left_out_share"]})
+    return trees
+
+
+def maps_blob(explanation: Explanation) -> tuple[dict[str, Any], bytes]:
+    """Return the maps of all heads as 8-bit codes, and what one needs to read them.
+
+    A code c of attribution is sign(c) (c / 127)² times the largest of its head, one of attention (c / 63)² times it:
+    steps are finest near 0, where most entries are. Of more than 256 tokens a cell is a block of tokens, with the
+    entry that is farthest from zero.
+
+    Returns:
+        The scales, and the codes of attribution and then of attention, each (L, H, S, S), compressed.
+    """
+    size = explanation.attributions.shape[-1]
+    block = -(-size // MOST_CELLS)
+    attributions = _pooled(explanation.attributions.float().numpy(force=True), block)
+    largest = np.abs(attributions).max((2, 3))
+    scale = np.where(largest > 0, largest, 1)[..., None, None]
+    root = np.sqrt(np.abs(attributions) / scale)
+    codes = [(np.sign(attributions) * np.ceil(root * _LEVELS - 0.5)).astype(np.int8).tobytes()]
+    meta: dict[str, Any] = {"block": block, "side": attributions.shape[-1], "attribution": _digits(largest.ravel())}
+    if explanation.attention is not None:
+        attention = _pooled(explanation.attention.float().numpy(force=True), block)
+        most = attention.max((2, 3))
+        root = np.sqrt(np.clip(attention, 0, None) / np.where(most > 0, most, 1)[..., None, None])
+        codes.append(np.round(root * _SEEN_LEVELS).astype(np.uint8).tobytes())
+        meta["attention"] = _digits(most.ravel())
+    return meta, _compressed(b"".join(codes))
+
+
+def _compressed(codes: bytes) -> bytes:
+    """Return codes as gzip has them, with or without repeats looked for: short texts repeat nothing."""
+    tried = []
+    for strategy in (zlib.Z_DEFAULT_STRATEGY, zlib.Z_HUFFMAN_ONLY):
+        packer = zlib.compressobj(6, zlib.DEFLATED, 31, 9, strategy)
+        tried.append(packer.compress(codes) + packer.flush())
+    return min(tried, key=len)
+
+
+def _pooled(maps: npt.NDArray[np.float32], block: int) -> npt.NDArray[np.float32]:
+    """Return the entry farthest from zero of each block of cells."""
+    if block == 1:
+        return maps
+    starts = np.arange(0, maps.shape[-1], block)
+    high = np.maximum.reduceat(np.maximum.reduceat(maps, starts, -1), starts, -2)
+    low = np.minimum.reduceat(np.minimum.reduceat(maps, starts, -1), starts, -2)
+    return np.where(high >= -low, high, low)
+
+
+def data_script(data: dict[str, Any]) -> str:
+    """Return the element with the data, safe inside a page."""
+    text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+    return f'<script type="application/json" id="data">{text}</script>'
+
+
+def blob_script(blob: bytes) -> str:
+    """Return the element with the maps."""
+    return f'<script type="application/gzip" id="maps">{base64.b64encode(blob).decode("ascii")}</script>'

@@ -1,0 +1,150 @@
+"""The figure of token scores: the text, each word tinted by what it contributed; or a table of many texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import plotly.graph_objects as go
+
+from captum_attattr import checks
+from captum_attattr.explanations.explanation import Explanation
+from captum_attattr.formatting import output_value, signed
+from captum_attattr.plots.canvas.labels import escape, fitted, name_label, text_width
+from captum_attattr.plots.canvas.layout import WIDTH, Area
+from captum_attattr.plots.canvas.sentence import Sentence, shown
+from captum_attattr.plots.canvas.theme import finish
+
+# Lengths in pixels.
+_FONT, _LINE, _SPACE, _MARGIN = 16, 32, 9, 20
+_TOP, _HEADING, _AFTER = 62, 26, 14  # above all, of the line that says what is explained, after a text
+_COLOURS = {1: (224, 129, 43), -1: (59, 134, 198)}  # for, against; as the pages have them
+_STRONGEST = 0.7  # of a colour in white: black letters stay easy to read
+
+
+class _Word(NamedTuple):
+    text: str
+    score: float
+    share: float
+    """of the largest score of its text, signed"""
+    x: float
+    y: float
+    special: bool
+
+
+def plot_tokens(explanations: Explanation | Iterable[Explanation], *, layer: int | None = None) -> go.Figure:
+    """Draw texts whose words are tinted by their token scores, one below the other.
+
+    Pieces of a word are put together, and their scores (`Explanation.token_scores`) added up. Orange words speak for
+    the output, blue ones against it; the colours of each text end at its largest score, which is told. `write_html`
+    makes a page of it that reads as text does: a table of all texts with their outputs, and a menu of the layers.
+
+    Args:
+        explanations: of `explain`: one, or several of any models.
+        layer: whose scores are shown, by its own number; those of all layers together if it is None.
+
+    Returns:
+        A figure, for images (`figure.write_image`) and `write_html`. Its words are annotations.
+
+    Raises:
+        TypeError: not an Explanation, or none that hold some.
+        ValueError: there are none, or one of them has no such layer.
+
+    Example:
+        >>> from captum_attattr import explain
+        >>> from demo_model import load_demo_model  # examples/demo_model.py
+        >>> found = explain(*load_demo_model(), ["a gorgeous , witty film", "dull"], progress=False)
+        >>> words = [word for word in plot_tokens(found).layout.annotations if word.bgcolor]
+        >>> len(words), words[2].hovertext[0]
+        (10, '+')
+    """
+    given: Any = [explanations] if isinstance(explanations, Explanation) else explanations
+    if not isinstance(given, Iterable):
+        raise TypeError(f"explanations must be an Explanation or several, not {type(given).__name__}")
+    every = [checks.instance("each of explanations", each, Explanation, "an Explanation") for each in given]
+    if not every:
+        raise ValueError("explanations is empty: there is nothing to draw")
+    rows = [tokens_row(each) for each in every]
+    drawn = [_row_of(each, layer) for each in every]
+    annotations: list[dict[str, Any]] = []
+    y = 0.0
+    for row, at in zip(rows, drawn, strict=True):
+        annotations.append(_heading(row, at, y))
+        placed, y = _placed(Sentence(**row["sentence"]), at, y + _HEADING)
+        annotations += [_annotation(word) for word in placed]
+        y += _AFTER
+    area = Area(WIDTH - 2 * _MARGIN, round(y), _MARGIN, _MARGIN, _TOP, _MARGIN)
+    whose = "all layers" if layer is None else f"layer {layer}"
+    title = f"What each word contributed, {whose}"
+    layout = area.layout(title, "orange for the output, blue against it; numbers of a text end its colours")
+    hidden = {"visible": False, "fixedrange": True}
+    figure = go.Figure(
+        layout={
+            **layout,
+            "annotations": annotations,
+            "xaxis": {**hidden, "range": [0, area.width]},
+            "yaxis": {**hidden, "range": [area.height, 0]},
+            "plot_bgcolor": "#ffffff",
+        }
+    )
+    page = {"paper_bgcolor": "#ffffff", "font.color": "#1b232b"}
+    return finish(figure, {"light": page, "dark": page}, filename="tokens", tokens={"rows": rows, "layer": layer})
+
+
+def tokens_row(explanation: Explanation) -> dict[str, Any]:
+    """Return what a page tells of one explanation, as texts and numbers."""
+    sentence = Sentence.of(explanation)
+    against = "" if explanation.contrast is None else f" against {shown(explanation.contrast)}"
+    return {
+        "label": f"{shown(explanation.label)}{against}",
+        "value": output_value(explanation.output, explanation.value, explanation.contrast is not None),
+        "layers": list(explanation.layers),
+        "joint": explanation.path == "joint",
+        "sentence": {**sentence._asdict(), "scores": sentence.scores.tolist()},
+    }
+
+
+def _row_of(explanation: Explanation, layer: int | None) -> int:
+    """Return the row of the scores of a layer; the last one for all layers."""
+    return -1 if layer is None else checks.row_of("layer", layer, explanation.layers)
+
+
+def _heading(row: dict[str, Any], at: int, y: float) -> dict[str, Any]:
+    """Return the line above a text: label, value, and where its colours end."""
+    largest = Sentence(**row["sentence"]).largest_of(at)
+    told = ", ".join(filter(None, [f"<b>{name_label(row['label'].strip() or row['label'])}</b>", row["value"]]))
+    text = f"{told}; colours to ±{escape(f'{largest:.3g}')}"
+    return {**_place(0, y + _HEADING / 2), "text": text, "xanchor": "left", "font": {"size": 13}}
+
+
+def _placed(sentence: Sentence, row: int, y: float) -> tuple[list[_Word], float]:
+    """Return the words of a text in lines as long as the figure, and where the next text begins."""
+    largest, scores = sentence.largest_of(row), sentence.scores[row]
+    x, words = 0.0, []
+    for i, (word, special) in enumerate(zip(sentence.words, sentence.special, strict=True)):
+        text = fitted(shown(word), WIDTH - 4 * _MARGIN)
+        width = text_width(text.strip("\u2068\u2069")) * _FONT / 11 + _SPACE
+        if x and x + width > WIDTH - 2 * _MARGIN:
+            x, y = 0.0, y + _LINE
+        at = WIDTH - 2 * _MARGIN - x - width if sentence.right_to_left else x
+        words.append(_Word(text, float(scores[i]), float(scores[i]) / largest, at + width / 2, y + _LINE / 2, special))
+        x += width
+    return words, y + _LINE
+
+
+def _place(x: float, y: float) -> dict[str, Any]:
+    return {"x": x, "y": y, "xref": "x", "yref": "y", "yanchor": "middle", "showarrow": False}
+
+
+def _annotation(word: _Word) -> dict[str, Any]:
+    share = min(abs(word.share), 1.0) * _STRONGEST
+    rgb = (round(255 + share * (c - 255)) for c in _COLOURS[-1 if word.share < 0 else 1])
+    return {
+        **_place(word.x, word.y),
+        "text": word.text,
+        "xanchor": "center",
+        "font": {"size": 11 if word.special else _FONT, "color": "#1b232b"},
+        "bgcolor": f"rgb({','.join(map(str, rgb))})",
+        "borderpad": 2,
+        "hovertext": signed(word.score),
+    }
