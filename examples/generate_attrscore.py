@@ -119,6 +119,7 @@ def main(args: argparse.Namespace) -> None:
             mine = indices[rank::world_size]
             write_files(args, folder, mine, (archive[index] for index in mine))
         return
+    options["attention"] = args.get_att_score
     mine = indices[rank::world_size]
     warnings.simplefilter("ignore", ConvergenceWarning)  # it counts examples from 0, in `mine`; here they have names
     explanations = explain_iter(model, tokenizer, [texts[index] for index in mine], **options)
@@ -143,7 +144,8 @@ def write_files(
     """Write the published code's files of each explanation, and print a line."""
     for index, explanation in zip(indices, explanations, strict=True):
         maps = {"attr": explanation.attributions} if args.get_att_attr else {}
-        maps |= {"att_score": explanation.attention} if args.get_att_score else {}
+        if args.get_att_score and explanation.attention is not None:
+            maps["att_score"] = explanation.attention
         start = start_name(args)
         files = [write_maps(each, folder / f"{kind}_{start}_exp{index}.json") for kind, each in maps.items()]
         print(f"example {index}: {explanation.label!r}, F = {explanation.value:.4f}: {' '.join(map(str, files))}")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from captum_attattr import checks
@@ -20,6 +22,7 @@ from captum_attattr.explanations.settings import Settings
 from captum_attattr.explanations.targets import each
 from captum_attattr.files import checked_path
 from captum_attattr.model.modes import evaluation_mode
+from captum_attattr.model.projections import Heads
 from captum_attattr.runs.processes import Processes
 
 
@@ -35,6 +38,7 @@ def explain_dataset(
     path: str = "layer",
     baseline: str | float | None = None,
     split_into_words: bool = False,
+    layers: Iterable[int] | None = None,
     truncate: bool | int = False,
     n_steps: int | None = None,
     method: str = "gausslegendre",
@@ -43,7 +47,7 @@ def explain_dataset(
     internal_batch_size: int | None = None,
     batch_size: int = 32,
     attention: bool = True,
-    dtype: str = "float32",
+    dtype: torch.dtype | str = "float32",
     shard_bytes: int | None = None,
     progress: bool = True,
 ) -> Archive:
@@ -67,17 +71,17 @@ def explain_dataset(
         folder: where the files go; made if it is missing.
         target: as in `explain`: None for the predicted class, a class or token for all, or a list or array with one
             for each.
-        output, path, baseline: as in `explain`.
+        output, path, baseline, layers: as in `explain`.
         contrast: as in `explain`: a second class or token for all, or a list or array with one for each.
         split_into_words: as in `explain`.
         truncate: cut texts that are longer than the model takes, instead of raising; a number cuts to at most so
             many tokens.
         n_steps, method, tolerance, max_nodes, internal_batch_size: as in `LayerAttAttr.attribute`.
         batch_size: the most texts that are explained, and kept in memory, together.
-        attention: also store the attention probabilities; without them an explanation has zeros there.
-        dtype: of the maps in the files: "float32", or "float16", which takes half the room and changes an attribution
-            by at most a 2,000th of itself or 1e-11 of the layer's largest, an attention probability by at most a
-            2,000th of itself or 3e-8.
+        attention: also store the attention probabilities; without them an explanation has None there.
+        dtype: of the maps in the files: "float32" or "float16" (or torch's types), which takes half the room and
+            changes an attribution by at most a 2,000th of itself or 1e-11 of the layer's largest, an attention
+            probability by at most a 2,000th of itself or 3e-8.
         shard_bytes: the average size of a file; None for a 64th of the whole, between a MiB and a GiB.
         progress: announce what will be done, and show a bar for what takes longer than two seconds.
 
@@ -107,6 +111,8 @@ def explain_dataset(
         output=output,
         path=path,
         baseline=baseline,
+        layers=layers,
+        attention=attention,
         n_steps=n_steps,
         method=method,
         tolerance=tolerance,
@@ -120,11 +126,12 @@ def explain_dataset(
     pairs = Pairs(each("target", target, len(texts)), each("contrast", contrast, len(texts)))
     explainer = Explainer(model, tokenizer, truncate, settings, contrast is not None, split_into_words=split_into_words)
     form = Form(
-        explainer.texts.depth,
-        explainer.texts.width,
-        dtype,
-        checks.scalar(attention),
+        len(explainer.numbers),
+        max(Heads(layer).original for layer in explainer.layers),
+        str(dtype).removeprefix("torch.") if isinstance(dtype, torch.dtype) else dtype,
+        explainer.settings.attention,
         inputs=True,
+        numbers=explainer.settings.layers,
         value=contrast is not None or explainer.output != explainer.texts.output,
         total=settings.path == "joint",
     )

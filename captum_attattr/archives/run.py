@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from heapq import nlargest
 from itertools import accumulate
 from pathlib import Path
@@ -115,6 +115,8 @@ class DatasetRun:
         self.form, self.progress = form, progress
         self.shards: list[list[Batch]] = []
         self.about: dict[str, Any] = {}
+        self.rows: Callable[[int], object] = int
+        """Is told how many rows are about to be run, many times within a long text."""
 
     def plan(self, batch_size: int, shard_bytes: int | None) -> None:
         """Read every text once: for its length, and for the digest that tells this data set from others."""
@@ -244,9 +246,11 @@ class DatasetRun:
             desc="explain" if alone else f"explain (process 0 of {processes.world})",
             unit="text",
             delay=2,
+            miniters=0,
             disable=not self.progress or processes.rank > 0,
             bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
         ) as bar:
+            self.rows = lambda _: bar.update(0)  # the bar's times move
             begin, done = time.monotonic(), 0.0
             for shard in shards:
                 with ShardWriter(self.path(shard), self.layout(shard)) as writer:
@@ -271,7 +275,7 @@ class DatasetRun:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # one warning for the whole run comes at its end
             try:
-                explanations = dict(self.explainer.run(items, lambda _: None))
+                explanations = dict(self.explainer.run(items, int, self.rows))
             except ValueError as error:
                 if type(error) is not ValueError:
                     raise
@@ -300,7 +304,7 @@ class DatasetRun:
             worst = nlargest(_WORST, [one for fact in facts for one in fact.worst])
             joint = self.form.total
             named = "; ".join(
-                f"example {example}, {'all layers' if joint else f'layer {layer}'}: {error:.1e}"
+                f"example {example}, {'all layers' if joint else f'layer {self.form.number(layer)}'}: {error:.1e}"
                 for error, example, layer in worst
             )
             total = len(self.examples) * (1 if joint else self.form.layers)

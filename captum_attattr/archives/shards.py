@@ -243,10 +243,9 @@ class StoredBatch:
         fields["attributions"] = self._values("attributions", row).float()
         if self.form.half:
             fields["attributions"] *= self._values("unit", row)[:, None, None, None]
-        kept = self.form.attention
-        fields["attention"] = (
-            self._values("attention", row).float() if kept else torch.zeros_like(fields["attributions"])
-        )
+        fields["attention"] = self._values("attention", row).float() if self.form.attention else None
+        if self.form.numbers is not None:
+            fields["layers"] = list(self.form.numbers)
         if fields["target"] not in labels:
             raise ValueError(f"the index has no label of the target {fields['target']}")
         return Explanation(**fields, **self._text(row), label=labels[fields["target"]])

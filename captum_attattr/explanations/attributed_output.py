@@ -91,6 +91,7 @@ class Outputs:
 
     def losses(self, logits: Tensor, gold: Tensor) -> Tensor:
         """Return (B,) cross entropy (of several labels, the sum of theirs), or the squared error of a regression."""
+        gold = gold.to(logits.device)  # the last layers may be elsewhere than the first
         if self.regression:
             return (logits.squeeze(-1) - gold).square()
         if self.multilabel:
@@ -99,7 +100,7 @@ class Outputs:
 
     def right(self, logits: Tensor, gold: Tensor) -> Tensor:
         """Return (B,) whether the prediction is the gold class, or all of several labels are."""
-        same = self.predictions(logits) == gold
+        same = self.predictions(logits) == gold.to(logits.device)
         return same.all(-1) if self.multilabel else same
 
     def outcomes(self, logits: Tensor, gold: Tensor) -> Tensor:

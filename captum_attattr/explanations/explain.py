@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
+import torch
 from torch import nn
 from tqdm.auto import tqdm
 
@@ -29,6 +30,9 @@ def explain(
     path: str = "layer",
     baseline: str | float | None = None,
     split_into_words: bool = False,
+    layers: Iterable[int] | None = None,
+    attention: bool = True,
+    dtype: torch.dtype | str = torch.float32,
     truncate: bool | int = False,
     n_steps: int | None = None,
     method: str = "gausslegendre",
@@ -68,6 +72,11 @@ def explain(
         baseline: the start B of the path: None or "zero", "uniform" (over the keys that are attended to), "sink" (each
             query's whole mass on the first key that its mask lets it see), or a number for all entries.
         split_into_words: read a list of strings as the words of one text, if the tokenizer takes them so.
+        layers: the layers to attribute and keep, by their indices, 0 the one nearest to the input; None for all. On the
+            joint path only these are opened.
+        attention: keep the attention probabilities, which are as large as the attributions.
+        dtype: of the maps that are kept: torch.float32, float64, bfloat16, or float16, which rounds scores below 6e-8
+            to 0.
         truncate: cut texts that are longer than the model takes, instead of raising; an integer cuts to at most so
             many tokens.
         n_steps, method, tolerance, max_nodes, internal_batch_size: as in `LayerAttAttr.attribute`.
@@ -95,6 +104,9 @@ def explain(
         output=output,
         path=path,
         baseline=baseline,
+        layers=layers,
+        attention=attention,
+        dtype=dtype,
         n_steps=n_steps,
         method=method,
         tolerance=tolerance,
@@ -104,8 +116,8 @@ def explain(
     explainer = Explainer(model, tokenizer, truncate, settings, contrast is not None, split_into_words=split_into_words)
     targets, contrasts = (each(name, given, len(texts)) for name, given in (("target", target), ("contrast", contrast)))
     items = [explainer.texts.encode(i, text, targets[i], contrasts[i]) for i, text in enumerate(texts)]
-    with tqdm(total=len(items), desc="explain", unit="text", delay=2, disable=not progress) as bar:
-        explanations = dict(explainer.run(items, bar.update))
+    with _bar(len(items), progress) as bar:
+        explanations = dict(explainer.run(items, bar.update, _row_counter(bar)))
     return [explanations[i] for i in range(len(items))]
 
 
@@ -121,6 +133,9 @@ def explain_iter(
     path: str = "layer",
     baseline: str | float | None = None,
     split_into_words: bool = False,
+    layers: Iterable[int] | None = None,
+    attention: bool = True,
+    dtype: torch.dtype | str = torch.float32,
     truncate: bool | int = False,
     n_steps: int | None = None,
     method: str = "gausslegendre",
@@ -135,6 +150,7 @@ def explain_iter(
         model, tokenizer, target, output, contrast, path, baseline, split_into_words, truncate, progress: as in
             `explain`; `target` and `contrast` cannot be lists.
         texts: any iterable of what `explain` takes; read one window ahead.
+        layers, attention, dtype: as in `explain`.
         window: how many texts are read, sorted by length and explained together.
         n_steps, method, tolerance, max_nodes, internal_batch_size: as in `LayerAttAttr.attribute`.
 
@@ -164,6 +180,9 @@ def explain_iter(
         output=output,
         path=path,
         baseline=baseline,
+        layers=layers,
+        attention=attention,
+        dtype=dtype,
         n_steps=n_steps,
         method=method,
         tolerance=tolerance,
@@ -181,7 +200,26 @@ def _windows(
     """Yield the explanations of texts, `size` of which are read and explained together."""
     source = enumerate(texts)
     total = len(texts) if isinstance(texts, Sequence) else None
-    with tqdm(total=total, desc="explain", unit="text", delay=2, disable=not progress) as bar:
+    with _bar(total, progress) as bar:
+        rows = _row_counter(bar)
         while items := [explainer.texts.encode(i, text, target, contrast) for i, text in islice(source, size)]:
-            explanations = dict(explainer.run(items, bar.update))
+            explanations = dict(explainer.run(items, bar.update, rows))
             yield from (explanations[item.index] for item in items)
+
+
+def _bar(total: int | None, shown: bool) -> Any:
+    """Return a bar of texts that shows itself after two seconds; `miniters` lets it move within a text too."""
+    return tqdm(total=total, desc="explain", unit="text", delay=2, miniters=0, disable=not shown)
+
+
+def _row_counter(bar: Any) -> Callable[[int], None]:
+    """Return what tells a bar how many rows are about to be run: a long text takes thousands."""
+    total = 0
+
+    def told(rows: int) -> None:
+        nonlocal total
+        total += rows
+        bar.set_postfix_str(f"{total:,} rows", refresh=False)
+        bar.update(0)
+
+    return told

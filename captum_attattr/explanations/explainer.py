@@ -33,6 +33,8 @@ class Explainer:
 
     Attributes:
         output: what F is called.
+        numbers: of the layers that are attributed.
+        layers: those of them that have a head left.
     """
 
     MAPS_AT_ONCE = 2**28
@@ -48,11 +50,24 @@ class Explainer:
         **reading: Any,
     ) -> None:
         self.texts = TextModel(model, tokenizer, truncate, **reading)
+        self.texts.check_one_device()
         self.output = self.texts.chosen_output(settings.output, contrasted)
-        self.settings = replace(settings, output=None if self.output == self.texts.output else self.output)
+        usual = self.output == self.texts.output
+        self.settings = settings.for_model(None if usual else self.output, self.texts.depth)
+        self.numbers = list(range(self.texts.depth) if self.settings.layers is None else self.settings.layers)
+        self.layers = self.texts.chosen_layers(self.numbers)
+        if not self.layers:
+            raise ValueError(f"layers={self.numbers}: `prune_heads` took all of their heads; choose others")
 
-    def run(self, items: list[Encoded], progress: Callable[[int], object]) -> Iterator[tuple[int, Explanation]]:
+    def run(
+        self, items: list[Encoded], progress: Callable[[int], object], rows: Callable[[int], object] = int
+    ) -> Iterator[tuple[int, Explanation]]:
         """Explain encoded texts in groups of one length, longest first; yield each with its index.
+
+        Args:
+            items: the texts.
+            progress: is told how many texts have just been explained.
+            rows: is told how many rows are about to be run, many times within a long text.
 
         Raises:
             ValueError: a text is contrasted with what the model predicts of it, and has no other target; raised before
@@ -61,12 +76,12 @@ class Explainer:
         groups: dict[tuple[Any, ...], list[Encoded]] = {}
         for item in self._with_targets(items):
             groups.setdefault((item.length, tuple(item.encoding), item.contrast is None), []).append(item)
-        heads = sum(head_count(layer) for layer in self.texts.layers)
+        heads = sum(head_count(layer) for layer in self.layers)
         for (length, *_), group in sorted(groups.items(), key=lambda pair: -pair[0][0]):
             size = max(1, self.MAPS_AT_ONCE // (heads * length**2))
             for start in range(0, len(group), size):
                 part = group[start : start + size]
-                yield from self._explain(part)
+                yield from self._explain(part, rows)
                 progress(len(part))
                 give_back()
 
@@ -102,7 +117,7 @@ class Explainer:
                 probabilities += values.gather(1, wanted[:, None])[:, 0].tolist()
         return predictions, probabilities
 
-    def _explain(self, group: list[Encoded]) -> Iterator[tuple[int, Explanation]]:
+    def _explain(self, group: list[Encoded], rows: Callable[[int], object]) -> Iterator[tuple[int, Explanation]]:
         """Explain texts of one length."""
         texts, contrasted = self.texts, group[0].contrast is not None
         named = texts.inputs(group)
@@ -113,11 +128,16 @@ class Explainer:
         with evaluation_mode(texts.model):
             predictions, probabilities = self._predictions(group)
             targets = [p if item.target is None else item.target for item, p in zip(group, predictions, strict=True)]
-            result = LayerAttAttr(texts.forward_function(named, self.output, contrasted), texts.layers).integrate(
+            forward = texts.forward_function(named, self.output, contrasted)
+
+            def told(*tensors: Tensor) -> Tensor:
+                rows(len(tensors[0]))
+                return forward(*tensors)
+
+            result = LayerAttAttr(told, self.layers).integrate(
                 inputs[0],
                 target=targets,
                 additional_forward_args=further,
-                keep_attention=True,
                 store="cpu",
                 **self.settings.integral,
             )
@@ -130,14 +150,15 @@ class Explainer:
         self, item: Encoded, target: int, prediction: int, probability: float, result: PathIntegral, row: int
     ) -> Explanation:
         """Return the explanation of one row of a batch."""
-        texts = self.texts
+        texts, numbers, dtype = self.texts, self.numbers, self.settings.dtype
+        maps, attention = ([map_[row] for map_ in maps] for maps in (result.attributions, result.attention))
         return Explanation(
             tokens=texts.tokenizer.convert_ids_to_tokens(item.ids),
-            attributions=texts.complete([map_[row] for map_ in result.attributions]).float(),
-            attention=texts.complete([map_[row] for map_ in result.attention]).float(),
-            delta=texts.by_layer(result.delta[:, row]).float(),
-            error=texts.by_layer(result.error[:, row]).float(),
-            nodes=texts.by_layer(result.nodes[:, row]),
+            attributions=texts.complete(maps, numbers, dtype),
+            attention=texts.complete(attention, numbers, dtype) if attention else None,
+            delta=texts.by_layer(result.delta[:, row], numbers).float(),
+            error=texts.by_layer(result.error[:, row], numbers).float(),
+            nodes=texts.by_layer(result.nodes[:, row], numbers),
             target=target,
             label=texts.label(target),
             probability=probability,
@@ -152,6 +173,7 @@ class Explainer:
             contrast_target=item.contrast,
             path=self.settings.path,
             baseline=self.settings.baseline,
+            layers=numbers,
             total_delta=float(result.total_delta[row]),
             total_error=float(result.total_error[row]),
             total_nodes=int(result.total_nodes[row]),

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ _HEADER = "captum_attattr"
 _VERSION = 3
 _ADDED: dict[int, set[str]] = {
     2: {"value", "output"},
-    3: {"contrast", "contrast_target", "path", "baseline", "total_delta", "total_error", "total_nodes"},
+    3: {"contrast", "contrast_target", "path", "baseline", "total_delta", "total_error", "total_nodes", "layers"},
 }
 """What each version of the files added to the one before; the inputs may be missing in all."""
 _MOST_SEGMENTS = 255
@@ -38,9 +39,9 @@ class Explanation:
 
     Attributes:
         tokens: the T tokens, special ones included, padding never.
-        attributions: (L, H, T, T) float32, rows queries and columns keys; each layer adds up to
+        attributions: (L, H, T, T) float32, or what was asked for, rows queries and columns keys; each layer adds up to
             F(A) - F(B), on the joint path all layers together do.
-        attention: (L, H, T, T) float32, the attention probabilities A.
+        attention: (L, H, T, T), the attention probabilities A; None where they were not kept.
         delta: (L,) sum of a layer's attributions minus (F(A) - F(B)); NaN on the joint path.
         error: (L,) estimated error of a layer's map relative to its Euclidean norm; NaN for a fixed rule, infinite
             where a map of zeros cannot be right.
@@ -61,6 +62,8 @@ class Explanation:
         contrast_target: its index.
         path: "layer", each layer opened alone, or "joint", all together.
         baseline: B, the path's start: "zero", "uniform", "sink", or a number.
+        layers: the L layers' own numbers, 0 the one nearest to the input; 0 to L - 1 if they are not given. Whatever
+            takes or tells a layer speaks of these numbers.
         total_delta: on the joint path the sum of all attributions minus (F(A) - F(B)); NaN on the layer path.
         total_error: on the joint path the estimated error of all maps together, relative to their Euclidean norm; NaN
             on the layer path and for a fixed rule.
@@ -72,7 +75,7 @@ class Explanation:
 
     tokens: list[str]
     attributions: Tensor
-    attention: Tensor
+    attention: Tensor | None
     delta: Tensor
     error: Tensor
     nodes: Tensor
@@ -90,6 +93,7 @@ class Explanation:
     contrast_target: int | None = None
     path: str = "layer"
     baseline: str | float = "zero"
+    layers: Sequence[int] = ()
     total_delta: float = math.nan
     total_error: float = math.nan
     total_nodes: int | None = None
@@ -97,8 +101,8 @@ class Explanation:
     def __post_init__(self) -> None:
         tokens = checks.strings("tokens", self.tokens)
         attributions = _maps("attributions", self.attributions, len(tokens))
-        attention = _maps("attention", self.attention, len(tokens))
-        if attention.shape != attributions.shape:
+        attention = None if self.attention is None else _maps("attention", self.attention, len(tokens))
+        if attention is not None and attention.shape != attributions.shape:
             raise ValueError(
                 f"attention has the shape {tuple(attention.shape)}, attributions have {tuple(attributions.shape)}"
             )
@@ -125,6 +129,7 @@ class Explanation:
             "output": _output(self.output, probability),
             "path": _one_of("path", self.path, ("layer", "joint")),
             "baseline": checked_baseline(self.baseline),
+            "layers": _layers(self.layers, len(attributions)),
             "total_delta": checks.finite("total_delta", self.total_delta, unknown=True),
             "total_error": _error("total_error", self.total_error),
             "total_nodes": int(nodes.sum())
@@ -159,9 +164,10 @@ class Explanation:
             >>> explanation.tokens[int(scores.argmax())], scores.shape
             ('fine', torch.Size([5]))
         """
-        maps = self.attributions.sum(dim=(1, 2))  # (L, T)
+        dtype = torch.promote_types(self.attributions.dtype, torch.float32)
+        maps = self.attributions.sum(dim=(1, 2), dtype=dtype)  # (L, T)
         if layer is not None:
-            return maps[checks.index("layer", layer, len(maps))]
+            return maps[checks.row_of("layer", layer, self.layers)]
         return maps.sum(0) if self.path == "joint" else maps.mean(0)
 
     def strongest(self, count: int = 10, *, special: bool = True) -> list[tuple[int, int, int, int, float]]:
@@ -178,14 +184,14 @@ class Explanation:
             ValueError: `count` is no integer of 1 or more.
         """
         count = checks.at_least(1, count, "count")
-        scores = self.attributions
+        scores, layers = self.attributions, self.layers
         if not special:
             words = ~torch.tensor(self.special)
             scores = scores.masked_fill(~(words[:, None] & words[None, :]), -torch.inf)
         values, positions = scores.flatten().topk(min(count, scores.numel()))
         indices = torch.unravel_index(positions, scores.shape)
         edges = zip(*(part.tolist() for part in indices), values.tolist(), strict=True)
-        return [(layer, head, query, key, v) for layer, head, query, key, v in edges if v != -torch.inf]
+        return [(layers[row], head, query, key, v) for row, head, query, key, v in edges if v != -torch.inf]
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a safetensors file: the arrays as tensors, everything else as JSON in its header.
@@ -232,6 +238,17 @@ def _maps(name: str, value: Any, tokens: int) -> Tensor:
         plural = "" if tokens == 1 else "s"
         raise ValueError(f"{name} must be {tokens} x {tokens} for {tokens} token{plural}, not {rows} x {columns}")
     return maps if maps.is_floating_point() else maps.float()
+
+
+def _layers(layers: Any, count: int) -> list[int]:
+    """Return the layers' own numbers, which rise; those from 0 on if there are none."""
+    if isinstance(layers, tuple) and not layers:
+        return list(range(count))
+    numbers = checks.integers("layers", layers, count, smallest=0)
+    for before, after in pairwise(numbers):
+        if after <= before:
+            raise ValueError(f"layers must rise, but {after} follows {before}")
+    return numbers
 
 
 def _segments(segments: Any, tokens: int) -> list[int]:

@@ -150,13 +150,16 @@ def _flow(explanation: Explanation) -> go.Figure | str:
     return figure
 
 
-def _heads(explanation: Explanation, importance: Any) -> go.Figure:
-    """Return the figure of the given importance, or of the largest attribution of each head."""
+def _heads(explanation: Explanation, importance: Any) -> go.Figure | str:
+    """Return the figure of the given importance, or of the largest attribution of each head, or why there is none."""
     if importance is None:
+        if list(explanation.layers) != list(range(len(explanation.attributions))):
+            return "Of some layers alone no head map is drawn; give an importance of all layers."
         return plot_heads({"largest attribution in this text": _largest_attributions(explanation)})
     shape = tuple(explanation.attributions.shape[:2])
     given = scores_of(importance)[0].scores.shape
-    if given != shape:
+    chosen = list(explanation.layers) != list(range(shape[0]))
+    if given != shape and not (chosen and given[0] > explanation.layers[-1] and given[1] == shape[1]):
         raise ValueError(f"importance is that of {given} layers and heads, but the explanation has {shape}")
     return plot_heads(importance)
 
@@ -164,7 +167,8 @@ def _heads(explanation: Explanation, importance: Any) -> go.Figure:
 def _largest_attributions(explanation: Explanation) -> HeadImportance:
     """Return what one example adds to the importance of `head_importance`: the largest attribution of each head."""
     scores = explanation.attributions.double().amax((2, 3))
-    present = explanation.attention.ne(0).any(-1).any(-1)  # a head that `prune_heads` took attends to nothing
+    maps = explanation.attributions if explanation.attention is None else explanation.attention
+    present = maps.ne(0).any(-1).any(-1)  # a head that `prune_heads` took attends to nothing
     if present.any():
         scores = scores.masked_fill(~present, math.nan)
     return HeadImportance(
@@ -241,7 +245,7 @@ def _layers(explanation: Explanation) -> str:
         f"<tr><th scope=row>{layer}</th><td>{signed(total)}</td>"
         f"<td>{signed(delta) if math.isfinite(delta) else 'not known'}</td>"
         f"<td>{number(error) if math.isfinite(error) else 'not estimated'}</td><td>{int(nodes)}</td></tr>"
-        for layer, (total, delta, error, nodes) in enumerate(columns)
+        for layer, (total, delta, error, nodes) in zip(explanation.layers, columns, strict=True)
     )
     names = ("layer", "attributions sum to", "delta", "relative error", "nodes")
     heads = "".join(f"<th scope=col>{name}</th>" for name in names)
@@ -258,6 +262,8 @@ def _layers(explanation: Explanation) -> str:
             f"The attributions of a layer add up to F(A) − F({start}), what the value gains from the layer's attention,"
             " but for delta."
         )
+    if explanation.attention is None:
+        note += " The attention was not kept."
     note += " The error is an estimate, relative to the size of the layer's map; nodes are points of the integral."
     table = f'<table aria-label="layers"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
     return f"{table}\n<p>{note}</p>"

@@ -62,10 +62,10 @@ def attribution_tree(
         first appearance), `special`; edges run from query to key, in the order in which the algorithm adds them
         (`order`), with `layer`, `score`, `share_of_max` and `share_of_positive` (of the layer's maximum and
         of its positive sum), `heads` (the three that give most, as [head, score]), `attention` (mean over
-        heads) and `class_edge` (whether it is one of [CLS]'s at the end). The graph has `algorithm`,
-        `threshold`, `layers` and `heads` (those that count; None for all), `root`, `class_token`, `tokens`,
-        `target`, `label`, `output` (what F is, as the explanation names it), the target's `probability`, `prediction`,
-        `text`, `delta` (of the layer where it is largest; on the joint path of all layers together),
+        heads; None where it was not kept) and `class_edge` (whether it is one of [CLS]'s at the end). The graph has
+        `algorithm`, `threshold`, `layers` and `heads` (those that count; None for all), `root`, `class_token`,
+        `tokens`, `target`, `label`, `output` (what F is, as the explanation names it), the target's `probability`,
+        `prediction`, `text`, `delta` (of the layer where it is largest; on the joint path of all layers together),
         `left_out_edges` (interactions with a positive score that are not in the tree) and `left_out_share` (their
         share of the positive attribution). A probability or delta that is not known is None. Where they are not the
         usual there are `value` (F, if it is not the probability), `contrast`, `path` and `baseline`.
@@ -114,12 +114,12 @@ def _graph(explanation: Explanation, maps: Maps, grown: Grown, threshold: float,
         graph.add_edge(i, j, order=order, **_edge(maps, positive, layer, i, j), class_edge=class_edge)
     left = maps.scores > 0
     left[tuple(zip(*grown.edges, strict=True))] = False
-    deltas = np.array(explanation.delta.tolist())[maps.layers]
+    deltas = np.array(explanation.delta.tolist())[[explanation.layers.index(layer) for layer in maps.layers]]
     delta = explanation.total_delta if explanation.path == "joint" else float(deltas[np.abs(deltas).argmax()])
     graph.graph.update(
         algorithm=algorithm,
         threshold=threshold,
-        layers=maps.layers if len(maps.layers) < explanation.attributions.shape[0] else None,
+        layers=None if maps.layers == list(range(explanation.attributions.shape[0])) else maps.layers,
         heads=maps.heads if len(maps.heads) < explanation.attributions.shape[1] else None,
         root=grown.root,
         class_token=maps.class_token,
@@ -162,7 +162,7 @@ def _edge(maps: Maps, positive: Floats, layer: int, i: int, j: int) -> dict[str,
         "share_of_max": score / largest if largest > 0 else 0.0,
         "share_of_positive": max(score, 0.0) / mass if mass > 0 else 0.0,
         "heads": [[maps.heads[int(h)], float(by_head[h])] for h in strongest],
-        "attention": float(maps.attention[layer, i, j]),
+        "attention": None if maps.attention is None else float(maps.attention[layer, i, j]),
     }
 
 

@@ -89,7 +89,8 @@ _OPTIONAL: dict[str, Check] = {
 """Attributes of a graph that are there where they are not the usual: the probability, none, "layer", "zero"."""
 _OF_NODE: dict[str, Check] = {"token": _text, "state": _one_of("Appear", "Fixed"), "layer": _integer, "special": _flag}
 _OF_EDGE: dict[str, Check] = {"order": _integer, "layer": _integer, "heads": _heads, "class_edge": _flag}
-_OF_EDGE |= dict.fromkeys(("score", "share_of_max", "share_of_positive", "attention"), checks.finite)
+_OF_EDGE |= dict.fromkeys(("score", "share_of_max", "share_of_positive"), checks.finite)
+_OF_EDGE["attention"] = _optional(checks.finite)
 
 
 def check_tree(tree: Any) -> nx.DiGraph:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -160,6 +161,9 @@ def _flattened(tree: nx.DiGraph) -> nx.DiGraph:
     for name in _MAY_BE_NONE:
         if flat.graph[name] is None:
             del flat.graph[name]
+    for *_, data in flat.edges(data=True):
+        if data["attention"] is None:
+            data["attention"] = math.nan
     for data in (flat.graph, *(d for _, d in flat.nodes(data=True)), *(d for *_, d in flat.edges(data=True))):
         data.update({name: json.dumps(data[name]) for name in _AS_JSON if name in data})
         data.update({name: _xml(value) for name, value in data.items() if isinstance(value, str)})
@@ -181,6 +185,9 @@ def _unflattened(tree: nx.DiGraph) -> nx.DiGraph:
         data.update({name: json.loads(data[name]) for name in _AS_JSON if name in data})
     for name in _MAY_BE_NONE:
         tree.graph.setdefault(name)
+    for *_, data in tree.edges(data=True):
+        if isinstance(data.get("attention"), float) and math.isnan(data["attention"]):
+            data["attention"] = None
     for node, data in tree.nodes(data=True):
         data["token"] = tree.graph["tokens"][node]  # with what XML cannot hold
     for name in ("node_default", "edge_default"):

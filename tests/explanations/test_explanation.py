@@ -23,7 +23,7 @@ from toy import HEADS, LAYERS, tiny_bert, tiny_tokenizer
 from captum_attattr import Explanation, ResultFileError, explain
 
 SINCE_1 = {"value", "inputs", "output", "contrast", "contrast_target", "path", "baseline"}
-SINCE_1 |= {"total_delta", "total_error", "total_nodes"}
+SINCE_1 |= {"total_delta", "total_error", "total_nodes", "layers"}
 
 
 @pytest.fixture(scope="module")
@@ -342,7 +342,7 @@ NO_LAYERS = [*NO_TENSOR, torch.zeros(3), torch.zeros(0), torch.zeros(2, 1), torc
 WRONG: dict[str, list[Any]] = {
     "tokens": [None, 5, "abcd", ["a"] * 3, [], [1, 2, 3, 4], ["a", "b", "c", None], {"a"}],
     "attributions": NO_MAPS,
-    "attention": NO_MAPS,
+    "attention": NO_MAPS[1:],
     "delta": [*NO_LAYERS, torch.tensor([0.0, INF])],
     "error": NO_LAYERS,
     "nodes": [*NO_LAYERS, torch.tensor([5.0, NAN]), torch.tensor([5.0, INF])],
@@ -355,6 +355,7 @@ WRONG: dict[str, list[Any]] = {
     "contrast_target": [0, 1, -1, 1.5, "2"],  # without its name
     "path": [None, 0, "", "both", ["layer"]],
     "baseline": ["", "zeros", [0.0], INF, NAN, True, 1j],
+    "layers": [0, "01", [0], [0, 1, 2], [1, 0], [1, 1], [0.0, 1.0], [-1, 0], [True, False]],
     "total_delta": [*NO_NUMBER, INF],
     "total_error": [*NO_NUMBER, -1.0],
     "total_nodes": [*NO_INDEX[1:]],
@@ -407,6 +408,11 @@ RIGHT: dict[str, tuple[Any, Any]] = {
     "total error": ({"total_error": np.float32(INF)}, ("total_error", INF)),
     "total nodes of the layers": ({}, ("total_nodes", 14)),
     "total nodes of all layers together": ({"total_nodes": torch.tensor(9)}, ("total_nodes", 9)),
+    "no attention": ({"attention": None}, ("attention", None)),
+    "layers not given": ({}, ("layers", [0, 1])),
+    "layers of a range": ({"layers": range(3, 5)}, ("layers", [3, 4])),
+    "layers of numpy": ({"layers": [np.int64(2), np.int64(5)]}, ("layers", [2, 5])),
+    "maps of half precision": ({"attributions": MAPS.bfloat16()}, ("attributions", MAPS.bfloat16())),
     "sink": ({"baseline": "sink"}, ("baseline", "sink")),
     "number": ({"baseline": np.float32(0.5)}, ("baseline", 0.5)),
     "number 0": ({"baseline": 0}, ("baseline", "zero")),
