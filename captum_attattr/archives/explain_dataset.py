@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from captum_attattr.archives.archive import Archive
 from captum_attattr.archives.index import INDEX, read_index
 from captum_attattr.archives.plan import Form
 from captum_attattr.archives.run import DatasetRun, Examples, Pairs
-from captum_attattr.explanations.encoding import Text
+from captum_attattr.explanations.examples import Texts, sequence_of
 from captum_attattr.explanations.explainer import Explainer
 from captum_attattr.explanations.settings import Settings
 from captum_attattr.explanations.targets import each
@@ -29,7 +29,7 @@ from captum_attattr.runs.processes import Processes
 def explain_dataset(
     model: nn.Module,
     tokenizer: Any,
-    texts: Sequence[Text],
+    texts: Texts,
     folder: str | os.PathLike[str],
     target: Any = None,
     *,
@@ -37,6 +37,7 @@ def explain_dataset(
     contrast: Any = None,
     path: str = "layer",
     baseline: str | float | None = None,
+    split_into_words: bool = False,
     layers: Iterable[int] | None = None,
     truncate: bool | int = False,
     n_steps: int | None = None,
@@ -65,13 +66,14 @@ def explain_dataset(
         model: a transformers model for sequence classification, or a causal language model; it runs in evaluation
             mode.
         tokenizer: its tokenizer.
-        texts: texts, or (text, second text) pairs. Any sequence: each is read for its length, read again when it is
-            explained, and not kept.
+        texts: what `explain` takes. Any sequence: each is read for its length, read again when it is explained, and
+            not kept; other iterables are read whole.
         folder: where the files go; made if it is missing.
         target: as in `explain`: None for the predicted class, a class or token for all, or a list or array with one
             for each.
         output, path, baseline, layers: as in `explain`.
         contrast: as in `explain`: a second class or token for all, or a list or array with one for each.
+        split_into_words: as in `explain`.
         truncate: cut texts that are longer than the model takes, instead of raising; a number cuts to at most so
             many tokens.
         n_steps, method, tolerance, max_nodes, internal_batch_size: as in `LayerAttAttr.attribute`.
@@ -120,12 +122,9 @@ def explain_dataset(
     batch_size = checks.at_least(1, batch_size, "batch_size")
     shard_bytes = shard_bytes if shard_bytes is None else checks.at_least(1, shard_bytes, "shard_bytes")
     folder = checked_path(folder, "folder")
-    if isinstance(texts, str) or not isinstance(texts, Sequence):
-        raise TypeError(f"texts must be a list of texts or of pairs, got {type(texts).__name__}; use [text]")
-    if not texts:
-        raise ValueError("texts is empty: give at least one text or pair")
+    texts = sequence_of(texts, split_into_words)
     pairs = Pairs(each("target", target, len(texts)), each("contrast", contrast, len(texts)))
-    explainer = Explainer(model, tokenizer, truncate, settings, contrast is not None)
+    explainer = Explainer(model, tokenizer, truncate, settings, contrast is not None, split_into_words=split_into_words)
     form = Form(
         len(explainer.numbers),
         max(Heads(layer).original for layer in explainer.layers),

@@ -23,7 +23,7 @@ from captum_attattr.archives.index import INDEX, Index, Shard, read_index, run_d
 from captum_attattr.archives.plan import Batch, Form, Layout, plan_batches, plan_shards, work
 from captum_attattr.archives.shards import ShardWriter, batches_done, check_whole, opened, part_of
 from captum_attattr.exceptions import ConvergenceWarning, ResultFileError, warn_caller
-from captum_attattr.explanations.encoding import Encoded, Text
+from captum_attattr.explanations.encoding import Encoded
 from captum_attattr.explanations.explainer import Explainer
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.formatting import duration, file_size
@@ -53,7 +53,7 @@ class Examples:
         inputs: whether the model's inputs, and what is attributed, are stored.
     """
 
-    def __init__(self, explainer: Explainer, texts: Sequence[Text], pairs: Pairs, inputs: bool) -> None:
+    def __init__(self, explainer: Explainer, texts: Sequence[Any], pairs: Pairs, inputs: bool) -> None:
         self.model, self.texts, self.pairs, self.inputs = explainer.texts, texts, pairs, inputs
         usual = {"path": "layer", "baseline": "zero"}
         given = {name: getattr(explainer.settings, name) for name in usual}

@@ -156,10 +156,16 @@ class Outputs:
                 tokens = self.tokenizer.convert_ids_to_tokens(ids)
                 raise ValueError(f"{what} {name!r} of texts[{index}] is {len(ids)} tokens {tokens}; one is needed")
             return int(ids[0])
-        labels = {str(label): int(i) for i, label in self.config.id2label.items()}
-        if name not in labels:
-            raise ValueError(f"{what} {name!r} of texts[{index}] is unknown; the model has {sorted(labels)}")
-        return labels[name]
+        labels = [(str(label), int(i)) for i, label in self.config.id2label.items()]
+        found = [i for label, i in labels if label == name]
+        if not found and any(str(i) == name for _, i in labels):  # a numeral that no class is called
+            return int(name)
+        if not found:
+            names = sorted(label for label, _ in labels)
+            raise ValueError(f"{what} {name!r} of texts[{index}] is unknown; the model has {names}")
+        if len(found) > 1:
+            raise ValueError(f"{what} {name!r} of texts[{index}] names the classes {found}: give the number")
+        return found[0]
 
     def label(self, target: int) -> str:
         """Return the name of a class or token."""

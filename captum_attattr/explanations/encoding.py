@@ -1,17 +1,19 @@
-"""Texts and pairs to tokens: checked, cut, and encoded as one model input each."""
+"""Texts, pairs, conversations, ids and encodings to tokens: checked, cut, and encoded as one model input each."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from captum_attattr.explanations.examples import Text, checked_example
+from captum_attattr.explanations.special_tokens import once, special_ids
 from captum_attattr.explanations.truncation import tokenize
 
-Text = str | tuple[str, str]
-"""A text, or a pair such as (premise, hypothesis)."""
+__all__ = ["Encoded", "Text", "check_tokenizer", "encode_text"]
 
 
 @dataclass
@@ -20,12 +22,12 @@ class Encoded:
 
     Attributes:
         index: of the text in its list.
-        text: the text or pair.
+        text: the text or pair; of a conversation what its template makes of it, of ids what they decode to.
         encoding: the tokenizer's tensors by name, each (1, T).
-        special: (T,) whether a token is special.
+        special: (T,) whether a token is special, whether the text has it or the tokenizer added it.
         segments: (T,) 0 for the first text of a pair and the tokens around it, 1 for the second.
         target: the class or token to explain; None for the predicted one.
-        contrast: the class or token whose output is taken off that of the target; None for none.
+        contrast: the class or token whose output is taken off the target's; None for none.
     """
 
     index: int
@@ -48,51 +50,172 @@ class Encoded:
         return int(self.encoding["input_ids"].shape[1])
 
 
-def encode_text(tokenizer: Any, index: int, text: Text, longest: int | None = None) -> Encoded:
-    """Tokenize and check one text or pair.
+def encode_text(
+    tokenizer: Any,
+    index: int,
+    text: Any,
+    longest: int | None = None,
+    *,
+    split_into_words: bool = False,
+    language: bool = True,
+) -> Encoded:
+    """Tokenize and check one text or pair, conversation, list of ids or encoding.
+
+    A text that carries its special tokens already gets none twice. Ids and encodings stay as they are; a conversation
+    goes through the tokenizer's chat template, which writes its own special tokens.
 
     Args:
         tokenizer: any.
         index: of the text in its list, for the errors.
-        text: the text or pair.
+        text: as `checked_example` takes it.
         longest: cut it to so many tokens; None to keep it whole.
+        split_into_words: whether a list of strings is one text's words.
+        language: whether the model predicts next tokens: an answer is begun, or gone on with, behind a conversation.
 
     Raises:
-        TypeError, ValueError: no text, or one without a token.
+        TypeError, ValueError: nothing of these, or one without a token; no chat template; ids that the tokenizer does
+            not have.
     """
-    text = _checked_text(index, text)
-    parts = (text,) if isinstance(text, str) else text
+    given = checked_example(index, text, split_into_words)
+    if isinstance(given, dict):
+        return _encoded_ids(tokenizer, index, given, longest)
+    if isinstance(given, list) and isinstance(given[0], int):
+        return _encoded_ids(tokenizer, index, {"input_ids": given}, longest)
+    options: dict[str, Any] = {}
+    parts = given if isinstance(given, tuple) else (given,)
+    if isinstance(given, list) and isinstance(given[0], dict):
+        parts, options = (_rendered(tokenizer, index, given, language),), {"add_special_tokens": False}
+    words = not isinstance(parts[0], str)
+    if words:
+        options["is_split_into_words"] = True
     with torch.device("cpu"):  # whatever torch's default is
-        encoding = tokenize(tokenizer, parts, longest)
-    special = [bool(flag) for flag in encoding.pop("special_tokens_mask")[0]]
-    if all(special):
-        raise ValueError(f"texts[{index}] = {text!r} holds no token")
-    segments = [int(part or 0) for part in encoding.sequence_ids(0)] if encoding.is_fast else [0] * len(special)
-    if len(parts) == 2 and "token_type_ids" in encoding:
-        segments = encoding["token_type_ids"][0].tolist()
-    return Encoded(index, text, dict(encoding), special, segments)
+        encoding = _tokenized(tokenizer, index, parts, longest, options)
+    added = [bool(flag) for flag in encoding.pop("special_tokens_mask")[0]]
+    ids: list[int] = encoding["input_ids"][0].tolist()
+    special = set(special_ids(tokenizer))
+    flags = [flag or token in special for token, flag in zip(ids, added, strict=True)]
+    read = tuple(" ".join(part) if words else part for part in parts)
+    shown = read[0] if len(read) == 1 else (read[0], read[1])
+    if all(flags):
+        raise ValueError(f"texts[{index}] = {shown!r:.300} holds no token" + " beside special ones" * (not all(added)))
+    segments = _segments(tokenizer, encoding, parts, added, options) if len(parts) == 2 else [0] * len(ids)
+    kept = once(ids, added)
+    return Encoded(
+        index,
+        shown,
+        {name: tensor[:, kept] for name, tensor in encoding.items()},
+        [flags[i] for i in kept],
+        [segments[i] for i in kept],
+    )
 
 
-def _checked_text(index: int, text: Any) -> Text:
-    """Return a text as a string, or a pair as a tuple of two.
+def _tokenized(tokenizer: Any, index: int, parts: Any, longest: int | None, options: dict[str, Any]) -> Any:
+    """Return the tokenizer's (1, T) tensors.
 
     Raises:
-        TypeError, ValueError: it is something else, or blank, or holds half a character.
+        ValueError: the tokenizer does not take words.
     """
-    if isinstance(text, str):
-        parts: tuple[Any, ...] = (text,)
-    elif isinstance(text, (tuple, list)) and len(text) == 2:
-        parts = tuple(text)
+    try:
+        return tokenize(tokenizer, parts, longest, **options)
+    except (AssertionError, NotImplementedError, TypeError, ValueError) as error:
+        if "is_split_into_words" not in options:
+            raise
+        raise ValueError(f"texts[{index}] is split into words, and the tokenizer does not take them: {error}") from None
+
+
+def _rendered(tokenizer: Any, index: int, messages: list[dict[str, Any]], language: bool) -> str:
+    """Return the text that the chat template makes of a conversation.
+
+    Raises:
+        ValueError: there is no template, or it refuses the messages.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        raise ValueError(
+            f"texts[{index}] is a conversation, and the tokenizer has no chat template: set tokenizer.chat_template, "
+            "or give the text as the model was trained to read it"
+        )
+    ends = messages[-1]["role"] == "assistant"  # a complete conversation, or an answer that the model goes on with
+    try:
+        return str(
+            tokenizer.apply_chat_template(
+                messages,
+                tokenize=False,
+                add_generation_prompt=language and not ends,
+                continue_final_message=language and ends,
+            )
+        )
+    except Exception as error:  # whatever a template raises
+        raise ValueError(f"the tokenizer's chat template refuses texts[{index}]: {error}") from error
+
+
+def _encoded_ids(tokenizer: Any, index: int, row: dict[str, Any], longest: int | None) -> Encoded:
+    """Return token ids, or a row of an encoding, as the model takes them.
+
+    Raises:
+        ValueError: an id that the tokenizer does not have, no token but special ones, or tokens of another tokenizer.
+    """
+    row = {name: part[:longest] for name, part in row.items()}
+    ids, segments, tokens = row["input_ids"], row.pop("segments", None), row.pop("tokens", None)
+    known = len(tokenizer) if hasattr(tokenizer, "__len__") else None
+    strange = next((i for i in ids if i < 0 or (known is not None and i >= known)), None)
+    if strange is not None:
+        raise ValueError(f"texts[{index}] has the token id {strange}, and the tokenizer knows 0 to {(known or 0) - 1}")
+    own = tokenizer.convert_ids_to_tokens(ids)
+    if tokens is not None and tokens != own:
+        first = next(i for i, (theirs, ours) in enumerate(zip(tokens, own, strict=True)) if theirs != ours)
+        raise ValueError(
+            f"texts[{index}] is an encoding of another tokenizer: its token {first} is {tokens[first]!r}, and "
+            f"{ids[first]} is {own[first]!r} here"
+        )
+    special = special_ids(tokenizer)
+    flags = [i in special for i in ids]
+    if all(flags):
+        raise ValueError(f"texts[{index}] = {list(ids)!r:.200} holds no token beside special ones")
+    names = [name for name in row if name not in ("special_tokens_mask", "labels", "length")]
+    with torch.device("cpu"):
+        encoding = {name: torch.tensor([row[name]]) for name in names}
+        encoding.setdefault("attention_mask", torch.ones(1, len(ids), dtype=torch.long))
+        if "token_type_ids" in getattr(tokenizer, "model_input_names", ()):
+            encoding.setdefault("token_type_ids", torch.zeros(1, len(ids), dtype=torch.long))
+    types = [0] * len(ids) if segments is None else [part or 0 for part in segments]
+    if any(row.get("token_type_ids", [])):
+        types = list(row["token_type_ids"])
+    pair = sorted({part for part, flag in zip(types, flags, strict=True) if not flag}) == [0, 1]
+    parts = [[i for i, part, f in zip(ids, types, flags, strict=True) if part == s and not f] for s in (0, 1)]
+    text = (tokenizer.decode(parts[0]), tokenizer.decode(parts[1])) if pair else str(tokenizer.decode(ids))
+    return Encoded(index, text, encoding, flags, types)
+
+
+def _segments(
+    tokenizer: Any, encoding: Any, parts: Sequence[Any], added: Sequence[bool], options: dict[str, Any]
+) -> list[int]:
+    """Return the text of a pair that each token is of: the token types where they tell the two apart."""
+    types = encoding["token_type_ids"][0].tolist() if "token_type_ids" in encoding else []
+    content = [i for i, flag in enumerate(added) if not flag]
+    if len({types[i] for i in content if types}) > 1:
+        return list(types)
+    if encoding.is_fast:
+        return [int(part or 0) for part in encoding.sequence_ids(0)]
+    # A slow tokenizer: the texts are the two runs between special tokens, or one run that holds both.
+    gaps = [i for i, j in zip(content[1:], content, strict=False) if i - j > 1]
+    if len(gaps) == 1:
+        start = gaps[0]
     else:
-        raise TypeError(f"texts[{index}] must be a text or a pair of texts, got {text!r}")
-    for part in parts:
-        if not isinstance(part, str):
-            raise TypeError(f"texts[{index}] must hold text, got {type(part).__name__}: {part!r}")
-        if any("\ud800" <= character <= "\udfff" for character in part):
-            raise ValueError(f"texts[{index}] = {text!r} holds half a character (a lone surrogate)")
-    if not any(part.strip() for part in parts):  # one text of a pair may be empty, as in QQP
-        raise ValueError(f"texts[{index}] = {text!r} is empty")
-    return text if isinstance(text, str) else (parts[0], parts[1])
+        lengths = [len(tokenizer(part, **(options | {"add_special_tokens": False}))["input_ids"]) for part in parts]
+        start = (
+            content[_first_kept(lengths, len(content))]
+            if len(content) > _first_kept(lengths, len(content))
+            else len(added)
+        )
+    return [int(i >= start and not added[i]) for i in range(len(added))]
+
+
+def _first_kept(lengths: Sequence[int], room: int) -> int:
+    """Return how many tokens of the first text are left where the longer text was cut first."""
+    first, second = lengths
+    while first + second > room:
+        first, second = (first - 1, second) if first > second else (first, second - 1)
+    return first
 
 
 def check_tokenizer(tokenizer: Any) -> None:

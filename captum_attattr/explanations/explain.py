@@ -12,7 +12,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from captum_attattr import checks
-from captum_attattr.explanations.encoding import Text
+from captum_attattr.explanations.examples import Texts, examples_one_by_one, sequence_of
 from captum_attattr.explanations.explainer import Explainer
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.explanation_list import ExplanationList
@@ -23,13 +23,14 @@ from captum_attattr.explanations.targets import each, listed
 def explain(
     model: nn.Module,
     tokenizer: Any,
-    texts: Sequence[Text],
+    texts: Texts,
     target: Any = None,
     *,
     output: str | None = None,
     contrast: Any = None,
     path: str = "layer",
     baseline: str | float | None = None,
+    split_into_words: bool = False,
     layers: Iterable[int] | None = None,
     attention: bool = True,
     dtype: torch.dtype | str = torch.float32,
@@ -55,7 +56,11 @@ def explain(
     Args:
         model: a transformers model for sequence classification, or a causal language model.
         tokenizer: its tokenizer.
-        texts: texts, or (text, second text) pairs.
+        texts: texts, (text, second text) pairs, conversations (lists of messages with "role" and "content", through
+            the tokenizer's chat template), lists of token ids, or an encoding of the tokenizer, each row of which is a
+            text; any iterable, or one text, conversation or list of ids alone. A text that carries its special tokens
+            already gets none twice; ids and encodings stay as they are. An answer is begun behind a conversation for
+            a language model, or gone on with where its last message is the assistant's.
         target: None for the class (or token) that the model predicts; a class's index or name (a token's id, or a
             text of one token); or a list or array with one of these for each text.
         output: F: the target's "probability", "logit" or "log_probability"; None for the probability, or for the score
@@ -67,6 +72,7 @@ def explain(
             compared, at a fraction of the cost.
         baseline: the start B of the path: None or "zero", "uniform" (over the keys that are attended to), "sink" (each
             query's whole mass on the first key that its mask lets it see), or a number for all entries.
+        split_into_words: read a list of strings as the words of one text, if the tokenizer takes them so.
         layers: the layers to attribute and keep, by their indices, 0 the one nearest to the input; None for all. On the
             joint path only these are opened.
         attention: keep the attention probabilities, which are as large as the attributions.
@@ -94,10 +100,7 @@ def explain(
         >>> explanations[0].label, explanations[0].attributions.shape  # (layers, heads, tokens, tokens)
         ('positive', torch.Size([6, 12, 5, 5]))
     """
-    if isinstance(texts, str) or not isinstance(texts, Sequence):
-        raise TypeError(f"texts must be a list of texts or of pairs, got {type(texts).__name__}; use [text]")
-    if not texts:
-        raise ValueError("texts is empty: give at least one text or pair")
+    texts = sequence_of(texts, split_into_words)
     settings = Settings.of(
         output=output,
         path=path,
@@ -111,7 +114,7 @@ def explain(
         max_nodes=max_nodes,
         internal_batch_size=internal_batch_size,
     )
-    explainer = Explainer(model, tokenizer, truncate, settings, contrast is not None)
+    explainer = Explainer(model, tokenizer, truncate, settings, contrast is not None, split_into_words=split_into_words)
     targets, contrasts = (each(name, given, len(texts)) for name, given in (("target", target), ("contrast", contrast)))
     items = [explainer.texts.encode(i, text, targets[i], contrasts[i]) for i, text in enumerate(texts)]
     with _bar(len(items), progress) as bar:
@@ -122,7 +125,7 @@ def explain(
 def explain_iter(
     model: nn.Module,
     tokenizer: Any,
-    texts: Iterable[Text],
+    texts: Texts,
     target: Any = None,
     *,
     window: int = 256,
@@ -130,6 +133,7 @@ def explain_iter(
     contrast: Any = None,
     path: str = "layer",
     baseline: str | float | None = None,
+    split_into_words: bool = False,
     layers: Iterable[int] | None = None,
     attention: bool = True,
     dtype: torch.dtype | str = torch.float32,
@@ -144,10 +148,10 @@ def explain_iter(
     """Explain texts one window after another, for lists that do not fit in memory.
 
     Args:
-        model, tokenizer, target, output, contrast, path, baseline: as in `explain`; `target` and `contrast` cannot be
-            lists.
-        layers, attention, dtype, truncate, progress: as in `explain`.
-        texts: any iterable of texts or pairs; read one window ahead.
+        model, tokenizer, target, output, contrast, path, baseline, split_into_words, truncate, progress: as in
+            `explain`; `target` and `contrast` cannot be lists.
+        texts: any iterable of what `explain` takes; read one window ahead.
+        layers, attention, dtype: as in `explain`.
         window: how many texts are read, sorted by length and explained together.
         n_steps, method, tolerance, max_nodes, internal_batch_size: as in `LayerAttAttr.attribute`.
 
@@ -163,8 +167,7 @@ def explain_iter(
         >>> [explanation.label for explanation in explain_iter(*load_demo_model(), lines, progress=False)]
         ['positive', 'negative']
     """
-    if isinstance(texts, str) or not isinstance(texts, Iterable):
-        raise TypeError(f"texts must be an iterable of texts or of pairs, got {type(texts).__name__}; use [text]")
+    texts = examples_one_by_one(texts, split_into_words)
     for name, given in (("target", target), ("contrast", contrast)):
         if isinstance(listed(given), list):
             raise TypeError(f"explain_iter takes one {name} for all texts; use explain for a list of {name}s")
@@ -187,13 +190,13 @@ def explain_iter(
         max_nodes=max_nodes,
         internal_batch_size=internal_batch_size,
     )
-    explainer = Explainer(model, tokenizer, truncate, settings, contrast is not None)
+    explainer = Explainer(model, tokenizer, truncate, settings, contrast is not None, split_into_words=split_into_words)
     explainer.texts.contrasted(0, target, contrast)
     return _windows(explainer, texts, target, contrast, size, progress)
 
 
 def _windows(
-    explainer: Explainer, texts: Iterable[Text], target: Any, contrast: Any, size: int, progress: bool
+    explainer: Explainer, texts: Iterable[Any], target: Any, contrast: Any, size: int, progress: bool
 ) -> Iterator[Explanation]:
     """Yield the explanations of texts, `size` of which are read and explained together."""
     source = enumerate(texts)

@@ -29,6 +29,7 @@ class Explainer:
         model, tokenizer, truncate: as in `TextModel`.
         settings: what is computed.
         contrasted: whether F is the difference of two outputs, for some text.
+        reading: further arguments of `TextModel`.
 
     Attributes:
         output: what F is called.
@@ -46,8 +47,9 @@ class Explainer:
         truncate: bool | int,
         settings: Settings,
         contrasted: bool = False,
+        **reading: Any,
     ) -> None:
-        self.texts = TextModel(model, tokenizer, truncate)
+        self.texts = TextModel(model, tokenizer, truncate, **reading)
         self.texts.check_one_device()
         self.output = self.texts.chosen_output(settings.output, contrasted)
         usual = self.output == self.texts.output

@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_attattr import checks
 from captum_attattr.checks import at_least, integer, scalar
 from captum_attattr.explanations.attributed_output import Outputs
-from captum_attattr.explanations.encoding import Encoded, Text, check_tokenizer, encode_text
+from captum_attattr.explanations.encoding import Encoded, check_tokenizer, encode_text
+from captum_attattr.explanations.examples import sequence_of
 from captum_attattr.model.attention_layers import AttentionLayer, attention_layers, every_layer
 from captum_attattr.model.families import OFFSET_POSITIONS, POSITION_LIMITS, causal_language_models
 from captum_attattr.model.head_masks import active_gates
@@ -30,6 +32,7 @@ class TextModel(Outputs):
         model: the model; its configuration says what its outputs mean. Of a compiled one, what was compiled.
         tokenizer: its tokenizer.
         truncate: cut texts that are too long instead of refusing them; an integer cuts to at most so many tokens.
+        split_into_words: whether lists of strings are texts split into words.
 
     Attributes:
         longest: tokens that a text may have, special ones included.
@@ -46,12 +49,15 @@ class TextModel(Outputs):
         UnsupportedModelError: the model's attention cannot be read.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Any, truncate: bool | int) -> None:
+    def __init__(
+        self, model: nn.Module, tokenizer: Any, truncate: bool | int, *, split_into_words: bool = False
+    ) -> None:
         self.model: Any = plain(model)
         language = _is_language_model(self.model)
         check_tokenizer(tokenizer)
         config, model = self.model.config, self.model
         super().__init__(config, tokenizer, language, _device(model))
+        self.split_into_words = checks.instance("split_into_words", split_into_words, bool, "True or False")
         self.truncate, self.longest = _truncation(truncate, most_tokens(config, tokenizer))
         self.kind = "encoder" if getattr(config, "is_encoder_decoder", False) else None
         self.layers: list[AttentionLayer] = attention_layers(model, self.kind)
@@ -74,9 +80,16 @@ class TextModel(Outputs):
 
     # ------------------------------------------------------------------------------------------ texts to inputs
 
-    def encode(self, index: int, text: Text, target: Any = None, contrast: Any = None) -> Encoded:
+    def encode(self, index: int, text: Any, target: Any = None, contrast: Any = None) -> Encoded:
         """Tokenize and check one text; `index` is its index in its list, for the errors."""
-        item = encode_text(self.tokenizer, index, text, self.longest if self.truncate else None)
+        item = encode_text(
+            self.tokenizer,
+            index,
+            text,
+            self.longest if self.truncate else None,
+            split_into_words=self.split_into_words,
+            language=self.language,
+        )
         if item.length > self.longest:
             raise ValueError(
                 f"texts[{index}] has {item.length} tokens and the model takes {self.longest}; shorten it, or pass "
@@ -109,12 +122,7 @@ class TextModel(Outputs):
 
     def encode_all(self, texts: Any) -> list[Encoded]:
         """Tokenize and check a list of texts."""
-        if isinstance(texts, str) or not isinstance(texts, Sequence):
-            instead = "[text]" if isinstance(texts, str) else "list(...)"
-            raise TypeError(f"examples must be a list of texts or of pairs, got {type(texts).__name__}; use {instead}")
-        if not texts:
-            raise ValueError("examples is empty: give at least one text or pair")
-        return [self.encode(index, text) for index, text in enumerate(texts)]
+        return [self.encode(index, text) for index, text in enumerate(sequence_of(texts, name="examples"))]
 
     def batches(self, items: Sequence[Encoded], size: int) -> list[list[int]]:
         """Return indices of the items, longest first, at most `size` a batch; of one length if nothing can be padded.

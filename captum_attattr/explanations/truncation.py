@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def tokenize(tokenizer: Any, parts: Sequence[str], limit: int | None) -> Any:
+def tokenize(tokenizer: Any, parts: Sequence[Any], limit: int | None, **more: Any) -> Any:
     """Tokenize one text or pair; of a pair that is too long, cut the longer text first.
 
     Where both texts of a pair are cut and there is room for an odd count of tokens, the first text keeps one more, as
@@ -16,13 +16,14 @@ def tokenize(tokenizer: Any, parts: Sequence[str], limit: int | None) -> Any:
 
     Args:
         tokenizer: a transformers tokenizer.
-        parts: the text, or the two.
+        parts: the text, or the two; or their words.
         limit: most tokens, special ones included; None to cut nothing.
+        more: options of the tokenizer: is_split_into_words, add_special_tokens.
 
     Returns:
         The tokenizer's (1, T) tensors, with "special_tokens_mask".
     """
-    options = {"return_tensors": "pt", "return_special_tokens_mask": True, "verbose": False}
+    options = {"return_tensors": "pt", "return_special_tokens_mask": True, "verbose": False} | more
     cut = {} if limit is None else {"truncation": True, "max_length": limit}
     encoding = tokenizer(*parts, **options, **cut)
     if limit is None or len(parts) == 1 or not encoding.is_fast or tokenizer.truncation_side != "right":
@@ -32,7 +33,7 @@ def tokenize(tokenizer: Any, parts: Sequence[str], limit: int | None) -> Any:
         return encoding
     core = tokenizer.backend_tokenizer
     core.no_truncation()  # the tokenizer sets its truncation again when it is called
-    first, second = (core.encode(part, add_special_tokens=False) for part in parts)
+    first, second = (core.encode(p, is_pretokenized=not isinstance(p, str), add_special_tokens=False) for p in parts)
     if len(first) == kept[0]:  # not cut: only the second was, or none
         return encoding
     first.truncate(kept[0] + 1)

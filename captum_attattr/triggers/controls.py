@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from captum_attattr.explanations.encoding import Text, encode_text
+from captum_attattr.explanations.special_tokens import special_ids
 from captum_attattr.triggers.insertion import Piece
 
 
@@ -25,13 +26,12 @@ class RandomWords:
         self.tokenizer = tokenizer
         if isinstance(texts, str) or not isinstance(texts, Sequence) or not texts:
             raise ValueError("vocabulary must be a list of texts, at least one")
-        barred = set(tokenizer.all_special_ids)
         distinct: set[int] = set()
         for i, text in enumerate(texts):
             item = encode_text(tokenizer, i, text)
             distinct.update(t for t, special in zip(item.ids, item.special, strict=True) if not special)
         self.by_kind: dict[tuple[bool, bool], list[int]] = {}
-        for token_id in sorted(distinct - barred):
+        for token_id in sorted(distinct - special_ids(tokenizer)):
             self.by_kind.setdefault(self._kind(token_id), []).append(token_id)
 
     def _kind(self, token_id: int) -> tuple[bool, bool]:

@@ -10,6 +10,7 @@ import torch
 
 from captum_attattr import checks
 from captum_attattr.explanations.encoding import Encoded, Text, check_tokenizer, encode_text
+from captum_attattr.explanations.special_tokens import special_ids
 from captum_attattr.triggers.trigger import Trigger
 
 
@@ -143,7 +144,7 @@ def pieces_of(trigger: Trigger, tokenizer: Any, source: Any = None) -> list[Piec
             if not ids or set(ids) == {unknown}:
                 raise ValueError(f"the tokenizer has no token for {token!r} of the trigger {trigger.name!r}")
         pieces += [Piece(token_id, position, segment) for token_id in ids]
-    special = set(tokenizer.all_special_ids)
+    special = special_ids(tokenizer)
     if pieces and trigger.rules != "reference" and all(piece.token_id in special for piece in pieces):
         raise ValueError(f"the trigger {trigger.name!r} holds special tokens only; a word is needed")
     return pieces

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from captum_attattr import checks
 from captum_attattr.explanations.encoding import Text
+from captum_attattr.explanations.examples import sequence_of
 from captum_attattr.explanations.explain import explain
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.targets import listed
@@ -151,6 +152,7 @@ def find_patterns(
     if texts.regression or texts.multilabel:
         gives = "a score" if texts.regression else "several labels at once"
         raise ValueError(f"triggers are found for classes; the model gives {gives}")
+    examples = sequence_of(examples, name="examples")
     items = texts.encode_all(examples)
     gold = texts.labels(labels, len(items)) if labels is not None else torch.full((len(items),), -1)
     batches = texts.batches(items, batch_size)

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from captum_attattr.explanations.encoding import Text, encode_text
+from captum_attattr.explanations.examples import sequence_of
 from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.runs.digests import text_digests
 from captum_attattr.triggers.controls import RandomWords
@@ -47,11 +48,12 @@ class Rows:
         if self.texts.regression or self.texts.multilabel:
             gives = "a score" if self.texts.regression else "several labels at once"
             raise ValueError(f"{name}: an attack is measured on classes; the model gives {gives}")
+        examples = sequence_of(examples, name="examples")
         encoded = self.texts.encode_all(examples)
         self.gold = self.texts.labels(labels, len(encoded))
         # Whole, since a trigger is inserted before an end is cut off; those that are not too long are whole already.
         self.items = [
-            self.texts.for_model(encode_text(tokenizer, item.index, item.text))
+            self.texts.for_model(encode_text(tokenizer, item.index, examples[item.index], language=self.texts.language))
             if item.length == self.texts.longest
             else item
             for item in encoded

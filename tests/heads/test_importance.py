@@ -294,7 +294,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "steps": ({"n_steps": 0}, ValueError, "n_steps=0 is too small"),
     "rule": ({"n_steps": 5, "rule": "simpson"}, ValueError, "simpson"),
     "no examples": ({"examples": []}, ValueError, "examples is empty"),
-    "one text": ({"examples": "good"}, TypeError, "use \\[text\\]"),
+    "one text": ({"examples": "good"}, ValueError, "7 labels for 1 examples"),
     "empty text": ({"examples": ["good", " "], "labels": [0, 1]}, ValueError, "texts\\[1\\]"),
     "too few labels": ({"labels": GOLD[:-1]}, ValueError, "6 labels for 7 examples"),
     "label range": ({"labels": [*GOLD[:-1], LABELS]}, ValueError, "label 3 of texts\\[6\\] is out of range"),
@@ -325,7 +325,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     ),
     "segments": ({"model": tiny_bert(type_vocab_size=1)}, ValueError, "texts\\[4\\] has the segment 1, and the model"),
     "not loaded": ({"model": tiny_bert().to("meta")}, ValueError, "'bert.embeddings.*' is on the meta device; load"),
-    "generator": ({"examples": iter(TEXTS)}, TypeError, "got list_iterator; use list\\(...\\)"),
+    "two strings": ({"examples": ("a", "b"), "labels": [0]}, TypeError, "one pair, or \\['a', 'b'\\] for two texts"),
     "no text": (
         {"examples": [None], "labels": [0]},
         TypeError,
