@@ -24,9 +24,9 @@ from .heads.pruning import pruning_curve as pruning_curve
 from .model.attention_layers import AttentionLayer as AttentionLayer
 from .model.attention_layers import attention_layers as attention_layers
 from .model.head_masks import mask_heads as mask_heads
-from .model.head_pruning import load_pruned as load_pruned
 from .model.head_pruning import prune_heads as prune_heads
-from .model.head_pruning import save_pruned as save_pruned
+from .model.pruned_files import load_pruned as load_pruned
+from .model.pruned_files import save_pruned as save_pruned
 from .plots.attack import plot_attack as plot_attack
 from .plots.attention import plot_attention as plot_attention
 from .plots.canvas.pages import write_html as write_html

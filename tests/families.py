@@ -183,10 +183,6 @@ WHISPER = BART | {"num_mel_bins": 8, "max_source_positions": 6, "max_target_posi
 
 SMALL_TEXT = {"vocab_size": VOCAB, "bos_token_id": BOS, "eos_token_id": EOS}
 NESTED = {"vision_config": TINY | VISION, "text_config": SMALL_TEXT}
-SHARED_BIAS = "its position bias has a column for each head and is shared by all layers"
-NOT_LINEAR = "one of its maps is a {}"
-FUSED = "it is not known which part of its {!r} belongs to which head"
-BY_CONFIG = "it splits its queries, keys and values by the head count of the model's config"
 NORMALISED = "its queries are normalised over all heads together"
 
 SWIN = {
@@ -223,7 +219,7 @@ FAMILIES: tuple[Family, ...] = (
     encoder("LayoutLM", "LayoutLMForSequenceClassification"),
     encoder("DeBERTa", "DebertaForSequenceClassification", route="softmax", **DEBERTA),
     encoder("DeBERTa-v2", "DebertaV2ForSequenceClassification", route="softmax", **DEBERTA),
-    encoder("MPNet", "MPNetForSequenceClassification", route="softmax", uncut=SHARED_BIAS),
+    encoder("MPNet", "MPNetForSequenceClassification", route="softmax"),
     encoder("RemBERT", "RemBertForSequenceClassification", route="softmax", input_embedding_size=16),
     encoder("RoFormer", "RoFormerForSequenceClassification", route="softmax"),
     encoder("MegatronBERT", "MegatronBertForSequenceClassification", route="softmax"),
@@ -233,7 +229,7 @@ FAMILIES: tuple[Family, ...] = (
         "SqueezeBertForSequenceClassification",
         route="softmax",
         embedding_size=HIDDEN,
-        uncut=NOT_LINEAR.format("Conv1d"),
+        **{f"{name}_groups": 1 for name in "qkv"},
     ),
     encoder("XLM", "XLMForSequenceClassification", route="softmax", pad_index=PAD),
     encoder("FlauBERT", "FlaubertForSequenceClassification", route="softmax", pad_index=PAD),
@@ -242,29 +238,28 @@ FAMILIES: tuple[Family, ...] = (
         "XLNetForSequenceClassification",
         route="softmax",
         summary_type="first",
-        uncut=NOT_LINEAR.format("bare parameter"),
         **XLNET,
     ),
     encoder("BigBird (full)", "BigBirdForSequenceClassification", route="softmax", **FULL),
-    encoder("T5 (encoder)", "T5EncoderModel", uncut=SHARED_BIAS, **T5),
+    encoder("T5 (encoder)", "T5EncoderModel", **T5),
     encoder("CLIP (text)", "CLIPTextModel", max_position_embeddings=32),
     decoder("GPT-2", "GPT2ForSequenceClassification"),
     decoder("GPT-NeoX", "GPTNeoXForSequenceClassification"),
     decoder("GPT-Neo", "GPTNeoForSequenceClassification", route="softmax", **GPT_NEO),
-    decoder("GPTBigCode", "GPTBigCodeForSequenceClassification", uncut=FUSED.format("c_attn")),
+    decoder("GPTBigCode", "GPTBigCodeForSequenceClassification"),
     decoder("OPT", "OPTForSequenceClassification", **OPT),
     decoder("Phi", "PhiForSequenceClassification"),
     decoder("BioGPT", "BioGptForSequenceClassification"),
-    decoder("BLOOM", "BloomForSequenceClassification", route="softmax", uncut=SHARED_BIAS),
-    decoder("MPT", "MptForSequenceClassification", route="softmax", uncut=SHARED_BIAS, **MPT),
+    decoder("BLOOM", "BloomForSequenceClassification", route="softmax"),
+    decoder("MPT", "MptForSequenceClassification", route="softmax", **MPT),
     decoder("GPT-J", "GPTJForSequenceClassification", route="softmax", rotary_dim=4),
-    decoder("CodeGen", "CodeGenForCausalLM", route="softmax", rotary_dim=4, uncut=FUSED.format("qkv_proj")),
+    decoder("CodeGen", "CodeGenForCausalLM", route="softmax", rotary_dim=4),
     grouped("Llama", "LlamaForSequenceClassification"),
     grouped("Mistral", "MistralForSequenceClassification", sliding_window=4),
     grouped("Mixtral", "MixtralForSequenceClassification", **EXPERTS),
     grouped("Qwen2", "Qwen2ForSequenceClassification"),
     grouped("Qwen3", "Qwen3ForSequenceClassification"),
-    grouped("Phi-3", "Phi3ForSequenceClassification", uncut=BY_CONFIG),
+    grouped("Phi-3", "Phi3ForSequenceClassification"),
     grouped("Gemma", "GemmaForSequenceClassification"),
     grouped("Gemma2", "Gemma2ForSequenceClassification", **GEMMA2),
     grouped("Gemma3", "Gemma3TextForSequenceClassification", **GEMMA3),
@@ -277,7 +272,7 @@ FAMILIES: tuple[Family, ...] = (
     grouped("Granite", "GraniteForCausalLM"),
     grouped("SmolLM3", "SmolLM3ForSequenceClassification"),
     grouped("GLM-4", "Glm4ForSequenceClassification", **SANDWICH),
-    both("T5", "T5ForSequenceClassification", uncut=SHARED_BIAS, **T5),
+    both("T5", "T5ForSequenceClassification", **T5),
     both("BART", "BartForSequenceClassification", **BART),
     both("mBART", "MBartForSequenceClassification", **BART),
     both("Whisper", "WhisperForConditionalGeneration", inputs=speech, **WHISPER),
@@ -288,7 +283,7 @@ FAMILIES: tuple[Family, ...] = (
     vision("DINOv3", "DINOv3ViTModel"),
     vision("CLIP (vision)", "CLIPForImageClassification", **NESTED),
     vision("SigLIP (vision)", "SiglipForImageClassification", **NESTED),
-    vision("BLIP (vision)", "BlipVisionModel", route="softmax", uncut=FUSED.format("qkv")),
+    vision("BLIP (vision)", "BlipVisionModel", route="softmax"),
     encoder("Wav2Vec2", "Wav2Vec2ForSequenceClassification", inputs=sound, **WAV2VEC2),
     refused(
         "Longformer", "LongformerForSequenceClassification", reason="its attention is windowed", attention_window=4

@@ -19,9 +19,9 @@ from captum_attattr.heads.evaluation import Evaluation, Metric
 from captum_attattr.heads.importance import HeadImportance, Pair
 from captum_attattr.heads.labelled_examples import LabelledExamples
 from captum_attattr.heads.latency import parameters_and_latency
+from captum_attattr.model import head_pruning
 from captum_attattr.model.attention_layers import every_layer
 from captum_attattr.model.head_masks import mask_heads
-from captum_attattr.model.head_pruning import planned_cuts
 from captum_attattr.model.projections import Heads
 from captum_attattr.runs.digests import data_digest, text_digests
 from captum_attattr.runs.processes import is_main_process
@@ -143,7 +143,7 @@ def check_cuts(texts: TextModel, units: list[list[Pair]]) -> None:
     """
     layers = every_layer(texts.model, texts.kind)
     try:
-        planned_cuts(texts.model, [(layers[layer], head) for unit in units for layer, head in unit])
+        head_pruning.check_cuts(texts.model, [(layers[layer], head) for unit in units for layer, head in unit])
     except (UnsupportedModelError, ValueError) as error:
         raise type(error)(
             f"{error}. With structural=False heads are only switched off, and no time is taken"

@@ -49,8 +49,9 @@ def causal_language_models() -> frozenset[str]:
 # ------------------------------------------------------------------------------ the linear maps around attention
 
 # Attributes of attention modules: the size of one head, the count of heads, the size of all heads together.
-HEAD_SIZES = ("head_dim", "attention_head_size", "head_size", "d_head", "key_value_proj_dim")
+HEAD_SIZES = ("v_head_dim", "head_dim", "attention_head_size", "head_size", "d_head", "key_value_proj_dim")
 HEAD_COUNTS = ("num_heads", "n_heads", "num_attention_heads", "n_head")
+GROUP_COUNTS = ("num_key_value_heads", "kv_heads", "num_kv_heads")
 ALL_HEADS_SIZES = ("all_head_size", "split_size")
 
 # The output projection: its name inside the attention module, or its path from the module's parent.
@@ -73,20 +74,41 @@ FUSED = {
     ("ModernBertAttention", "Wqkv"): "blocks",
     ("GPTNeoXAttention", "query_key_value"): "heads",
     ("DisentangledSelfAttention", "in_proj"): "heads",
+    ("BloomAttention", "query_key_value"): "heads",
+    ("MptAttention", "Wqkv"): "blocks",
+    ("BlipAttention", "qkv"): "blocks",
+    ("Phi3Attention", "qkv_proj"): "groups",
+    ("GPTBigCodeAttention", "c_attn"): "heads or shared",
+    ("CodeGenAttention", "qkv_proj"): "quarters",
 }
-UNTOUCHED = frozenset({"q_norm", "k_norm", "LayerNorm"})  # of one head's size, or after the output
+# Bare parameters with a dimension of heads.
+BARE = {
+    **{("XLNetRelativeAttention", name): 1 for name in ("q", "k", "v", "r", "seg_embed")},
+    **{("XLNetRelativeAttention", name): 0 for name in ("r_r_bias", "r_s_bias", "r_w_bias")},
+}
+# Tables of position biases with a column for each head that several layers read: they stay whole, and are indexed.
+SHARED_TABLES = frozenset({"relative_attention_bias"})
+# Arguments of an attention module's forward that come from outside with an entry for each head, and are indexed.
+HEAD_ARGUMENTS = frozenset({"position_bias", "relative_position_bias", "alibi", "rel_pos", "rel_2d_pos"})
+HEAD_MASKS = frozenset({"BeitAttention", "Data2VecVisionAttention"})  # a bias of each head is part of their mask
 
-# Why heads cannot be cut out of a family, by config.model_type: they are known outside of the attention module too.
-SHARED_BIAS = "its position bias has a column for each head and is shared by all layers"
-NOT_CUT = {
-    **dict.fromkeys(("t5", "mt5", "umt5", "mpnet", "bloom", "mpt"), SHARED_BIAS),
-    "phi3": "it splits its queries, keys and values by the head count of the model's config",
-}
+
+def head_arguments(module: object) -> frozenset[str]:
+    """Return the names of a module's arguments that have an entry for each head."""
+    return HEAD_ARGUMENTS | ({"attention_mask"} if type(module).__name__ in HEAD_MASKS else set())
+
+
+# How much besides its counts of heads an attention module is told when heads go: see head_adapters.HOWS.
+TOLD = {"GPTBigCodeAttention": "widths", "BlipAttention": "division", "Phi3Attention": "config"}
+UNTOUCHED = frozenset({"q_norm", "k_norm", "LayerNorm", "layer_norm"})  # of one head's size, or after the output
+
+# Why heads cannot be cut out of a family, by config.model_type.
+NOT_CUT: dict[str, str] = {}
 
 # Values that an attention module's forward returns, by class name, where it is not (output, probabilities);
 # 0 stands for the output alone, not in a tuple.
 RETURNED = {
-    "T5Gemma2MergedAttention": 3,
+    **dict.fromkeys(("T5Gemma2MergedAttention", "T5Attention", "MT5Attention", "UMT5Attention"), 3),
     **dict.fromkeys(
         (
             *("MobileViTSelfAttention", "Cosmos3EdgeVisionAttention", "EdgeTamVideoPerceiverAttention"),
@@ -96,5 +118,8 @@ RETURNED = {
         0,
     ),
 }
-# Attention modules whose forward returns two outputs: LUKE's words and entities, PEGASUS-X's tokens and global tokens.
-NEVER_EMPTY = frozenset({"LukeSelfAttention", "PegasusXGlobalLocalAttention"})
+# Attention modules whose forward returns two outputs (LUKE's words and entities, PEGASUS-X's tokens and global tokens,
+# XLNet's two streams) or no tuple.
+NEVER_EMPTY = frozenset(
+    {"LukeSelfAttention", "PegasusXGlobalLocalAttention", "XLNetRelativeAttention", "SqueezeBertSelfAttention"}
+)

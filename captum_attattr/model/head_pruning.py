@@ -1,50 +1,68 @@
-"""Heads cut out of a model for good: smaller projections, saved and loaded through transformers' own files."""
+"""Heads cut out of a model for good: smaller projections, checked against the masked model."""
 
 from __future__ import annotations
 
-import copy
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from captum_attattr.exceptions import ResultFileError, UnsupportedModelError
-from captum_attattr.files import checked_path
-from captum_attattr.model.attention_layers import AttentionLayer, KeptHeads, every_layer
+from captum_attattr.exceptions import UnsupportedModelError
+from captum_attattr.model.attention_control import _claimed
+from captum_attattr.model.attention_layers import AttentionLayer, KeptHeads, every_layer, family_name
 from captum_attattr.model.families import NEVER_EMPTY, RETURNED
-from captum_attattr.model.head_masks import HeadSpec, active_gates, selected_heads
-from captum_attattr.model.modes import plain
-from captum_attattr.model.projections import Cut, Heads, apply_cut
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-_RECORD = "pruned_heads"
-"""The entry of a model's config that says which heads are gone: {"encoder.0": [1, 2]}, by original indices."""
+from captum_attattr.model.head_adapters import adapt, more, tell, told
+from captum_attattr.model.head_cuts import Cut, HeadCuts, assign, cut_parameter
+from captum_attattr.model.head_masks import HeadSpec, active_gates, mask_heads, selected_heads
+from captum_attattr.model.head_probe import argument_names, probed
+from captum_attattr.model.projections import Heads, UnknownPartError
+from captum_attattr.model.pruning_record import Layout, record
+from captum_attattr.model.sample_inputs import Runs, difference
 
 
-def prune_heads(model: nn.Module, heads: HeadSpec) -> None:
+class Plan(NamedTuple):
+    """What `prune_heads` is to do in one attention module."""
+
+    heads: Heads
+    """The heads as they are now."""
+    keep: list[int]
+    """Those that stay, by their indices in the original model."""
+    cuts: list[Cut]
+    by_name: bool = True
+    """Whether names alone tell the same cuts: then a saved model needs no more than its heads."""
+    unknown: UnknownPartError | None = None
+    """What names do not tell."""
+
+
+def prune_heads(
+    model: nn.Module, heads: HeadSpec, *, verify: bool = True, inputs: Mapping[str, Any] | None = None
+) -> None:
     """Remove heads: their rows of the query, key and value projections, their columns of the output projection.
 
-    The pruned model gives what the masked model gives (`mask_heads`), with fewer parameters and in less time.
-    Nothing is changed where an error is raised. Old optimizers hold the old parameters.
+    The pruned model gives what the masked model gives (`mask_heads`), with fewer parameters and in less time. Which
+    rows belong to which head is seen in gradients of a small forward, and a second one compares the pruned model with
+    the masked one. Where an error is raised the model is as it was, bit for bit. Old optimizers hold the old
+    parameters.
 
     Args:
         model: changed in place; a compiled one is compiled again when it runs next. What is gone is written into
             its config, so that it survives saving; the config is a copy from then on, since other models may have
             been built from it.
-        heads: as for `mask_heads`. Heads that share keys and values (grouped-query attention) go together, and
-            so do all layers that share weights (ALBERT).
+        heads: as for `mask_heads`. Heads that share keys and values (grouped-query attention) go together, unless all
+            that stay share the same ones, and so do all layers that share weights (ALBERT).
+        verify: run the model to see what belongs to which head, and to compare. Without it names of maps decide, and
+            nothing is compared.
+        inputs: what the model is run on, keyword arguments of its forward; by default small random ones, of the
+            sizes in the config.
 
     Raises:
-        TypeError, ValueError: no head at all, a layer or head that the model does not have, a part of a group.
+        TypeError, ValueError: no head at all, a layer or head that the model does not have, a part of a group, inside
+            `mask_heads`, weights that are not in memory ("meta", or offloaded), inputs that the model does not run on.
         UnsupportedModelError: heads of this model cannot be removed; the message says why.
+        RuntimeError: the model is being attributed in another thread.
 
     Example:
         >>> import torch
@@ -55,52 +73,232 @@ def prune_heads(model: nn.Module, heads: HeadSpec) -> None:
         >>> model.encoder.layer[0].attention.self.query.weight.shape, model.config.pruned_heads
         (torch.Size([12, 24]), {'encoder.0': [1, 3], 'encoder.1': [0, 1, 2, 3]})
     """
-    plans = planned_cuts(model, heads)
-    for pruned, (before, keep, cuts) in plans.items():
-        for cut in cuts:
-            apply_cut(cut)
-        before.set_counts(len(keep))
-        module: Any = pruned
-        module.kept_heads = KeptHeads(tuple(keep), before.original)
-        if not keep:
-            module.forward = partial(_forward_without_heads, module, before.output, before.layer.kind == "cross")
-    _record(model)
+    chosen = _checked(model, heads)
+    with _claimed(model), torch.inference_mode(False):
+        _check_in_memory(model)
+        if not verify:
+            cut_by_name(model, chosen)
+            return
+        named = _named(chosen)
+        if named:
+            runs = Runs(model, list(named), inputs)
+            plans = _probed(named, runs)
+            new = _new_parameters(plans)
+            with mask_heads(model, chosen):
+                masked = runs.outputs()
+            _cut_and_compare(model, plans, new, runs, masked)
 
 
-def planned_cuts(model: nn.Module, heads: HeadSpec) -> dict[nn.Module, tuple[Heads, list[int], list[Cut]]]:
-    """Return what `prune_heads` is to do in every attention module: (heads before, heads that stay, cuts).
+def cut_by_name(model: nn.Module, chosen: Mapping[AttentionLayer, set[int]]) -> None:
+    """Remove heads as the names of maps tell; the weights need not be in memory.
+
+    Raises:
+        ValueError, UnsupportedModelError: see `prune_heads`.
+    """
+    if plans := _known(_named(chosen)):
+        new = _new_parameters(plans)
+        with _undone_on_error(model):
+            _cut(model, plans, new, {module: told(module) for module in plans})
+
+
+def _new_parameters(plans: Mapping[nn.Module, Plan]) -> dict[nn.Module, list[nn.Parameter]]:
+    """Return what stays of every parameter; nothing is assigned yet."""
+    return {module: [cut_parameter(cut) for cut in plan.cuts] for module, plan in plans.items()}
+
+
+def check_cuts(model: nn.Module, heads: HeadSpec) -> None:
+    """Check that heads can be removed; the model runs only where names do not tell what belongs to which head.
 
     Raises:
         TypeError, ValueError, UnsupportedModelError: see `prune_heads`.
     """
+    chosen = _checked(model, heads)
+    _check_in_memory(model)
+    named = _named(chosen)
+    if any(plan.unknown for plan in named.values()):
+        _probed(named, Runs(model, list(named), None))
+
+
+def _checked(model: nn.Module, heads: HeadSpec) -> dict[AttentionLayer, set[int]]:
+    """Return the heads to remove, by layer, of a model whose heads can be removed now."""
     chosen = selected_heads(model, heads)
     if active_gates(model):
         raise ValueError("heads cannot be removed inside mask_heads, which counts on them; leave that context first")
     _check_shared(model, chosen)
-    plans: dict[nn.Module, tuple[Heads, list[int], list[Cut]]] = {}
+    for layer in chosen:
+        Heads(layer).check_plain()
+    return chosen
+
+
+def _check_in_memory(model: nn.Module) -> None:
+    """Check that all weights are there.
+
+    Raises:
+        ValueError: some are on the meta device, or offloaded.
+    """
+    absent = next((name for name, tensor in model.named_parameters() if tensor.is_meta), None)
+    if absent is not None:
+        raise ValueError(
+            f"the weight {absent!r} is not in memory (it is on the meta device or offloaded): load the whole model "
+            "onto a device before heads are removed"
+        )
+
+
+def _named(chosen: Mapping[AttentionLayer, set[int]]) -> dict[nn.Module, Plan]:
+    """Return what is to be done in every attention module that loses heads, as the names of its maps tell.
+
+    Raises:
+        ValueError, UnsupportedModelError: a part of a group, or heads that cannot be removed.
+    """
+    plans: dict[nn.Module, Plan] = {}
     for layer, removed in chosen.items():
-        heads_now = Heads(layer)
-        keep = [head for head in heads_now.indices if head not in removed]
-        if len(keep) == heads_now.count:
+        heads = Heads(layer)
+        keep = [head for head in heads.indices if head not in removed]
+        if len(keep) == heads.count:
             continue  # they are gone already
-        _check_groups(heads_now, keep)
+        heads.check_keep(keep)
         kind = type(layer.module).__name__
         if not keep and kind in NEVER_EMPTY:
             raise UnsupportedModelError(f"{layer!r}: {kind} cannot lose all of its heads")
-        plans[layer.module] = heads_now, keep, heads_now.cuts(keep)
+        try:
+            plans[layer.module] = Plan(heads, keep, HeadCuts(heads, keep).cuts())
+        except UnknownPartError as error:
+            plans[layer.module] = Plan(heads, keep, [], unknown=error)
     return plans
 
 
-def _check_groups(heads: Heads, keep: list[int]) -> None:
-    """Check that heads which share keys and values go together."""
-    for head in keep:
-        group = heads.group_of(head)
-        gone = [other for other in group if other not in keep]
-        if gone:
-            raise ValueError(
-                f"heads {gone} of {heads.layer!r} share their keys and values with head {head}: a key-value group is "
-                f"removed as a whole; give all of {group}, or switch heads off with mask_heads"
-            )
+def _known(plans: dict[nn.Module, Plan]) -> dict[nn.Module, Plan]:
+    """Return plans that names tell whole.
+
+    Raises:
+        UnsupportedModelError: one is not.
+    """
+    for plan in plans.values():
+        if plan.unknown:
+            raise plan.unknown
+    return plans
+
+
+def _probed(named: Mapping[nn.Module, Plan], runs: Runs) -> dict[nn.Module, Plan]:
+    """Return what is to be done in every attention module, as gradients tell.
+
+    Raises:
+        UnsupportedModelError: heads cannot be removed.
+    """
+    probes = probed(runs, [plan.heads for plan in named.values()])
+    plans = {}
+    for module, plan in named.items():
+        cuts = HeadCuts(plan.heads, plan.keep, probes[module]).cuts()
+        plans[module] = Plan(plan.heads, plan.keep, cuts, by_name=not plan.unknown and _same(cuts, plan.cuts))
+    return plans
+
+
+def _same(ours: list[Cut], theirs: list[Cut]) -> bool:
+    """Return whether two lists of cuts cut the same."""
+    by_parameter = [{(id(cut.owner), cut.name): (cut.dim, cut.keep) for cut in cuts} for cuts in (ours, theirs)]
+    return by_parameter[0] == by_parameter[1]
+
+
+def _cut_and_compare(
+    model: nn.Module,
+    plans: Mapping[nn.Module, Plan],
+    new: Mapping[nn.Module, list[nn.Parameter]],
+    runs: Runs,
+    masked: list[Tensor],
+) -> None:
+    """Cut, and compare with the masked model; tell modules more where they need it.
+
+    Raises:
+        UnsupportedModelError: no way gives what the masked model gives.
+    """
+    failures = []
+    for least in more("counts"):
+        how = {module: max(told(module), least, key=list(more("counts")).index) for module in plans}
+        restore = _snapshot(model)
+        try:
+            _cut(model, plans, new, how)
+            apart = difference(runs.outputs(), masked)
+            if apart <= 1:
+                return
+            failures.append(f"it differs from the masked model by {apart:.0f} times what rounding explains")
+        except Exception as error:  # a forward on other shapes may raise anything
+            failures.append(f"its forward fails: {str(error).splitlines()[0] if str(error) else error!r}")
+        except BaseException:
+            restore()
+            raise
+        restore()
+    import transformers
+
+    kinds = ", ".join(sorted({type(module).__name__ for module in plans}))
+    raise UnsupportedModelError(
+        f"{family_name(model)}: heads of {kinds} cannot be removed: with them gone, {failures[0]}. The model is as it "
+        f"was; mask_heads switches heads off. Please report the model type, transformers {transformers.__version__} "
+        "and this message"
+    )
+
+
+def _cut(
+    model: nn.Module,
+    plans: Mapping[nn.Module, Plan],
+    new: Mapping[nn.Module, list[nn.Parameter]],
+    how: Mapping[nn.Module, str],
+) -> None:
+    """Assign all new parameters, and tell every module of its heads."""
+    for pruned, (before, keep, cuts, by_name, _) in plans.items():
+        for cut, parameter in zip(cuts, new[pruned], strict=True):
+            assign(cut.owner, cut.name, parameter)
+        finish(model, before, keep, how[pruned])
+        known = by_name and how[pruned] == told(pruned)
+        module: Any = pruned
+        if not known or hasattr(module, "pruned_layout"):
+            module.pruned_layout = Layout(how[pruned], _shapes(module, before))
+    record(model)
+
+
+def _shapes(module: Any, heads: Heads) -> dict[str, list[int]]:
+    """Return the shapes of an attention module's parameters, and of its output projection's as "output.weight"."""
+    shapes = {name: list(parameter.shape) for name, parameter in module.named_parameters()}
+    if heads.output is not None:
+        shapes |= {f"output.{name}": list(parameter.shape) for name, parameter in heads.output.named_parameters()}
+    return shapes
+
+
+def finish(model: nn.Module, before: Heads, keep: list[int], how: str) -> None:
+    """Tell a module whose parameters have been cut which heads it has now."""
+    module: Any = before.layer.module
+    tell(before, len(keep), how)
+    module.kept_heads = KeptHeads(tuple(keep), before.original)
+    adapt(model, before.layer)
+    if not keep:
+        module.forward = partial(_forward_without_heads, module, before.output, before.layer.kind == "cross")
+
+
+@contextmanager
+def _undone_on_error(model: nn.Module) -> Iterator[None]:
+    """Restore a model where an error is raised inside."""
+    restore = _snapshot(model)
+    try:
+        yield
+    except BaseException:
+        restore()
+        raise
+
+
+def _snapshot(model: nn.Module) -> Any:
+    """Return a function that puts every attribute, parameter and hook of every module back as it is now."""
+    modules = list(model.modules())
+    before = [dict(vars(module)) for module in modules]
+    inner = [(value, value.copy()) for attributes in before for value in attributes.values() if isinstance(value, dict)]
+
+    def restore() -> None:
+        for module, attributes in zip(modules, before, strict=True):
+            vars(module).clear()
+            vars(module).update(attributes)
+        for value, copied in inner:  # in place: handles of hooks refer to these
+            value.clear()
+            value.update(copied)
+
+    return restore
 
 
 def _check_shared(model: nn.Module, chosen: Mapping[AttentionLayer, set[int]]) -> None:
@@ -120,6 +318,7 @@ def _forward_without_heads(
 ) -> Any:
     """Compute what an attention layer without heads gives: the bias of its output projection, or nothing."""
     hidden: Tensor = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+    named = dict(zip(argument_names(module), args, strict=False)) | kwargs
     if not cross:
         _count_tokens(module, hidden, *args, **kwargs)
     if projection is None or all(part is not projection for part in module.modules()):
@@ -127,6 +326,7 @@ def _forward_without_heads(
     else:
         bias: Any = projection.bias
         output = torch.zeros_like(hidden) if bias is None else bias.to(hidden).repeat(*hidden.shape[:-1], 1)
+        output = output + named["residual"] if "residual" in named else output  # BLOOM
         norm = getattr(module, "LayerNorm", None)  # ALBERT adds and normalises inside its attention
         output = output if norm is None else norm(hidden + output)
     values = RETURNED.get(type(module).__name__, 2)
@@ -143,152 +343,3 @@ def _count_tokens(module: Any, hidden: Tensor, *args: Any, **kwargs: Any) -> Non
         cache: Cache = getattr(given, "self_attention_cache", given)  # an encoder-decoder has two
         keys = hidden.new_ones(len(hidden), 1, hidden.shape[1], 1)
         cache.update(keys, keys, index, {"cache_position": kwargs.get("cache_position")})
-
-
-def _record(model: nn.Module) -> None:
-    """Write into the config of every transformers model inside `model` which heads are gone."""
-    from transformers import PreTrainedModel
-
-    owners: list[PreTrainedModel] = []
-    for module in model.modules():
-        inside = any(module is part for owner in owners for part in owner.modules())
-        if isinstance(module, PreTrainedModel) and not inside:
-            owners.append(module)
-    for owner in owners:
-        pruned = _pruned(owner) if any(hasattr(module, "kept_heads") for module in owner.modules()) else None
-        if (getattr(owner.config, _RECORD, None) or None) != pruned:
-            _copy_config(owner)
-            vars(owner.config).pop(_RECORD, None)
-            if pruned is not None:
-                owner.config.pruned_heads = pruned
-
-
-def _copy_config(model: PreTrainedModel) -> None:
-    """Give a model a copy of its config: other models may have been built from the same one."""
-    from transformers import PreTrainedConfig
-
-    copies: dict[int, Any] = {}
-    copy.deepcopy(model.config, copies)  # with the configs inside it
-    for module in model.modules():
-        for name, value in vars(module).items():
-            if isinstance(value, PreTrainedConfig) and id(value) in copies:
-                vars(module)[name] = copies[id(value)]
-
-
-def _pruned(model: nn.Module) -> dict[str, list[int]]:
-    """Return the heads that are gone, by layer, as a config records them."""
-    kept = {name: layer.kept for name, layer in _named_layers(model).items()}
-    return {name: sorted(set(range(k.of)) - set(k.indices)) for name, k in kept.items() if k}
-
-
-def _named_layers(model: nn.Module) -> dict[str, AttentionLayer]:
-    """Return all layers of a model, cross-attention included, by their names in a config's record."""
-    layers = every_layer(model)
-    with suppress(ValueError):  # no cross-attention
-        layers += every_layer(model, "cross")
-    return {f"{layer.kind}.{layer.index}": layer for layer in layers}
-
-
-def save_pruned(model: PreTrainedModel, path: str | os.PathLike[str], **options: Any) -> Path:
-    """Save a pruned model with transformers' own `save_pretrained`; `load_pruned` reads it.
-
-    config.json has the heads that are gone as `pruned_heads`, {"encoder.0": [1, 3]}, by original indices.
-
-    Args:
-        model: a model of transformers, pruned or not.
-        path: the folder; made if it is missing.
-        options: of `save_pretrained`: `max_shard_size` ...
-
-    Returns:
-        The folder.
-
-    Raises:
-        TypeError: `model` is no transformers model, or `path` is no path.
-        ValueError: `path` is a file, or a folder that cannot be made.
-    """
-    from transformers import PreTrainedModel
-
-    model = plain(model)
-    if not isinstance(model, PreTrainedModel):
-        raise TypeError(f"model must be a transformers model, got {type(model).__name__}")
-    if checked_path(path).is_file():
-        raise ValueError(f"path must be a folder, but {str(path)!r} is a file")
-    try:
-        Path(path).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"the folder {str(path)!r} cannot be made: {error.strerror}") from error
-    _record(model)  # the config may be that of another model
-    model.save_pretrained(path, **options)
-    return Path(path)
-
-
-def load_pruned(path: str | os.PathLike[str], **options: Any) -> PreTrainedModel:
-    """Load what `save_pruned` wrote, with transformers' own `from_pretrained`.
-
-    The class is the one that the config names under `architectures`; code of the folder's own never runs.
-
-    Args:
-        path: the folder.
-        options: of `from_pretrained`: `dtype`, `device_map`, `attn_implementation` ...
-
-    Returns:
-        The model, in evaluation mode.
-
-    Raises:
-        TypeError: `path` is no path.
-        FileNotFoundError: there is no such folder, or no config in it.
-        ValueError: the config has no known architecture, or records heads that the model cannot have lost; or
-            `trust_remote_code` is asked for.
-        ResultFileError: a file is damaged or missing.
-        RuntimeError: the weights are not those of a model without these heads (transformers' own report).
-    """
-    import transformers
-
-    if options.get("trust_remote_code"):
-        raise ValueError("trust_remote_code=True: load_pruned never runs a folder's own code; leave it out")
-    if not (checked_path(path) / "config.json").is_file():
-        raise FileNotFoundError(f"no pruned model in {str(path)!r}: it has no config.json")
-    with _whole(path):
-        config = transformers.AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    names = config.architectures or []
-    kind: Any = getattr(transformers, names[0], None) if names else None
-    if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
-        raise ValueError(f"{str(path)!r} names {names} as its architecture, which transformers does not have")
-    pruned = getattr(config, _RECORD, None) or {}
-
-    def build(self: Any, *args: Any, **kwargs: Any) -> None:
-        kind.__init__(self, *args, **kwargs)
-        prune_heads(self, _heads_of(self, pruned)) if pruned else None
-
-    # from_pretrained builds the class it is called on: the heads go before the weights come.
-    cut = type(kind.__name__, (kind,), {"__init__": build, "__module__": kind.__module__})
-    with _whole(path):
-        loaded: Any = cut.from_pretrained(path, **options | {"local_files_only": True})  # type: ignore[attr-defined]
-    model = loaded[0] if isinstance(loaded, tuple) else loaded  # output_loading_info=True
-    model.__class__ = kind
-    return loaded  # type: ignore[no-any-return]
-
-
-@contextmanager
-def _whole(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Name the folder in errors about damaged or missing files."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        raise ResultFileError(f"{str(folder)!r} holds no whole model: {error}") from error
-
-
-def _heads_of(model: nn.Module, pruned: Mapping[str, list[int]]) -> list[tuple[AttentionLayer, int]]:
-    """Return the heads that a config's record names.
-
-    Raises:
-        ValueError: the record is damaged, or another model's.
-    """
-    lists = pruned.values() if isinstance(pruned, Mapping) else [None]
-    if not all(isinstance(heads, list) and all(type(head) is int for head in heads) for heads in lists):
-        raise ValueError(f"the config's {_RECORD} must be {{'encoder.0': [heads]}}, got {pruned!r}")
-    layers = _named_layers(model)
-    unknown = sorted(set(pruned) - set(layers))
-    if unknown:
-        raise ValueError(f"the config's {_RECORD} name {unknown}; the model has {sorted(layers)}")
-    return [(layers[name], head) for name, heads in pruned.items() for head in heads]

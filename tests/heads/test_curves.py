@@ -10,7 +10,7 @@ import pytest
 import torch
 from head_examples import GOLD, TEXTS, encoded, importance, loss, undecided
 from sklearn.metrics import auc
-from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 from toy import HEADS, LAYERS, tiny_bert, tiny_llama, tiny_tokenizer
 from transformers import BertForSequenceClassification
 
@@ -299,7 +299,7 @@ def test_mistake_in_a_comparison_is_named_before_any_work(model, ranking, monkey
 def test_heads_that_cannot_be_cut_out_are_named_before_any_work(model, ranking, monkeypatch):
     adapted = undecided()
     monkeypatch.setattr(BertForSequenceClassification, "forward", lambda *_, **__: pytest.fail("the model ran"))
-    adapted.bert.encoder.layer[2].attention.self.query = nn.Sequential(nn.Linear(32, 32))
+    weight_norm(adapted.bert.encoder.layer[2].attention.self.query)
     with pytest.raises(UnsupportedModelError, match="only plain linear maps can be cut"):
         curve(adapted, ranking, structural=True)
     with pytest.raises(UnsupportedModelError, match="only plain linear maps can be cut"):
