@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from captum_attattr.attribution.quadrature import AdaptiveIntegral, FixedIntegral, clenshaw_curtis, norm
+from captum_attattr.attribution.quadrature import AdaptiveIntegral, FixedIntegral, nested_rule, norm
 
 Scalar = Callable[[float], float]
 
@@ -75,7 +75,7 @@ def relative_error(integral: AdaptiveIntegral, function: Function) -> float:
 
 @pytest.mark.parametrize("n", [2, 3, 4, 5, 8, 9, 16, 17, 33])
 def test_rule_is_exact_for_polynomials_below_its_number_of_nodes(n: int) -> None:
-    nodes, weights = clenshaw_curtis(n)
+    nodes, weights = nested_rule(n)
     exact = n + n % 2  # an odd number of nodes is symmetric about one of them, which gains a degree
     for degree in range(exact):
         assert weights @ nodes**degree == pytest.approx(1 / (degree + 1), abs=1e-14)
@@ -87,15 +87,15 @@ def test_rule_is_exact_for_polynomials_below_its_number_of_nodes(n: int) -> None
     [(np.exp, math.e - 1), (lambda x: 1 / (1 + x), math.log(2)), (lambda x: np.cos(5 * x), math.sin(5) / 5)],
 )
 def test_rule_converges_on_smooth_functions(function: Callable[[Any], Any], integral: float) -> None:
-    errors = [abs(weights @ function(nodes) - integral) for nodes, weights in map(clenshaw_curtis, (3, 5, 9, 17))]
+    errors = [abs(weights @ function(nodes) - integral) for nodes, weights in map(nested_rule, (3, 5, 9, 17))]
     assert errors[3] < 1e-12
     assert all(fine < coarse / 10 or fine < 1e-14 for coarse, fine in pairwise(errors))
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 9, 20])
 def test_rules_nest(n: int) -> None:
-    nodes, weights = clenshaw_curtis(n)
-    np.testing.assert_allclose(clenshaw_curtis(2 * n - 1)[0][::2], nodes, rtol=0, atol=1e-15)
+    nodes, weights = nested_rule(n)
+    np.testing.assert_allclose(nested_rule(2 * n - 1)[0][::2], nodes, rtol=0, atol=1e-15)
     assert nodes[0] == 0.0
     assert nodes[-1] == 1.0
     assert (np.diff(nodes) > 0).all()
@@ -104,14 +104,14 @@ def test_rules_nest(n: int) -> None:
 
 
 def test_known_rules() -> None:
-    np.testing.assert_allclose(clenshaw_curtis(2)[1], [1 / 2, 1 / 2], rtol=1e-14)
-    np.testing.assert_allclose(clenshaw_curtis(3)[1], [1 / 6, 4 / 6, 1 / 6], rtol=1e-14)
+    np.testing.assert_allclose(nested_rule(2)[1], [1 / 2, 1 / 2], rtol=1e-14)
+    np.testing.assert_allclose(nested_rule(3)[1], [1 / 6, 4 / 6, 1 / 6], rtol=1e-14)
 
 
 @pytest.mark.parametrize("n", [1, 0, -3])
 def test_rule_needs_two_nodes(n: int) -> None:
     with pytest.raises(ValueError, match=f"at least 2 nodes, got n={n}"):
-        clenshaw_curtis(n)
+        nested_rule(n)
 
 
 # ---------------------------------------------------------------------------------------------- fixed rules
@@ -305,7 +305,7 @@ def test_zero_function() -> None:
 
 def test_integral_that_cancels_has_no_small_relative_error() -> None:
     """The five-node sum of these values is exactly zero; what its error is relative to it, nobody can say."""
-    weights = clenshaw_curtis(5)[1]
+    weights = nested_rule(5)[1]
     values = iter([1.0, 0.0, -weights[0] / weights[2], 0.0, 0.0])
     integral = AdaptiveIntegral(1e-3, 5)
     feed(integral, lambda x: np.array(next(values)))
@@ -459,7 +459,7 @@ def test_jump_is_bisected_until_floating_point_ends() -> None:
 # --------------------------------------------------------------------------------- what is not known or not finite
 
 FIRST_NODES = AdaptiveIntegral(1e-3, 5).todo()
-SECOND_NODES = [x for x in clenshaw_curtis(9)[0] if x not in FIRST_NODES]
+SECOND_NODES = [x for x in nested_rule(9)[0] if x not in FIRST_NODES]
 
 
 def outcome(integral: AdaptiveIntegral) -> tuple[Any, ...]:
