@@ -58,7 +58,7 @@ def learn(control: AttentionControl, evaluate: Evaluate, uncontrolled: Tensor, e
     for space in ["context"] * in_context + ["attention"]:
         try:
             facts, alone = _learn_in(space, control, evaluate, rows)
-        except Exception:
+        except (TypeError, AttributeError, RuntimeError, ValueError, IndexError):
             # In context space a forward function that reads the attentions is given none.
             if space == "attention":
                 raise
@@ -69,8 +69,8 @@ def learn(control: AttentionControl, evaluate: Evaluate, uncontrolled: Tensor, e
         together = evaluate(torch.arange(len(uncontrolled), device=rows.device))[example]
     if len(uncontrolled) > 1 and close(together, uncontrolled[example], facts.dtype):
         raise UnsupportedModelError(
-            f"the model's output for example {example} is {together.item():.6g} in its batch, {alone.item():.6g} alone; "
-            "examples of one batch must not influence each other"
+            f"the model's output for example {example} is {together.item():.6g} in its batch and {alone.item():.6g} "
+            "alone; examples of one batch must not influence each other"
         )
     raise UnsupportedModelError(
         "the model's output changes when its attention is computed eagerly: "

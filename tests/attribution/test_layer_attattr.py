@@ -26,7 +26,7 @@ from toy import HEADS, LAYERS, LinearInAttention, probabilities, sentences, tiny
 from transformers import AlbertConfig, AlbertForSequenceClassification, BertForSequenceClassification
 
 from captum_attattr import ConvergenceWarning, LayerAttAttr, attention_layers
-from captum_attattr.attribution.sweep import _working_dtype
+from captum_attattr.attribution.facts import _working_dtype
 
 METHODS = ("gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid")
 BATCH, LENGTH = 3, 6
