@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -37,6 +37,19 @@ class Facts:
     dtype: torch.dtype = torch.float32
     branching: LateBranching | None = None
     verified: bool = False
+
+    @torch.no_grad()
+    def resized(self, control: AttentionControl, evaluate: Evaluate, device: torch.device) -> Facts:
+        """Return what is known for inputs of another length: one example is run to see the shapes."""
+        shapes: dict[int, torch.Size] = {}
+
+        def read(layer: int, call: LayerCall) -> None:
+            shapes[layer] = call.shape
+
+        control.fused = self.fused
+        with control.watch(read, space=self.space):
+            evaluate(torch.zeros(1, dtype=torch.long, device=device))
+        return replace(self, shapes=[shapes[layer] for layer in range(len(control.layers))])
 
 
 @torch.no_grad()

@@ -60,9 +60,12 @@ def prepared_sweep(
     with AttentionControl(layers) as control:
         parameter = next(control.model.parameters(), torch.empty(0))
         state = tuple(layer.kept for layer in layers), tuple(control.usual.values()), control.model.training
-        form = batch.form(), state, parameter.dtype, parameter.device
-        if form not in known:
-            known[form] = learn(control, batch.evaluate, uncontrolled, batch.most_padded())
+        model = state, parameter.dtype, parameter.device
+        form, kin = ((batch.form(sizes), model) for sizes in (True, False))
+        if form not in known and kin in known:
+            known[form] = known[kin].resized(control, batch.evaluate, uncontrolled.device)
+        elif form not in known:
+            known[form] = known[kin] = learn(control, batch.evaluate, uncontrolled, batch.most_padded())
         sweep = Sweep(control, batch.evaluate, baseline(baselines), known[form], uncontrolled, batch.device)
         check_baseline_shapes(baselines, batch.size, sweep.facts.shapes)
         yield sweep
