@@ -11,6 +11,7 @@ from torch import Tensor
 from captum_attattr.attribution.late_branching import BlockRecorder, LateBranching
 from captum_attattr.exceptions import UnsupportedModelError
 from captum_attattr.model.attention_control import AttentionControl, LayerCall
+from captum_attattr.runs.memory import out_of_memory
 
 Evaluate = Callable[[Tensor], Tensor]
 """F of the examples with these indices (R,), as a tensor (R,): expands the batch and runs the model."""
@@ -71,9 +72,9 @@ def learn(control: AttentionControl, evaluate: Evaluate, uncontrolled: Tensor, e
     for space in ["context"] * in_context + ["attention"]:
         try:
             facts, alone = _learn_in(space, control, evaluate, rows)
-        except (TypeError, AttributeError, RuntimeError, ValueError, IndexError):
+        except (TypeError, AttributeError, RuntimeError, ValueError, IndexError) as error:
             # In context space a forward function that reads the attentions is given none.
-            if space == "attention":
+            if space == "attention" or out_of_memory(error):
                 raise
             continue
         if close(alone, uncontrolled[rows], facts.dtype):

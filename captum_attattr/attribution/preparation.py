@@ -38,10 +38,13 @@ def prepared_sweep(
         state = tuple(layer.kept for layer in layers), tuple(control.usual.values()), control.model.training
         model = state, parameter.dtype, parameter.device
         form, kin = ((batch.form(sizes), model) for sizes in (True, False))
-        if form not in known and kin in known:
-            known[form] = known[kin].resized(control, batch.evaluate, uncontrolled.device)
-        elif form not in known:
-            known[form] = known[kin] = learn(control, batch.evaluate, uncontrolled, batch.most_padded())
+        try:
+            if form not in known and kin in known:
+                known[form] = known[kin].resized(control, batch.evaluate, uncontrolled.device)
+            elif form not in known:
+                known[form] = known[kin] = learn(control, batch.evaluate, uncontrolled, batch.most_padded())
+        except (RuntimeError, MemoryError) as error:
+            ChunkSize(1).shrink(error, 1)
         sweep = Sweep(control, batch.evaluate, baseline(baselines), known[form], uncontrolled, batch.device)
         check_baseline_shapes(baselines, batch.size, sweep.facts.shapes)
         yield sweep
