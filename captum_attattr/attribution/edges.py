@@ -56,9 +56,11 @@ class Edges(ArraySpace):
         dtype = torch.promote_types(attention.dtype, torch.float32)
         attention = attention.to(dtype)
         value = None if call.value is None else call.value.detach()[rows].to(dtype)
-        if baseline is None:
+        difference = attention
+        if baseline is not None:
+            difference = attention - baseline(layer, attention, examples, call.visible(rows))
+        if torch.equal(difference, attention):
             return cls(attention, attention, value, 0.0, call.tensor.detach()[rows].to(dtype))
-        difference = attention - baseline(layer, attention, examples, call.visible(rows))
         # A baseline that is the attention itself, read in another batch, differs from it by rounding.
         difference[difference.abs() <= ROUNDINGS * torch.finfo(dtype).eps * attention.abs()] = 0
         start, step = (e if value is None else times_values(e, value) for e in (attention - difference, difference))
