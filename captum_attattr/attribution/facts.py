@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from captum_attattr.attribution.late_branching import BlockRecorder, LateBranching
 from captum_attattr.exceptions import UnsupportedModelError
 from captum_attattr.model.attention_control import AttentionControl, LayerCall
+from captum_attattr.runs.memory import out_of_memory
 
 Evaluate = Callable[[Tensor], Tensor]
 """F of the examples with these indices (R,), as a tensor (R,): expands the batch and runs the model."""
@@ -38,6 +39,19 @@ class Facts:
     branching: LateBranching | None = None
     verified: bool = False
 
+    @torch.no_grad()
+    def resized(self, control: AttentionControl, evaluate: Evaluate, device: torch.device) -> Facts:
+        """Return what is known for inputs of another length: one example is run to see the shapes."""
+        shapes: dict[int, torch.Size] = {}
+
+        def read(layer: int, call: LayerCall) -> None:
+            shapes[layer] = call.shape
+
+        control.fused = self.fused
+        with control.watch(read, space=self.space):
+            evaluate(torch.zeros(1, dtype=torch.long, device=device))
+        return replace(self, shapes=[shapes[layer] for layer in range(len(control.layers))])
+
 
 @torch.no_grad()
 def learn(control: AttentionControl, evaluate: Evaluate, uncontrolled: Tensor, example: int) -> Facts:
@@ -58,9 +72,9 @@ def learn(control: AttentionControl, evaluate: Evaluate, uncontrolled: Tensor, e
     for space in ["context"] * in_context + ["attention"]:
         try:
             facts, alone = _learn_in(space, control, evaluate, rows)
-        except (TypeError, AttributeError, RuntimeError, ValueError, IndexError):
+        except (TypeError, AttributeError, RuntimeError, ValueError, IndexError) as error:
             # In context space a forward function that reads the attentions is given none.
-            if space == "attention":
+            if space == "attention" or out_of_memory(error):
                 raise
             continue
         if close(alone, uncontrolled[rows], facts.dtype):

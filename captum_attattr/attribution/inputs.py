@@ -52,9 +52,12 @@ class Batch:
         """Where the inputs are."""
         return self.inputs[0].device
 
-    def form(self) -> Hashable:
-        """Return what batches have in common whose arguments differ in values and number of examples alone."""
-        return _form(self.inputs, self.size), _form(self.additional, self.size)
+    def form(self, sizes: bool = True) -> Hashable:
+        """Return what batches have in common whose arguments differ in values and number of examples alone.
+
+        Without `sizes` the tensors' sizes may differ too, as those of texts of other lengths do.
+        """
+        return _form((self.inputs, self.additional), self.size, sizes)
 
     def most_padded(self) -> int:
         """Return the example with the most zeros: one that brings a mask where any does."""
@@ -105,15 +108,15 @@ def _leaves(value: Any) -> Iterator[Tensor]:
             yield from _leaves(item)
 
 
-def _form(value: Any, size: int) -> Hashable:
-    """Return the shapes and types inside an argument, whose tensors may hold `size` examples."""
+def _form(value: Any, size: int, sizes: bool) -> Hashable:
+    """Return the types and, if wanted, shapes inside an argument, whose tensors may hold `size` examples."""
     if isinstance(value, Tensor):
-        shape = tuple(value.shape)
-        return ("examples", *shape[1:], value.dtype) if shape[:1] == (size,) else (*shape, value.dtype)
+        rows = value.shape[:1] == (size,)
+        return rows, tuple(value.shape[rows:]) if sizes else value.dim(), value.dtype
     if isinstance(value, Mapping):
-        return tuple((str(key), _form(item, size)) for key, item in value.items())
+        return tuple((str(key), _form(item, size, sizes)) for key, item in value.items())
     if type(value) in (list, tuple):
-        return tuple(_form(item, size) for item in value)
+        return tuple(_form(item, size, sizes) for item in value)
     return value if isinstance(value, (bool, int, float, str, type(None))) else id(value)
 
 

@@ -171,15 +171,18 @@ class LateBranching:
     dimensions: Dimensions
 
     @contextmanager
-    def applied(self, layout: RowLayout, clean: Callable[[Tensor, Site, Path], list[Tensor]]) -> Iterator[None]:
+    def applied(
+        self, layout: RowLayout, clean: Callable[[Tensor, Site, Path], list[Tensor]], least: int = 1
+    ) -> Iterator[None]:
         """Cut the blocks of the forward that runs inside.
 
         Args:
             layout: its rows.
             clean: what the clean runs of these examples brought a block, as tensors to be put side by side.
+            least: rows of every block at least.
         """
         total = len(layout.examples)
-        wanted = self._rows_of_calls(layout)
+        wanted = self._rows_of_calls(layout, least)
         current = total
 
         def cut(site: Site, arguments: Any) -> Any:
@@ -206,10 +209,10 @@ class LateBranching:
         with block_hooks(self.stacks, cut):
             yield
 
-    def _rows_of_calls(self, layout: RowLayout) -> dict[Site, int]:
-        """Return how many rows each call of a block gets: those that have branched, and one at least."""
+    def _rows_of_calls(self, layout: RowLayout, least: int) -> dict[Site, int]:
+        """Return how many rows each call of a block gets: those that have branched, and `least` of them."""
         counts: dict[Site, int] = {}
-        rows = 1
+        rows = min(least, len(layout.examples))
         for calls in self.calls:
             for call in calls:
                 rows = max([rows, *(layout.slices[layer][1] for layer in call.layers)])

@@ -27,8 +27,8 @@ from captum_attattr.attribution.inputs import (
 )
 from captum_attattr.attribution.integration import Integrator, PathIntegral, make_integral, warn_unconverged
 from captum_attattr.attribution.layers import resolve_layers
+from captum_attattr.attribution.preparation import prepared_sweep
 from captum_attattr.attribution.rows import ALL, Row
-from captum_attattr.attribution.sweep import prepared_sweep
 from captum_attattr.model.attention_control import AttentionControl, LayerCall
 from captum_attattr.model.attention_layers import AttentionLayer
 

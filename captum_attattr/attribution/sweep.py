@@ -21,68 +21,24 @@ one layer alone it is the path of the paper.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
 
 import torch
 from torch import Tensor
 
-from captum_attattr.attribution.baselines import AttentionBaselines, Baseline, baseline, check_baseline_shapes
+from captum_attattr.attribution.baselines import Baseline
 from captum_attattr.attribution.edges import Edges
-from captum_attattr.attribution.facts import Evaluate, Facts, close, learn
-from captum_attattr.attribution.inputs import Batch
+from captum_attattr.attribution.facts import Evaluate, Facts, close
 from captum_attattr.attribution.late_branching import BlockRecorder, CleanRun, Path, Site, block_hooks
-from captum_attattr.attribution.layers import check_model
 from captum_attattr.attribution.rows import ALL, Chunk, LayerRows, Row, RowLayout
 from captum_attattr.exceptions import UnsupportedModelError
 from captum_attattr.model.attention_control import AttentionControl, LayerCall, Visitor, times_values
-from captum_attattr.model.attention_layers import AttentionLayer
-from captum_attattr.runs.memory import ChunkSize, out_of_memory
+from captum_attattr.runs.memory import out_of_memory
 
-ENTRIES_AT_ONCE = 3_000
-"""Entries of the first input (tokens, say) in a forward before the model is under control, to see F by itself."""
-
-
-@contextmanager
-def prepared_sweep(
-    layers: Sequence[AttentionLayer], batch: Batch, baselines: AttentionBaselines, known: dict[object, Facts]
-) -> Iterator[Sweep]:
-    """Prepare a sweep over a batch; the model is restored at the end.
-
-    Args:
-        layers, batch, baselines: checked.
-        known: what was learned from batches before, by their form; added to.
-    """
-    check_model(layers[0].model)
-    uncontrolled = _evaluate_all(batch)
-    with AttentionControl(layers) as control:
-        parameter = next(control.model.parameters(), torch.empty(0))
-        state = tuple(layer.kept for layer in layers), tuple(control.usual.values()), control.model.training
-        form = batch.form(), state, parameter.dtype, parameter.device
-        if form not in known:
-            known[form] = learn(control, batch.evaluate, uncontrolled, batch.most_padded())
-        sweep = Sweep(control, batch.evaluate, baseline(baselines), known[form], uncontrolled, batch.device)
-        check_baseline_shapes(baselines, batch.size, sweep.facts.shapes)
-        yield sweep
-
-
-@torch.no_grad()
-def _evaluate_all(batch: Batch) -> Tensor:
-    """Return F of every example by the model's own attention implementation."""
-    outputs: list[Tensor] = []
-    size = ChunkSize(max(8, ENTRIES_AT_ONCE // max(1, batch.inputs[0][0].numel())))
-    begin = 0
-    while begin < batch.size:
-        rows = torch.arange(begin, min(begin + size.rows, batch.size), device=batch.device)
-        try:
-            outputs.append(batch.evaluate(rows))
-        except (RuntimeError, MemoryError) as error:
-            size.shrink(error, len(rows))
-        else:
-            begin += len(rows)
-    return torch.cat(outputs)
+_CONTROL_ROWS = 3
 
 
 @dataclass
@@ -170,21 +126,36 @@ class Sweep:
             return self._run_open(rows, backward=backward)
         if self.facts.verified:
             return self._run(rows, backward=backward)
-        # Rows at node 1 are the clean run. One in the first layer too: a hidden state between the blocks that has one
-        # row yet would broadcast.
+        return self._run_verified(rows, (rows[0].example, rows[-1].example), backward=backward)
+
+    @property
+    def control_rows(self) -> int:
+        """How many rows the next chunk is given more, to verify rows that branch."""
+        return 0 if self.facts.verified else _CONTROL_ROWS
+
+    def verify(self, example: int) -> None:
+        """Verify rows that branch, where a chunk has no room for control rows."""
+        if not self.facts.verified:
+            self._run_verified((), (example, example), backward=False)
+
+    def _run_verified(self, rows: Sequence[Row], examples: tuple[int, int], *, backward: bool) -> Chunk:
+        """Run rows with control rows: at node 1, where they are the clean run.
+
+        Where these are not, blocks are not cut. No block is given one row alone or all of them: of a forward function
+        that reads a hidden state between the blocks the first would broadcast, and the second not tell.
+        """
         order = self.facts.order
-        layers = dict.fromkeys((order[0], order[len(order) // 2], order[-1]))
-        control = [Row((rows[0], rows[-1])[i % 2].example, layer, 1.0) for i, layer in enumerate(layers)]
+        layers = order[0], order[len(order) // 2], order[-1]
+        control = [Row(examples[i % 2], layer, 1.0) for i, layer in enumerate(layers)]
+        expected = torch.stack([self.clean[row.example].output for row in control])
         for branching in (self.facts.branching, None):
             self.facts.branching = branching
             try:
-                chunk = self._run([*rows, *control], backward=backward)
+                chunk = self._run([*rows, *control], backward=backward, least=2)
             except (UnsupportedModelError, RuntimeError, ValueError, TypeError, IndexError, KeyError) as error:
                 if branching is None or out_of_memory(error):
-                    self.facts.branching = branching
                     raise
                 continue
-            expected = torch.stack([self.clean[row.example].output for row in control])
             if close(chunk.outputs[len(rows) :], expected, self.facts.dtype):
                 self.facts.verified = True
                 return chunk.first(len(rows))
@@ -194,8 +165,8 @@ class Sweep:
             "each other"
         )
 
-    def _run(self, rows: Sequence[Row], *, backward: bool) -> Chunk:
-        """Run rows that open one layer each."""
+    def _run(self, rows: Sequence[Row], *, backward: bool, least: int = 1) -> Chunk:
+        """Run rows that open one layer each; see `LateBranching.applied` for `least`."""
         layout = RowLayout.of(rows, self.facts.order, self.device)
         paths: dict[int, Tensor] = {}
 
@@ -210,7 +181,7 @@ class Sweep:
 
         cut: AbstractContextManager[None] = nullcontext()
         if self.facts.branching:
-            cut = self.facts.branching.applied(layout, self._clean_rows)
+            cut = self.facts.branching.applied(layout, self._clean_rows, least)
         with torch.set_grad_enabled(backward), cut:
             outputs = self._outputs(layout.examples, visit)
         chunk = Chunk.of(outputs, layout)
