@@ -371,7 +371,7 @@ def test_rounds_ask_only_for_what_is_new(function: Function, counts: list[int]) 
     rounds = feed(AdaptiveIntegral(1e-14, sum(counts)), function, lambda x: float(function.antiderivative(x).sum()))
     assert [len(nodes) for nodes in rounds] == counts
     expected = [0.0, 0.25, 0.5, 0.75, 1.0] if sum(counts) == 5 else nested_rule(sum(counts))[0]
-    np.testing.assert_allclose(sorted(sum(rounds, [])), expected, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(sorted(node for nodes in rounds for node in nodes), expected, rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("function", SMOOTH + SHARP + HIDDEN, ids=by_name)
