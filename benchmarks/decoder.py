@@ -22,8 +22,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from captum_attattr import LayerAttAttr, attention_layers
 from captum_attattr.attribution.inputs import make_batch  # the dense rule runs chosen nodes of chosen layers,
+from captum_attattr.attribution.preparation import prepared_sweep  # (as above)
 from captum_attattr.attribution.rows import Row  # which the public methods do not offer
-from captum_attattr.attribution.sweep import prepared_sweep  # (as above)
 
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from captum_attattr import ConvergenceWarning, LayerAttAttr, attention_layers
 from captum_attattr.attribution.baselines import check_attention_baselines  # the dense rule runs chosen nodes,
 from captum_attattr.attribution.inputs import make_batch  # which the public methods do not offer
+from captum_attattr.attribution.preparation import prepared_sweep  # (as above)
 from captum_attattr.attribution.rows import ALL, Row  # (as above)
-from captum_attattr.attribution.sweep import prepared_sweep  # (as above)
 
 SENTENCES = (
     "Seldom has a movie so closely matched the spirit of a man and his work .",

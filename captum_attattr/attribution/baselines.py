@@ -65,8 +65,10 @@ def check_baseline_shapes(baselines: AttentionBaselines, batch: int, shapes: Seq
             )
 
 
-def baseline(baselines: AttentionBaselines) -> Baseline:
-    """Return the path's start as a function of a layer's rows."""
+def baseline(baselines: AttentionBaselines) -> Baseline | None:
+    """Return the path's start as a function of a layer's rows; None for zeros."""
+    if isinstance(baselines, float) and baselines == 0:
+        return None
     if isinstance(baselines, str):
         return _sink if baselines == "sink" else _uniform
     if isinstance(baselines, float):

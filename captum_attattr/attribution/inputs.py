@@ -6,7 +6,7 @@ Captum's private helpers are imported here and nowhere else.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -52,6 +52,19 @@ class Batch:
         """Where the inputs are."""
         return self.inputs[0].device
 
+    def form(self, sizes: bool = True) -> Hashable:
+        """Return what batches have in common whose arguments differ in values and number of examples alone.
+
+        Without `sizes` the tensors' sizes may differ too, as those of texts of other lengths do.
+        """
+        return _form((self.inputs, self.additional), self.size, sizes)
+
+    def most_padded(self) -> int:
+        """Return the example with the most zeros: one that brings a mask where any does."""
+        tensors = [tensor for tensor in _leaves((self.inputs, self.additional)) if not tensor.is_floating_point()]
+        zeros = [(t == 0).flatten(1).sum(1).cpu() for t in tensors if t.dim() > 1 and len(t) == self.size]
+        return int(torch.stack(zeros).sum(0).argmax()) if zeros else 0
+
     def arguments(self, rows: Tensor) -> tuple[Any, ...]:
         """Return the forward function's arguments for these examples."""
         inputs = tuple(tensor.detach().index_select(0, rows.to(tensor.device)) for tensor in self.inputs)
@@ -82,6 +95,29 @@ class Batch:
                 "attribution needs a finite output"
             )
         return values
+
+
+def _leaves(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors inside dicts, lists and tuples."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _leaves(tuple(value.values()))
+    elif type(value) in (list, tuple):
+        for item in value:
+            yield from _leaves(item)
+
+
+def _form(value: Any, size: int, sizes: bool) -> Hashable:
+    """Return the types and, if wanted, shapes inside an argument, whose tensors may hold `size` examples."""
+    if isinstance(value, Tensor):
+        rows = value.shape[:1] == (size,)
+        return rows, tuple(value.shape[rows:]) if sizes else value.dim(), value.dtype
+    if isinstance(value, Mapping):
+        return tuple((str(key), _form(item, size, sizes)) for key, item in value.items())
+    if type(value) in (list, tuple):
+        return tuple(_form(item, size, sizes) for item in value)
+    return value if isinstance(value, (bool, int, float, str, type(None))) else id(value)
 
 
 def _take(value: Any, rows: Tensor, size: int) -> Any:

@@ -4,12 +4,15 @@ Each (example, layer), on the joint path each example, is an integral that asks 
 one queue, are cut into chunks whichever example or layer they belong to, and the values of a chunk are handed back to
 the integrals. A finished integral is stored and dropped: memory follows the chunk's size and the panels of the
 integrals under way, not how many layers, examples or rows there are.
+
+On the layer path the values are gradients by what a row replaces, which are mapped to edges once, at the end (and where
+an error is estimated); on the joint path, where a row recomputes its attention, they are the maps themselves.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
@@ -24,6 +27,7 @@ from captum_attattr.attribution.rows import ALL, Chunk, Row
 from captum_attattr.attribution.sweep import Sweep
 from captum_attattr.exceptions import ConvergenceWarning, warn_caller
 from captum_attattr.model.attention_layers import AttentionLayer
+from captum_attattr.runs.memory import ChunkSize
 
 TOKENS_PER_CHUNK = {"cpu": 3_000, "cuda": 8_192}
 """Rows times tokens of a forward by default; a CPU slows down above its caches' size."""
@@ -45,7 +49,7 @@ class PathIntegral:
         error: (L, B) estimated error of the map relative to its Euclidean norm; NaN under a fixed rule.
         nodes: (L, B) how many nodes were used.
         converged: (L, B) whether the error estimate met the tolerance (True under a fixed rule).
-        rows: how many rows were run in all, clean rows not counted.
+        rows: how many rows were run in all; on the layer path those of all layers at node 1 are one.
         path: "layer" or "joint".
         total_delta: (B,) on the joint path the sum of all layers' attributions minus (F(A) - F(B)); NaN on the layer
             path, where each layer is a whole budget.
@@ -121,8 +125,6 @@ class Task:
     integral: Integral
     start: float | None = None
     """F(B)"""
-    difference: Tensor | None = None
-    """(H, Tq, Tk), A - B, where the values are not multiplied by it."""
 
 
 Tasks = dict[tuple[int, int], Task]
@@ -136,10 +138,7 @@ class Integrator:
     Attributes:
         sweep: prepared.
         make_integral: a new integral; its nodes must include 0, where F(B) is read off.
-        limit: most rows of one forward, clean rows included; None for a default by device, which is halved
-            when memory runs out.
-        multiply: True for (A - B) times the integral of dF/dA, False for the integral alone.
-        keep_attention: also return A.
+        limit: most rows of one forward; None for a default by device. It is halved when memory runs out.
         store: where the results go.
         joint: whether all layers are opened together.
         pairs: the (example, layer) of every integral.
@@ -149,69 +148,88 @@ class Integrator:
     make_integral: Callable[[], Integral]
     _: KW_ONLY
     limit: int | None
-    multiply: bool
-    keep_attention: bool
     store: torch.device
     joint: bool = False
 
     def __post_init__(self) -> None:
-        layers = [ALL] if self.joint else range(len(self.sweep.shapes))
+        layers = [ALL] if self.joint else range(len(self.sweep.facts.shapes))
         self.pairs = list(product(range(self.sweep.batch), layers))
+        self._left = Counter(example for example, _ in self.pairs)
 
-    def run(self, progress: Callable[[int], object]) -> PathIntegral:
-        """Run everything; `progress` is called with how many integrals have just finished."""
+    def run(self, progress: Callable[[int, int], object]) -> PathIntegral:
+        """Run everything; `progress` is called with how many integrals have just finished, and how many rows run."""
         result = self._empty()
         unbegun = iter(self.pairs)
         tasks: Tasks = {}
         queue: deque[Row] = deque()
-        limit = self.limit or self._default_limit()
+        size = ChunkSize(self.limit or self._default_limit())
         while True:
-            while len(queue) < limit and (pair := next(unbegun, None)):
-                tasks[pair] = Task(self.make_integral())
-                queue.extend(Row(*pair, node) for node in tasks[pair].integral.todo())
+            while len(queue) < size.rows and (pair := next(unbegun, None)):
+                queue.extend(self._begin(pair, tasks, size, result))
             if not queue:
                 result.total_nodes[:] = result.nodes[0] if self.joint else result.nodes.sum(0)
                 return result
-            rows = _take_rows(queue, limit)
+            rows = [queue.popleft() for _ in range(min(len(queue), size.rows))]
             try:
-                finished = self._hand_out(rows, self.sweep.run(rows), tasks, queue, result)
-            except torch.OutOfMemoryError:
-                if self.limit is not None or len(rows) == 1:
-                    raise
-                limit = max(2, limit // 2)
+                chunk = self.sweep.run(rows)
+            except (RuntimeError, MemoryError) as error:
+                size.shrink(error, len(rows))
                 queue.extendleft(reversed(rows))
-                torch.cuda.empty_cache()
                 continue
+            finished = self._hand_out(rows, chunk, tasks, queue, result)
             result.rows += len(rows)
-            progress(finished)
+            progress(finished, result.rows)
+
+    def _begin(self, pair: tuple[int, int], tasks: Tasks, size: ChunkSize, result: PathIntegral) -> list[Row]:
+        """Begin an integral; return the rows for its first nodes."""
+        example, layer = pair
+        task = tasks[pair] = Task(self.make_integral())
+        nodes = task.integral.todo()
+        if self.joint:
+            return [Row(example, layer, node) for node in nodes]
+        while example not in self.sweep.clean:
+            examples = range(example, min(example + size.rows, self.sweep.batch))
+            try:
+                self.sweep.run_clean(examples, backward=1.0 in nodes)
+            except (RuntimeError, MemoryError) as error:
+                size.shrink(error, len(examples))
+                continue
+            result.rows += len(examples) * (1.0 in nodes)
+        clean = self.sweep.clean[example]
+        result.output[example] = clean.output
+        if 1.0 in nodes:  # rows of all layers are one there
+            task.integral.receive([1.0], [clean.gradients[layer]], [self._antiderivative(float(clean.output))])
+        return [Row(example, layer, node) for node in nodes if node != 1.0]
+
+    def _antiderivative(self, output: float) -> float:
+        """Return F where its gain is the sum of a map; without the factor (A - B) no antiderivative is known."""
+        return output if self.sweep.multiply else math.nan
 
     def _hand_out(self, rows: list[Row], chunk: Chunk, tasks: Tasks, queue: deque[Row], result: PathIntegral) -> int:
         """Give every integral its values, queue the rows for its next nodes, and store those that are done."""
-        for example, output in chunk.clean.items():
-            result.output[example] = output
-        values = chunk.values.tolist()
+        outputs = chunk.outputs.tolist()
+        for row, output in zip(rows, chunk.outputs, strict=True):
+            if self.joint and row.node == 1.0:
+                result.output[row.example] = output
+        for example, attention in chunk.attention.items():
+            for layer, matrix in enumerate(attention):
+                result.attention[layer][example].copy_(matrix)
         finished = 0
         for layer in list(chunk.layers):
             part = chunk.layers.pop(layer)
-            if self.multiply:
-                part.gradient *= part.difference
             by_example: dict[int, list[int]] = {}
-            for i, row in enumerate(part.rows):
-                by_example.setdefault(rows[row].example, []).append(i)
+            for i, index in enumerate(part.rows):
+                by_example.setdefault(rows[index].example, []).append(i)
             for example, indices in by_example.items():
                 task = tasks[example, layer]
                 nodes = [rows[part.rows[i]].node for i in indices]
-                outputs = [values[part.rows[i]] for i in indices]
+                known = [outputs[part.rows[i]] for i in indices]
                 if 0.0 in nodes:
-                    task.start = outputs[nodes.index(0.0)]
-                    if not self.multiply:
-                        task.difference = part.difference[indices[nodes.index(0.0)]].to(self.store, copy=True)
-                clean = 1.0 if self.joint else 0.0  # on the layer path any row has its example's A
-                if self.keep_attention and clean in nodes:
-                    _put(part.attention[indices[nodes.index(clean)]], result.attention, example, layer)
-                # Without the factor (A - B) the map's sum is not what F gains: no antiderivative is known.
-                known = outputs if self.multiply else [math.nan] * len(outputs)
-                task.integral.receive(nodes, list(part.gradient[indices].to(self.store)), known)
+                    task.start = known[nodes.index(0.0)]
+                if not self.joint:
+                    task.integral.space = self.sweep.edges[example, layer]
+                values = part.values[indices].to(self.store) if self.joint else part.values[indices]
+                task.integral.receive(nodes, list(values), [self._antiderivative(output) for output in known])
                 if not task.integral.waiting:
                     more = [Row(example, layer, node) for node in task.integral.todo()]
                     queue.extendleft(reversed(more))
@@ -221,19 +239,29 @@ class Integrator:
         return finished
 
     def _store(self, result: PathIntegral, example: int, layer: int, task: Task) -> None:
-        """Put a finished integral among the results."""
+        """Put a finished integral among the results, and drop what only it needed."""
         integral = task.integral
         assert task.start is not None, "the nodes include 0"
-        _put(integral.total, result.attributions, example, layer)
-        total = integral.total if self.multiply else integral.total * task.difference
-        delta = float(total.double().sum()) - (float(result.output[example]) - task.start)
+        gain = float(result.output[example]) - task.start
         if self.joint:
-            result.total_delta[example] = delta
+            parts = torch.split(integral.total, [map_[example].numel() for map_ in result.attributions])
+            for map_, part in zip(result.attributions, parts, strict=True):
+                map_[example].copy_(part.view_as(map_[example]))
+            result.total_delta[example] = float(integral.total.double().sum()) - gain
             result.total_error[example] = integral.error
             result.error[:, example] = torch.tensor(integral.section_errors, dtype=torch.float64)
         else:
-            result.delta[layer, example] = delta
+            edges = self.sweep.edges.pop((example, layer))
+            map_ = edges.maps(integral.total[None])[0]
+            result.attributions[layer][example].copy_(map_)
+            if result.attention:
+                result.attention[layer][example].copy_(edges.attention[0])
+            total = map_ if self.sweep.multiply else map_ * edges.difference[0]
+            result.delta[layer, example] = float(total.double().sum()) - gain
             result.error[layer, example] = integral.error
+            self._left[example] -= 1
+            if not self._left[example]:
+                del self.sweep.clean[example]
         layers = slice(None) if self.joint else layer
         result.start[layers, example] = task.start
         result.nodes[layers, example] = integral.evaluations
@@ -241,17 +269,17 @@ class Integrator:
 
     def _empty(self) -> PathIntegral:
         """Return the results with room for every map."""
-        batch, layers = self.sweep.batch, len(self.sweep.shapes)
-        dtype = torch.promote_types(self.sweep.dtype, torch.float32)
+        batch, layers = self.sweep.batch, len(self.sweep.facts.shapes)
+        dtype = torch.promote_types(self.sweep.facts.dtype, torch.float32)
         zeros = partial(torch.zeros, device=self.store)
         unknown = partial(torch.full, fill_value=math.nan, device=self.store)
 
         def maps() -> list[Tensor]:
-            return [zeros(batch, *shape, dtype=dtype) for shape in self.sweep.shapes]
+            return [zeros(batch, *shape, dtype=dtype) for shape in self.sweep.facts.shapes]
 
         return PathIntegral(
             attributions=maps(),
-            attention=maps() if self.keep_attention else [],
+            attention=maps() if self.sweep.keep_attention else [],
             output=zeros(batch, dtype=dtype),
             start=zeros(layers, batch, dtype=dtype),
             delta=unknown((layers, batch), dtype=dtype),
@@ -267,25 +295,5 @@ class Integrator:
 
     def _default_limit(self) -> int:
         """Return how many rows a forward has where no limit is given."""
-        tokens = max(shape[-2] for shape in self.sweep.shapes)
-        return max(2, TOKENS_PER_CHUNK.get(self.sweep.device.type, TOKENS_PER_CHUNK["cuda"]) // tokens)
-
-
-def _put(values: Tensor, maps: list[Tensor], example: int, layer: int) -> None:
-    """Copy one example's values into the map of their layer or, side by side, into those of all layers."""
-    targets = [map_[example] for map_ in (maps if layer == ALL else [maps[layer]])]
-    parts = torch.split(values.flatten(), [target.numel() for target in targets])
-    for target, part in zip(targets, parts, strict=True):
-        target.copy_(part.view_as(target))
-
-
-def _take_rows(queue: deque[Row], limit: int) -> list[Row]:
-    """Take rows off the queue's head: at least one, and no more than fit together with their clean rows."""
-    rows: list[Row] = []
-    examples: set[int] = set()
-    while queue:
-        examples.add(queue[0].example)
-        if rows and len(rows) + 1 + len(examples) > limit:
-            break
-        rows.append(queue.popleft())
-    return rows
+        tokens = max(shape[-2] for shape in self.sweep.facts.shapes)
+        return max(1, TOKENS_PER_CHUNK.get(self.sweep.device.type, TOKENS_PER_CHUNK["cuda"]) // tokens)

@@ -1,14 +1,15 @@
 """Late branching: a row enters the blocks only where its attention differs from the clean one.
 
-Before each block, every tensor among its arguments that carries the batch is cut to the rows that have branched so
-far, and copies of the clean rows are added for the rows that branch inside the block. Which dimension of a tensor
-holds the rows is learned beforehand, from runs of the same example in one row and in two.
+Every example is run once as it is, and the tensors that reach each block are kept. A batch of rows then starts with a
+single one. Before each block, every tensor among its arguments that carries the batch is cut to the rows that have
+branched so far, and what the clean runs brought there is added for the rows that branch inside the block. Which
+dimension of a tensor holds the rows is learned beforehand, from runs of the same example in one row and in two.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from captum_attattr.attribution.rows import RowLayout
 from captum_attattr.exceptions import UnsupportedModelError
-from captum_attattr.model.attention_control import AttentionControl
+from captum_attattr.model.attention_control import AttentionControl, LayerCall
 from captum_attattr.model.attention_layers import block_stacks
 
 Path = tuple[Any, ...]
@@ -34,6 +35,10 @@ class RowDimension(NamedTuple):
     dim: int
     width: int
     """How many consecutive indices of `dim` are one row: more than 1 where batch and heads share a dimension."""
+
+
+Dimensions = dict[tuple[Site, Path], RowDimension | None]
+"""Of every tensor that a block was given; None where it holds no rows."""
 
 
 @dataclass
@@ -53,69 +58,91 @@ class BlockRecorder:
     Args:
         control: the model's attention, already under control.
         evaluate: F of the examples with these indices.
+        space: see `AttentionControl.watch`.
+        known: what was learned before; `learn` adds to its dimensions.
     """
 
-    def __init__(self, control: AttentionControl, evaluate: Callable[[Tensor], Tensor]) -> None:
+    def __init__(
+        self,
+        control: AttentionControl,
+        evaluate: Callable[[Tensor], Tensor],
+        space: str,
+        known: LateBranching | None = None,
+    ) -> None:
         self.control = control
         self.evaluate = evaluate
+        self.space = space
         self.stacks = block_stacks(control.layers) or []
         """Emptied where the blocks turn out not to be cut."""
-        self.calls: list[BlockCall] = []
-        self.dimensions: dict[tuple[Site, Path], RowDimension | None] = {}
-        """Of every tensor that a block was given; None where it holds no rows."""
+        self.single: list[BlockCall] = known.single if known else []
+        self.dimensions: Dimensions = known.dimensions if known else {}
 
-    def run(self, row: Tensor, read: Callable[[int, Tensor], None] | None = None) -> Tensor:
-        """Return F of one example, and learn from it; `read` is shown the attention of every layer.
+    def run(self, example: Tensor, read: Callable[[int, LayerCall], None]) -> tuple[Tensor, set[int]]:
+        """Check one example, and show `read` its attention.
 
-        Not all examples bring a block the same tensors: only padded ones bring a mask, for instance.
+        Returns:
+            F, and the ids of modules whose fused attention computes what their eager function does.
         """
-        value, single = self._record(row, read)
-        if any((call.site, path) not in self.dimensions for call in single for path in call.shapes):
-            _, double = self._record(row.repeat(2))
-            if self.stacks and not self._learn(single, double):
-                self.stacks = []
-        return value
+        self.single.clear()
+        return self._record(example, self.single, read, check=True)
+
+    def learn(self, rows: Tensor, calls: list[BlockCall]) -> None:
+        """Learn the dimensions of what blocks were given in a run of these rows.
+
+        They are compared with the run of one example, or with a run of one row more: not all examples bring a block the
+        same tensors, only padded ones bring a mask, for instance.
+        """
+        if all((call.site, path) in self.dimensions for call in calls for path in call.shapes):
+            return
+        other, count = self.single, 1
+        if len(rows) == 1 or [(c.site, c.shapes.keys()) for c in other] != [(c.site, c.shapes.keys()) for c in calls]:
+            other, count = [], len(rows) + 1
+            self._record(torch.cat((rows, rows[:1])), other)
+        if self.stacks and not self._learn(calls, len(rows), other, count):
+            self.stacks = []
 
     def _record(
-        self, rows: Tensor, read: Callable[[int, Tensor], None] | None = None
-    ) -> tuple[Tensor, list[BlockCall]]:
-        """Return F of some rows, and the calls of blocks on the way to it."""
-        calls: list[BlockCall] = []
+        self,
+        rows: Tensor,
+        calls: list[BlockCall],
+        read: Callable[[int, LayerCall], None] | None = None,
+        check: bool = False,
+    ) -> tuple[Tensor, set[int]]:
+        """Return F of some rows, and which modules' fused attention can be used; list the calls of blocks."""
 
         def enter(site: Site, arguments: Any) -> None:
             calls.append(BlockCall(site, {path: tensor.shape for path, tensor in _tensors(arguments)}))
 
-        def visit(layer: int, attention: Tensor) -> None:
+        def visit(layer: int, call: LayerCall) -> None:
             if calls:
                 calls[-1].layers.append(layer)
             else:  # this layer is in no block
                 self.stacks = []
             if read:
-                read(layer, attention)
+                read(layer, call)
 
-        with _block_hooks(self.stacks, enter), self.control.watch(visit, check_output=read is not None):
+        with block_hooks(self.stacks, enter), self.control.watch(visit, space=self.space, check=check) as watch:
             value = self.evaluate(rows)
-        self.calls = self.calls or calls
-        if [call.site for call in calls] != [call.site for call in self.calls]:
+        if [call.site for call in calls] != [call.site for call in self.single]:
             self.stacks = []
-        return value, calls
+        return value, watch.fused
 
-    def _learn(self, single: list[BlockCall], double: list[BlockCall]) -> bool:
-        """Compare the shapes of one row and of two; return whether they tell where the rows are."""
-        for one, two in zip(single, double, strict=True):
-            if one.shapes.keys() != two.shapes.keys():
+    def _learn(self, calls: list[BlockCall], rows: int, others: list[BlockCall], count: int) -> bool:
+        """Compare the shapes of two runs of so many rows; return whether they tell where the rows are."""
+        for call, other in zip(calls, others, strict=True):
+            if call.shapes.keys() != other.shapes.keys():
                 return False
-            for path, shape in one.shapes.items():
-                twice = two.shapes[path]
-                if len(shape) != len(twice):
+            for path, shape in call.shapes.items():
+                more = other.shapes[path]
+                if len(shape) != len(more):
                     return False
-                changed = [dim for dim, (m, n) in enumerate(zip(shape, twice, strict=True)) if m != n]
-                if len(changed) > 1 or any(twice[dim] != 2 * shape[dim] for dim in changed):
+                changed = [dim for dim, (m, n) in enumerate(zip(shape, more, strict=True)) if m != n]
+                if len(changed) > 1 or any(shape[d] * count != more[d] * rows or shape[d] % rows for d in changed):
                     return False
                 if changed:
-                    self.dimensions[one.site, path] = RowDimension(changed[0], shape[changed[0]])
+                    self.dimensions[call.site, path] = RowDimension(changed[0], shape[changed[0]] // rows)
                 else:
-                    self.dimensions.setdefault((one.site, path), None)
+                    self.dimensions.setdefault((call.site, path), None)
         return True
 
     def branching(self) -> LateBranching | None:
@@ -123,10 +150,10 @@ class BlockRecorder:
         if not self.stacks:
             return None
         stack_of = {block: i for i, stack in enumerate(self.stacks) for block in stack}
-        stacks = [(stack, list(calls)) for stack, calls in groupby(self.calls, lambda call: stack_of[call.site[0]])]
+        stacks = [(stack, list(calls)) for stack, calls in groupby(self.single, lambda call: stack_of[call.site[0]])]
         if len({stack for stack, _ in stacks}) < len(stacks):
             return None  # stacks take turns: there is no moment at which one has ended
-        return LateBranching(self.stacks, [calls for _, calls in stacks], self.dimensions)
+        return LateBranching(self.stacks, [calls for _, calls in stacks], self.dimensions, self.single)
 
 
 @dataclass
@@ -137,17 +164,27 @@ class LateBranching:
         stacks: the model's blocks.
         calls: per stack that runs, the calls of its blocks in order.
         dimensions: where the tensors that blocks are given hold the rows.
+        single: the calls in a run of one example.
     """
 
     stacks: list[list[nn.Module]]
     calls: list[list[BlockCall]]
-    dimensions: dict[tuple[Site, Path], RowDimension | None]
+    dimensions: Dimensions
+    single: list[BlockCall]
 
     @contextmanager
-    def applied(self, layout: RowLayout) -> Iterator[None]:
-        """Cut the blocks of the forward that runs inside."""
+    def applied(
+        self, layout: RowLayout, clean: Callable[[Tensor, Site, Path], list[Tensor]], least: int = 1
+    ) -> Iterator[None]:
+        """Cut the blocks of the forward that runs inside.
+
+        Args:
+            layout: its rows.
+            clean: what the clean runs of these examples brought a block, as tensors to be put side by side.
+            least: rows of every block at least.
+        """
         total = len(layout.examples)
-        wanted = self._rows_of_calls(layout)
+        wanted = self._rows_of_calls(layout, least)
         current = total
 
         def cut(site: Site, arguments: Any) -> Any:
@@ -166,17 +203,18 @@ class LateBranching:
                     raise UnsupportedModelError(
                         f"{type(site[0]).__name__}: a tensor of {rows} rows where {before} were expected"
                     )
-                return extend_rows(tensor, layout.parents[before:current], dim, width)
+                joining = layout.examples[before:current]
+                return torch.cat([tensor, *clean(joining, site, path)], dim) if len(joining) else tensor
 
-            return _map_tensors(arguments, change)
+            return map_tensors(arguments, change)
 
-        with _block_hooks(self.stacks, cut):
+        with block_hooks(self.stacks, cut):
             yield
 
-    def _rows_of_calls(self, layout: RowLayout) -> dict[Site, int]:
-        """Return how many rows each call of a block gets: the clean ones and those that have branched."""
+    def _rows_of_calls(self, layout: RowLayout, least: int) -> dict[Site, int]:
+        """Return how many rows each call of a block gets: those that have branched, and `least` of them."""
         counts: dict[Site, int] = {}
-        rows = layout.clean
+        rows = min(least, len(layout.examples))
         for calls in self.calls:
             for call in calls:
                 rows = max([rows, *(layout.slices[layer][1] for layer in call.layers)])
@@ -186,16 +224,40 @@ class LateBranching:
         return counts
 
 
-def extend_rows(tensor: Tensor, parents: Tensor, dim: int, width: int) -> Tensor:
-    """Return `tensor` with a copy of each parent's row added; a row is `width` consecutive indices of `dim`."""
-    if not len(parents):
-        return tensor
-    indices = (parents[:, None] * width + torch.arange(width, device=parents.device)).flatten()
-    return torch.cat((tensor, tensor.index_select(dim, indices.to(tensor.device))), dim)
+class CleanRun:
+    """What some examples brought every block in a run as they are.
+
+    Args:
+        examples: their indices.
+        dimensions: see `LateBranching`.
+    """
+
+    def __init__(self, examples: Sequence[int], dimensions: Dimensions) -> None:
+        self.row = {example: row for row, example in enumerate(examples)}
+        self.dimensions = dimensions
+        self.calls: list[BlockCall] = []
+        self._tensors: dict[tuple[Site, Path], Tensor] = {}
+
+    def enter(self, site: Site, arguments: Any) -> None:
+        """Keep what a block is given."""
+        given = dict(_tensors(arguments))
+        self.calls.append(BlockCall(site, {path: tensor.shape for path, tensor in given.items()}))
+        for path, tensor in given.items():
+            if self.dimensions.get((site, path), True):
+                self._tensors[site, path] = tensor.detach()
+
+    def rows(self, examples: Sequence[int], site: Site, path: Path) -> Tensor:
+        """Return the rows of these examples in what a block was given."""
+        dimension = self.dimensions[site, path]
+        assert dimension is not None
+        dim, width = dimension
+        tensor = self._tensors[site, path]
+        indices = [self.row[example] * width + offset for example in examples for offset in range(width)]
+        return tensor.index_select(dim, torch.tensor(indices, device=tensor.device))
 
 
 @contextmanager
-def _block_hooks(stacks: list[list[nn.Module]], hook: Callable[[Site, Any], Any]) -> Iterator[None]:
+def block_hooks(stacks: list[list[nn.Module]], hook: Callable[[Site, Any], Any]) -> Iterator[None]:
     """Call `hook` with site and (args, kwargs) before each block of one forward; what it returns replaces these."""
     calls = Counter[nn.Module]()
 
@@ -223,12 +285,12 @@ def _tensors(value: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
             yield from _tensors(item, (*path, i))
 
 
-def _map_tensors(value: Any, change: Callable[[Path, Tensor], Tensor], path: Path = ()) -> Any:
+def map_tensors(value: Any, change: Callable[[Path, Tensor], Tensor], path: Path = ()) -> Any:
     """Return the same nest with every tensor changed."""
     if isinstance(value, Tensor):
         return change(path, value)
     if type(value) is dict:
-        return {key: _map_tensors(item, change, (*path, key)) for key, item in value.items()}
+        return {key: map_tensors(item, change, (*path, key)) for key, item in value.items()}
     if type(value) in (tuple, list):
-        return type(value)(_map_tensors(item, change, (*path, i)) for i, item in enumerate(value))
+        return type(value)(map_tensors(item, change, (*path, i)) for i, item in enumerate(value))
     return value

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from captum_attattr.attribution.baselines import check_attention_baselines
+from captum_attattr.attribution.facts import Facts
 from captum_attattr.attribution.inputs import (
     Batch,
     Target,
@@ -26,9 +27,9 @@ from captum_attattr.attribution.inputs import (
 )
 from captum_attattr.attribution.integration import Integrator, PathIntegral, make_integral, warn_unconverged
 from captum_attattr.attribution.layers import resolve_layers
+from captum_attattr.attribution.preparation import prepared_sweep
 from captum_attattr.attribution.rows import ALL, Row
-from captum_attattr.attribution.sweep import prepared_sweep
-from captum_attattr.model.attention_control import AttentionControl, Replacement
+from captum_attattr.model.attention_control import AttentionControl, LayerCall
 from captum_attattr.model.attention_layers import AttentionLayer
 
 Maps = Tensor | tuple[Tensor, ...]
@@ -90,6 +91,7 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
         GradientAttribution.__init__(self, forward_func)
         self.layers = resolve_layers(forward_func, layer)
         single = isinstance(layer, (AttentionLayer, nn.Module)) and not isinstance(layer, nn.ModuleList)
+        self._known: dict[object, Facts] = {}
         self._several = not single or len(self.layers) > 1  # ALBERT: one module, several layers
         self._multiply_by_inputs = bool(multiply_by_inputs)
 
@@ -259,20 +261,25 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
                 raise ValueError("give baselines (inputs) or attention_baselines (attention), not both")
             attention_baselines = self._read(replace(batch, inputs=baseline_inputs(baselines, batch.inputs)))
         start = check_attention_baselines(attention_baselines, len(self.layers))
-        with prepared_sweep(self.layers, batch, start) as sweep:
+        with prepared_sweep(self.layers, batch, start, self._known) as sweep:
+            sweep.multiply, sweep.keep_attention = self._multiply_by_inputs, keep_attention
+            dtype, shapes = sweep.facts.dtype, sweep.facts.shapes
             integrator = Integrator(
                 sweep,
-                lambda: make_integral(rule, sweep.dtype, sweep.shapes if joint else ()),
+                lambda: make_integral(rule, dtype, shapes if joint else ()),
                 limit=rule.internal_batch_size,
-                multiply=self._multiply_by_inputs,
-                keep_attention=keep_attention,
                 store=device,
                 joint=joint,
             )
             unit = "example" if joint else "map"
             with tqdm(total=len(integrator.pairs), disable=not show_progress, desc="AttAttr", unit=unit) as bar:
-                result = integrator.run(bar.update)
-        warn_unconverged(result, self.layers, rule.tolerance, sweep.dtype)
+
+                def progress(finished: int, rows: int) -> None:
+                    bar.set_postfix(rows=rows, refresh=False)
+                    bar.update(finished)
+
+                result = integrator.run(progress)
+        warn_unconverged(result, self.layers, rule.tolerance, dtype)
         return result
 
     def attention(self, inputs: Maps, additional_forward_args: Any = None) -> Maps:
@@ -303,13 +310,14 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
         if len(args) < count or not all(isinstance(a, Tensor) and a.dim() == 4 for a in args[:count]):
             raise TypeError(f"the first {count} arguments must be attention tensors (B, H, Tq, Tk)")
 
-        def visit(layer: int, attention: Tensor) -> Replacement:
-            if attention.shape != args[layer].shape:
+        def visit(layer: int, call: LayerCall) -> Tensor:
+            if call.tensor.shape != args[layer].shape:
                 raise ValueError(
                     f"attention of shape {tuple(args[layer].shape)} given for {self.layers[layer]!r}, "
-                    f"whose own has {tuple(attention.shape)}"
+                    f"whose own has {tuple(call.tensor.shape)}"
                 )
-            return Replacement(0, args[layer].to(attention.dtype))
+            given: Tensor = args[layer].to(call.tensor.dtype)
+            return given
 
         with AttentionControl(self.layers) as control, control.watch(visit):
             return self.forward_func(*args[count:])
@@ -343,15 +351,15 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
             raise ValueError(f"{len(maps)} attribution maps for {len(self.layers)} layers")
         batch = make_batch(self.forward_func, end_point, additional_forward_args, target)
         start = check_attention_baselines(start_point, len(self.layers))
-        deltas = []
-        with prepared_sweep(self.layers, batch, start) as sweep:
+        examples, deltas = range(batch.size), []
+        with prepared_sweep(self.layers, batch, start, self._known) as sweep:
+            sweep.run_clean(examples, backward=False)
+            end = torch.stack([sweep.clean[example].output for example in examples])
             for layer in [ALL] if joint else range(len(maps)):
-                nodes = (0.0, 1.0) if joint else (0.0,)
-                rows = [Row(example, layer, node) for node in nodes for example in range(batch.size)]
-                chunk = sweep.run(rows, backward=False)
-                end = torch.stack([chunk.clean[example] for example in range(batch.size)])
+                chunk = sweep.run([Row(example, layer, 0.0) for example in examples], backward=False)
+                sweep.edges.clear()
                 total = sum(map_.flatten(1).sum(1) for map_ in (maps if joint else maps[layer : layer + 1]))
-                deltas.append(total - (end - chunk.values[: batch.size]).to(maps[0]))
+                deltas.append(total - (end - chunk.outputs).to(maps[0]))
         return deltas[0] if joint else self._returned(deltas)
 
     def _returned(self, values: list[Tensor]) -> Maps:
@@ -362,13 +370,13 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
         """Return the attention of every layer for a batch."""
         maps: dict[int, Tensor] = {}
 
-        def read(layer: int, attention: Tensor) -> None:
-            maps[layer] = attention
+        def read(layer: int, call: LayerCall) -> None:
+            maps[layer] = call.tensor
 
         with (
             AttentionControl(self.layers) as control,
             torch.no_grad(),
-            control.watch(read, check_output=True),
+            control.watch(read, check=True),
         ):
             self.forward_func(*batch.arguments(torch.arange(batch.size, device=batch.device)))
         return [maps[layer] for layer in range(len(self.layers))]

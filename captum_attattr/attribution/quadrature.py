@@ -18,8 +18,12 @@ from numpy.typing import NDArray
 
 FINEST = 16
 """A panel's nodes have the indices 0..FINEST; a rule of n nodes takes every (FINEST / (n - 1))-th of them."""
-FIRST, LAST = 5, FINEST + 1
+FIRST, LAST = 3, FINEST + 1
 """Nodes of a panel's first rule, and of its last one before it is halved."""
+LOWERED = {3: 0.5, 5: 1.0, 9: 1.0, 17: 1.0}
+"""By the nodes of a rule: the power of the errors' decrease by which an estimate is lowered, see `AdaptiveIntegral`."""
+PROMISING = {3: 0.7, 5: 0.5, 9: 0.25, 17: 0.0}
+"""By the nodes of a rule: the decrease below which its panel goes on to the next rule rather than being halved."""
 ROUNDINGS = 16
 """Roundings, in units of the last place, that a value is taken to have gathered on its way through a model."""
 NARROWEST = 1e-12
@@ -27,35 +31,54 @@ NARROWEST = 1e-12
 
 
 @cache
-def clenshaw_curtis(n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    r"""Nodes and weights of the Clenshaw-Curtis rule with n >= 2 nodes on [0, 1].
+def nested_rule(n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    r"""Nodes and weights of the nested Lobatto rules with 2, 3, 5, 9 and 17 nodes on [0, 1].
 
-    The nodes are :math:`x_k = (1 - \cos(\pi k / (n - 1))) / 2`, both ends included; every node of the rule
-    with n nodes is a node of the one with 2n - 1. The weights integrate polynomials below degree n exactly
-    (Clenshaw and Curtis, 1960).
+    The rule of 2 nodes is the trapezium's. Each further one keeps the nodes of the one before and adds, between
+    every two of them, the one that raises the degree most (Kronrod's extension, repeated by Patterson, "The optimum
+    addition of points to quadrature formulae", 1968): Simpson's rule, Lobatto's rule of 5 nodes, its Kronrod extension,
+    and the extension of that. They integrate polynomials up to degree 1, 3, 7, 13 and 25 exactly; Clenshaw-Curtis rules
+    of as many nodes reach 1, 3, 5, 9 and 17.
+
+    With :math:`\omega` the polynomial whose roots are the old nodes, the polynomial E of the new ones fulfils
+    :math:`\int \omega E x^k \, dx = 0` for every k below its degree.
 
     Args:
         n: how many nodes.
 
     Returns:
-        (nodes (n,), ascending; weights (n,), adding up to 1).
+        (nodes (n,), ascending, both ends among them; weights (n,), all positive, adding up to 1).
 
     Raises:
-        ValueError: n is below 2.
+        ValueError: n is not 2, 3, 5, 9 or 17.
 
     Example:
-        >>> nodes, weights = clenshaw_curtis(5)
-        >>> round(float(weights @ nodes**3), 12)
-        0.25
+        >>> nodes, weights = nested_rule(5)
+        >>> round(float(weights @ nodes**7), 12)
+        0.125
     """
-    if n < 2:
-        raise ValueError(f"a Clenshaw-Curtis rule has at least 2 nodes, got n={n}")
-    angles = np.pi * np.arange(n) / (n - 1)
-    degrees = np.arange(n)
-    # Chebyshev polynomials T_j at the nodes, and their integrals over [-1, 1]: 2 / (1 - j^2) for even j.
-    moments = np.where(degrees % 2 == 0, 2 / (1 - degrees.astype(float) ** 2 + (degrees % 2)), 0.0)
-    weights = np.linalg.solve(np.cos(np.outer(degrees, angles)), moments) / 2
-    return (1 - np.cos(angles)) / 2, weights
+    if n not in (2, 3, 5, 9, 17):
+        raise ValueError(f"the nested rules have 2, 3, 5, 9 or 17 nodes, got n={n}")
+    nodes = np.array([-1.0, 1.0])
+    while len(nodes) < n:
+        nodes = _extended(nodes)
+    integrals = np.eye(1, n)[0]  # of the Legendre polynomials over [-1, 1], halved
+    weights = np.linalg.solve(np.polynomial.legendre.legvander(nodes, n - 1).T, integrals)
+    return (1 + nodes) / 2, weights
+
+
+def _extended(nodes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return nodes symmetric about 0 in [-1, 1] with the best further ones between them."""
+    x, w = np.polynomial.legendre.leggauss(2 * len(nodes))
+    kept = np.prod(x[:, None] - nodes, axis=1) * w
+    # E is even or odd as its degree is; by symmetry all conditions of even k hold.
+    degree = len(nodes) - 1
+    powers = x[:, None] ** np.arange(degree % 2, degree, 2)
+    tests = x[:, None] ** np.arange(1, degree, 2)
+    lower = np.linalg.solve((tests * kept[:, None]).T @ powers, -(tests * kept[:, None]).T @ x**degree)
+    coefficients = np.zeros(degree + 1)
+    coefficients[degree % 2 : degree : 2], coefficients[degree] = lower, 1.0
+    return np.sort(np.concatenate([nodes, np.polynomial.polynomial.polyroots(coefficients).real]))
 
 
 def norm(values: Any) -> float:
@@ -64,6 +87,18 @@ def norm(values: Any) -> float:
     if largest == 0 or not math.isfinite(largest):  # a NaN among the entries makes it NaN
         return largest
     return largest * math.sqrt(float(((values / largest) ** 2).sum()))
+
+
+class ArraySpace:
+    """How values are measured: here by their own entries; see `spaces.Edges` for those that stand for maps."""
+
+    def measure(self, values: Sequence[Any]) -> list[tuple[float, float]]:
+        """Return each value's Euclidean norm, and the sum of its entries' absolute values."""
+        return [(norm(value), float(abs(value).sum())) for value in values]
+
+    def gain(self, value: Any) -> float:
+        """Return the sum of a value's entries: an integral's is what F gains."""
+        return float(value.sum())
 
 
 class FixedIntegral:
@@ -83,6 +118,7 @@ class FixedIntegral:
 
     def __init__(self, nodes: Sequence[float], weights: Sequence[float]) -> None:
         self.weights = dict(zip(nodes, weights, strict=True))
+        self.space = ArraySpace()
         self.evaluations = 0
         self.total: Any = None
 
@@ -111,12 +147,12 @@ class _Panel:
         self.known = known  # by the node's index: the integrand's value and F, which is NaN where it is not known
         self.rule = rule
         self.total: Any = None
-        self.error = self.step_error = self.ratio = math.inf
+        self.size = self.spread = self.error = self.step_error = self.ratio = math.inf
         self.magnitude = self.gap = 0.0
         self.section_errors: NDArray[np.float64] = np.zeros(0)
 
     def node(self, index: int) -> float:
-        return float(self.low + (self.high - self.low) * clenshaw_curtis(LAST)[0][index])
+        return float(self.low + (self.high - self.low) * nested_rule(LAST)[0][index])
 
     def missing(self) -> list[int]:
         return [index for index in _nodes(self.rule) if index not in self.known]
@@ -125,31 +161,36 @@ class _Panel:
         return sum(weight * self.known[index][0] for index, weight in self._weights(n))
 
     def _weights(self, n: int) -> list[tuple[int, float]]:
-        weights = (self.high - self.low) * clenshaw_curtis(n)[1]
+        weights = (self.high - self.low) * nested_rule(n)[1]
         return list(zip(_nodes(n), weights.tolist(), strict=True))
 
-    def judge(self, sections: Sequence[slice]) -> None:
+    def judge(self, space: ArraySpace, sections: Sequence[slice]) -> None:
         """Integrate by the present rule, and compare with the two coarser rules in it and with the ends."""
         self.total = self.integral(self.rule)
-        if not math.isfinite(norm(self.total)):
+        if not math.isfinite(space.gain(self.total)):
             return
         half = (self.rule + 1) // 2
-        coarse, coarser = self.integral(half), self.integral((half + 1) // 2)
-        step, previous = norm(self.total - coarse), norm(coarse - coarser)
-        self.ratio = step / previous if previous > 0 else 0.0
-        lowered = min(1.0, self.ratio) ** 0.5
+        coarse = self.integral(half)
+        # Of Simpson's rule only one coarser rule can be told apart; the step before it is the integral itself.
+        before = coarse - self.integral((half + 1) // 2) if self.rule > FIRST else self.total
+        ends = self._weights(FIRST)
+        measured = space.measure([self.total, self.total - coarse, before, *(self.known[i][0] for i, _ in ends)])
+        (self.size, self.spread), (step, _), (previous, _), *magnitudes = measured
+        if not math.isfinite(self.size):
+            return
+        self.ratio = step / previous if previous > 0 else math.inf if step > 0 else 0.0
+        lowered = min(1.0, self.ratio) ** LOWERED[self.rule]
         self.step_error = step * lowered
         self.section_errors = lowered * np.array([norm((self.total - coarse)[section]) for section in sections])
-        self.magnitude = sum(weight * norm(self.known[index][0]) for index, weight in self._weights(FIRST))
+        self.magnitude = sum(weight * size for (_, weight), (size, _) in zip(ends, magnitudes, strict=True))
         if self.rule == LAST:  # a panel of the last rule can only be halved, which needs these three
             self.known = {index: self.known[index] for index in (0, FINEST // 2, FINEST)}
         gained = self.known[FINEST][1] - self.known[0][1]
-        self.gap = abs(float(self.total.sum()) - gained) if math.isfinite(gained) else 0.0
+        self.gap = abs(space.gain(self.total) - gained) if math.isfinite(gained) else 0.0
 
     def refined(self) -> list[_Panel]:
         """Return the panels to go on with: the same one with the next rule where that promises more, or its halves."""
-        promising = self.ratio < (0.5 if self.rule == FIRST else 0.25)
-        if self.rule < LAST and promising:
+        if self.ratio < PROMISING[self.rule]:
             return [_Panel(self.low, self.high, dict(self.known), 2 * self.rule - 1)]
         low, centre, high = (self.known[index] for index in (0, FINEST // 2, FINEST))
         middle = self.node(FINEST // 2)
@@ -167,14 +208,16 @@ def _nodes(n: int) -> range:
 class AdaptiveIntegral:
     r"""An integral whose nodes are chosen until its estimated error is small.
 
-    Each panel starts with the 5-node Clenshaw-Curtis rule, goes on to 9 and 17 nodes, all nested, while that
+    Each panel starts with the rule of 3 nodes, goes on to 5, 9 and 17, all nested (see `nested_rule`), while that
     shrinks its error, and is halved otherwise; a half keeps the three values that it shares with its parent.
     In every round the panels that carry the error are refined, as in any globally adaptive integrator
     (Gander and Gautschi, "Adaptive Quadrature - Revisited", 2000).
 
     The error of a panel is the larger of two estimates, added up over the panels. With :math:`S_n` the rule of
-    n nodes, the first is :math:`e \sqrt{\min(1, e / e')}` for :math:`e = \|S_n - S_{n/2}\|`,
-    :math:`e' = \|S_{n/2} - S_{n/4}\|`: the coarser rule's error, lowered by how fast the errors shrink.
+    n nodes, the first is :math:`e \min(1, e / e')` for :math:`e = \|S_n - S_{n/2}\|`,
+    :math:`e' = \|S_{n/2} - S_{n/4}\|`: the coarser rule's error, lowered by how fast the errors shrink (for an
+    analytic integrand they shrink faster: by their degrees the error of :math:`S_n` would be :math:`e (e / e')^2`).
+    With 3 nodes e' is :math:`\|S_3\|`, and the lowering its square root.
     The second needs no smoothness: where the sum of the integrand's entries is the derivative of a known F, it
     is how far the panel's total is from the difference of F at its ends, as a share of the integral's
     absolute sum. A feature that falls between the nodes of all three rules still shows there.
@@ -190,12 +233,16 @@ class AdaptiveIntegral:
             the estimate, and no improvement is looked for below it.
         sections: parts of one-dimensional values whose errors are wanted one by one, in `section_errors`: the first
             of the two estimates, relative to the part's Euclidean norm.
+
+    Attributes:
+        space: how values are measured; it may be set until the last values of the first round are received.
     """
 
     def __init__(
         self, tolerance: float, max_nodes: int, precision: float = 0.0, sections: Sequence[slice] = ()
     ) -> None:
         self.tolerance, self.max_nodes, self.precision, self.sections = tolerance, max_nodes, precision, sections
+        self.space = ArraySpace()
         self.panels = [_Panel(0.0, 1.0, {})]
         self.evaluations = 0
         self.total: Any = None
@@ -241,9 +288,11 @@ class AdaptiveIntegral:
     def _judge(self) -> None:
         """Add up the panels and their errors."""
         for panel in self._fresh:
-            panel.judge(self.sections)
+            panel.judge(self.space, self.sections)
         self.total = sum(panel.total for panel in self.panels)
-        size, spread = norm(self.total), float(abs(self.total).sum())
+        size, spread = self.panels[0].size, self.panels[0].spread
+        if len(self.panels) > 1:
+            ((size, spread),) = self.space.measure([self.total])
         self._finite = math.isfinite(size) and math.isfinite(spread)
         if not self._finite:
             self.error = math.inf
@@ -279,7 +328,7 @@ class AdaptiveIntegral:
         refined: dict[_Panel, list[_Panel]] = {}
         rest = sum(panel.error for panel in self.panels)
         for panel in sorted(self.panels, key=lambda panel: -panel.error):
-            if rest <= self._target / 2:
+            if rest <= self._target:
                 break
             if panel.high - panel.low >= NARROWEST:
                 rest -= panel.error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -27,72 +27,61 @@ class Row(NamedTuple):
 
 @dataclass
 class LayerRows:
-    """The n rows of one layer in a chunk, and their gradients; of all layers their entries side by side, (n, M)."""
+    """The n rows of one layer in a chunk, and their values; of rows that open all layers, of all layers together."""
 
     rows: list[int]
     """Their indices in the list of rows that was run."""
-    attention: Tensor
-    """(n, H, Tq, Tk), A of each row's example; of all layers, A as the row itself computes it."""
-    difference: Tensor
-    """(n, H, Tq, Tk), A - B, of the same A."""
-    gradient: Tensor
-    """(n, H, Tq, Tk), dF/dA at the row's node."""
+    values: Tensor
+    """(n, ...) the gradient of F by what the row replaces; of all layers their maps side by side, (n, M)."""
+
+
+@dataclass
+class RowLayout:
+    """The order of R rows in a batch: by layer, as the layers run. Rows that open all layers open every layer."""
+
+    joint: bool
+    """Whether the rows open all layers."""
+    examples: Tensor
+    """(R,) the example of every row."""
+    nodes: Tensor
+    """(R,) the node of every row."""
+    listed: list[int]
+    """The index of every row in the list that the layout was made of."""
+    slices: dict[int, tuple[int, int]]
+    """Per layer, the first of the rows that branch there and the one after the last."""
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], order: Sequence[int], device: torch.device) -> RowLayout:
+        """Put rows in the order in which the layers in `order` run."""
+        joint = any(row.layer == ALL for row in rows)
+        rank = {layer: i for i, layer in enumerate([*order, ALL])}
+        listed = sorted(range(len(rows)), key=lambda i: (rank[rows[i].layer], rows[i].example, rows[i].node))
+        counts = Counter(row.layer for row in rows)
+        bounds = accumulate((counts[layer] for layer in order), initial=0)
+        slices = [(0, len(rows))] * len(order) if joint else pairwise(bounds)
+        return cls(
+            joint=joint,
+            examples=torch.tensor([rows[i].example for i in listed], device=device),
+            nodes=torch.tensor([rows[i].node for i in listed], dtype=torch.double, device=device),
+            listed=listed,
+            slices=dict(zip(order, slices, strict=True)),
+        )
 
 
 @dataclass
 class Chunk:
     """The results of one forward and one backward."""
 
-    values: Tensor
+    outputs: Tensor
     """(n,) F of every row, in the order of the list of rows that was run."""
-    clean: dict[int, Tensor]
-    """F of each example with its attention unchanged; of rows that open all layers, of those at node 1."""
-    layers: dict[int, LayerRows]
+    layers: dict[int, LayerRows] = field(default_factory=dict)
     """By layer; `ALL` alone where the rows open all layers."""
-
-
-@dataclass
-class RowLayout:
-    """The order of R rows in a batch: the clean rows of their examples first, then by layer as the layers run.
-
-    Rows that open all layers need no clean rows, and every layer replaces them all.
-    """
-
-    joint: bool
-    """Whether the rows open all layers."""
-    clean: int
-    """How many clean rows there are."""
-    examples: Tensor
-    """(R,) the example of every row."""
-    parents: Tensor
-    """(R,) the row that every row copies below its layer: the clean row of its example, or the row itself."""
-    nodes: Tensor
-    """(R,) the node of every row, 0 for clean rows."""
-    listed: list[int]
-    """The index of every row after the clean ones in the list that the layout was made of."""
-    slices: dict[int, tuple[int, int]]
-    """Per layer, the first of the rows that branch there and the one after the last."""
+    attention: dict[int, list[Tensor]] = field(default_factory=dict)
+    """Per example the attention of every layer, (H, Tq, Tk), in its row at node 1 that opens all layers."""
 
     @classmethod
-    def of(cls, rows: Sequence[Row], order: Sequence[int], device: torch.device) -> RowLayout:
-        """Put rows in the order in which the layers in `order` run, clean rows first."""
-        joint = any(row.layer == ALL for row in rows)
-        rank = {layer: i for i, layer in enumerate([*order, ALL])}
-        listed = sorted(range(len(rows)), key=lambda i: (rank[rows[i].layer], rows[i].example, rows[i].node))
-        clean = [] if joint else sorted({row.example for row in rows})
-        clean_row = {example: i for i, example in enumerate(clean)}
-        examples = clean + [rows[i].example for i in listed]
-        nodes = [0.0] * len(clean) + [rows[i].node for i in listed]
-        parents = range(len(rows)) if joint else [clean_row[example] for example in examples]
-        counts = Counter(row.layer for row in rows)
-        bounds = accumulate((counts[layer] for layer in order), initial=len(clean))
-        slices = [(0, len(rows))] * len(order) if joint else pairwise(bounds)
-        return cls(
-            joint=joint,
-            clean=len(clean),
-            examples=torch.tensor(examples, device=device),
-            parents=torch.tensor(parents, device=device),
-            nodes=torch.tensor(nodes, dtype=torch.double, device=device),
-            listed=listed,
-            slices=dict(zip(order, slices, strict=True)),
-        )
+    def of(cls, outputs: Tensor, layout: RowLayout) -> Chunk:
+        """Put the outputs of a layout's rows in the order of the list that it was made of."""
+        in_order = torch.empty_like(outputs.detach())
+        in_order[torch.tensor(layout.listed, device=outputs.device)] = outputs.detach()
+        return cls(in_order)

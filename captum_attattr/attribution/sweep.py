@@ -1,11 +1,12 @@
 """Rows through the model: one forward and one backward give gradients for many (example, layer, node).
 
-A row is one copy of one example. Clean rows run the model as it is. The row of (example e, layer l, node a)
-is the run in which layer l of example e attends with B + a (A - B) instead of A; every other layer does what
-it does by itself. All of them share one batch: at layer l only layer l's own rows are exchanged.
+A row is one copy of one example. The row of (example e, layer l, node a) is the run in which layer l of example e
+attends with B + a (A - B) instead of A; every other layer does what it does by itself. Rows of many layers, nodes and
+examples share one batch: at layer l only layer l's own rows are exchanged.
 
-Below its layer a row is the clean row, so it need not be computed there: see `late_branching`. Where the blocks
-cannot be cut, all rows run from the start.
+Below its layer a row is its example as it is, so it need not be computed there: see `late_branching`. Where the blocks
+cannot be cut, all rows run from the start. At node 1 the rows of all layers are the same run, which is made once for
+each example and gives every layer's gradient there.
 
 On the joint path a row opens all layers together, each recomputing its own attention: with a gate M on every
 attention probability, so that a layer attends with B + M (A - B), A being what it computes from the row's own hidden
@@ -20,41 +21,31 @@ one layer alone it is the path of the paper.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
-from captum_attattr.attribution.baselines import AttentionBaselines, Baseline, baseline, check_baseline_shapes
-from captum_attattr.attribution.inputs import Batch
-from captum_attattr.attribution.late_branching import BlockRecorder, LateBranching
-from captum_attattr.attribution.layers import check_model
+from captum_attattr.attribution.baselines import Baseline
+from captum_attattr.attribution.edges import Edges
+from captum_attattr.attribution.facts import Evaluate, Facts, close
+from captum_attattr.attribution.late_branching import BlockRecorder, CleanRun, Path, Site, block_hooks
 from captum_attattr.attribution.rows import ALL, Chunk, LayerRows, Row, RowLayout
 from captum_attattr.exceptions import UnsupportedModelError
-from captum_attattr.model.attention_control import AttentionControl, Replacement
-from captum_attattr.model.attention_layers import AttentionLayer
-
-Evaluate = Callable[[Tensor], Tensor]
-"""F of the examples with these indices (R,), as a tensor (R,): expands the batch and runs the model."""
-
-EXAMPLES_AT_ONCE = 8
-"""Examples of a forward before the model is under control, to see what F is by itself."""
+from captum_attattr.model.attention_control import AttentionControl, LayerCall, Visitor, times_values
+from captum_attattr.runs.memory import out_of_memory
 
 
-@contextmanager
-def prepared_sweep(layers: Sequence[AttentionLayer], batch: Batch, baselines: AttentionBaselines) -> Iterator[Sweep]:
-    """Prepare a sweep over a batch; the model is restored at the end."""
-    check_model(layers[0].model)
-    with torch.no_grad():
-        parts = torch.arange(batch.size, device=batch.device).chunk(-(-batch.size // EXAMPLES_AT_ONCE))
-        uncontrolled = torch.cat([batch.evaluate(part) for part in parts])
-    with AttentionControl(layers) as control:
-        sweep = Sweep(control, batch.evaluate, baseline(baselines), batch.size, batch.device)
-        sweep.prepare(uncontrolled)
-        check_baseline_shapes(baselines, batch.size, sweep.shapes)
-        yield sweep
+@dataclass
+class CleanExample:
+    """One example as it is: the run that it was part of, F(A), and per layer the gradient at node 1 if asked for."""
+
+    run: CleanRun
+    output: Tensor
+    gradients: list[Tensor]
 
 
 @dataclass(eq=False)
@@ -64,202 +55,292 @@ class Sweep:
     Attributes:
         control: the model's attention, already under control.
         evaluate: see `Evaluate`.
-        baseline: see `Baseline`.
-        batch: how many examples there are.
+        baseline: see `Baseline`; None for zeros.
+        facts: what is known of the model for inputs of this form.
+        uncontrolled: (B,) F of every example by the model's own attention implementation.
         device: where the inputs are.
-        shapes: (H, Tq, Tk) of every layer.
-        dtype: the type that the model computes in.
-        order: the layers as they run.
-        branching: how the blocks are cut; None where they are not.
+        multiply: whether maps carry the factor (A - B).
+        keep_attention: whether rows at node 1 that open all layers give the attention.
+        clean: the examples that have been run as they are, until they are dropped.
+        edges: by example and layer those of rows that have been run, until they are dropped.
     """
 
     control: AttentionControl
     evaluate: Evaluate
-    baseline: Baseline
-    batch: int
+    baseline: Baseline | None
+    facts: Facts
+    uncontrolled: Tensor
     device: torch.device
-    shapes: list[torch.Size] = field(default_factory=list, init=False)
-    dtype: torch.dtype = field(default=torch.float32, init=False)
-    order: list[int] = field(default_factory=list, init=False)
-    branching: LateBranching | None = field(default=None, init=False)
+    multiply: bool = True
+    keep_attention: bool = False
+    clean: dict[int, CleanExample] = field(default_factory=dict, init=False)
+    edges: dict[tuple[int, int], Edges] = field(default_factory=dict, init=False)
 
-    @torch.no_grad()
-    def prepare(self, uncontrolled: Tensor) -> None:
-        """Learn the shapes and the order of the layers, and verify that rows do what they should.
+    @property
+    def batch(self) -> int:
+        """How many examples there are."""
+        return len(self.uncontrolled)
 
-        Args:
-            uncontrolled: F of the first examples, one or all, by the model's own attention implementation.
+    def __post_init__(self) -> None:
+        self.control.fused = self.facts.fused
+
+    def run_clean(self, examples: Sequence[int], *, backward: bool) -> None:
+        """Run examples as they are, with every layer's gradient where rows at node 1 are wanted."""
+        branching = self.facts.branching
+        clean = CleanRun(examples, branching.dimensions if branching else {})
+        tensors: dict[int, Tensor] = {}
+
+        def visit(layer: int, call: LayerCall) -> Tensor | None:
+            self._check_shape(layer, call)
+            if backward:
+                tensors[layer] = call.tensor if call.tensor.requires_grad else call.tensor.detach().requires_grad_()
+            return tensors.get(layer)
+
+        rows = torch.tensor(examples, device=self.device)
+        with torch.set_grad_enabled(backward), block_hooks(branching.stacks if branching else [], clean.enter):
+            outputs = self._outputs(rows, visit)
+        self._compare(rows, outputs)
+        if branching:
+            recorder = BlockRecorder(self.control, self.evaluate, self.facts.space, branching)
+            with torch.no_grad():
+                recorder.learn(rows, clean.calls)
+            if not recorder.stacks:
+                self.facts.branching = None
+        gradients = self._gradients(outputs, tensors, rows)
+        for row, example in enumerate(examples):
+            by_layer = [self._or_zeros(gradients[layer], tensors[layer])[row] for layer in range(len(tensors))]
+            self.clean[example] = CleanExample(clean, outputs.detach()[row], by_layer)
+
+    def run(self, rows: Sequence[Row], *, backward: bool = True) -> Chunk:
+        """Run one forward for these rows and, unless only F is wanted, one backward.
+
+        Examples of rows that open one layer must have been run as they are; the first time rows of them are verified.
 
         Raises:
-            UnsupportedModelError: the model computes something else once its attention is read or replaced.
+            UnsupportedModelError: the model computes something else once its attention is replaced.
+            ValueError: the gradient is lost or not finite.
         """
-        shapes: dict[int, torch.Size] = {}
+        if any(row.layer == ALL for row in rows):
+            return self._run_open(rows, backward=backward)
+        if not self.facts.verified:
+            self._verify(rows[0].example, rows[-1].example)
+        return self._run(rows, backward=backward)
 
-        def read(layer: int, attention: Tensor) -> None:
-            self.order.append(layer)
-            shapes[layer] = attention.shape[1:]
-            self.dtype = _working_dtype(attention)
-            if attention.shape[0] != 1:
-                raise UnsupportedModelError(
-                    f"{self.control.layers[layer]!r}: for one example its attention has shape "
-                    f"{tuple(attention.shape)}; (1, heads, queries, keys) is needed"
-                )
+    def _verify(self, *examples: int) -> None:
+        """Verify that rows at node 1 are the clean run; where they are so only without, blocks are not cut.
 
-        recorder = BlockRecorder(self.control, self.evaluate)
-        examples = torch.arange(len(uncontrolled), device=self.device)
-        first = recorder.run(examples[:1], read)
-        self._compare(0, uncontrolled[:1], first)
-        self.shapes = [shapes[layer] for layer in range(len(self.control.layers))]
-        for example in range(1, len(examples)):
-            here = slice(example, example + 1)
-            self._compare(example, uncontrolled[here], recorder.run(examples[here]))
-        self.branching = recorder.branching()
-        self._verify(first)
+        No block is given one row alone or all of them: of a forward function that reads a hidden state between the
+        blocks the first would broadcast, and the second not tell.
 
-    def _compare(self, example: int, uncontrolled: Tensor, controlled: Tensor) -> None:
-        """Refuse a model that computes something else eagerly."""
-        if not _close(controlled, uncontrolled, self.dtype):
-            raise UnsupportedModelError(
-                "the model's output changes when its attention is computed eagerly: "
-                f"F = {uncontrolled.item():.6g} by itself, {controlled.item():.6g} eagerly, for example {example}; its "
-                "attention cannot be read faithfully (dropout in training mode, a cache that is used again and rows "
-                "that are all padding do this)"
-            )
-
-    def _verify(self, alone: Tensor) -> None:
-        """Verify that rows at node 1 are the clean run; give up late branching where they are so only without it.
-
-        Args:
-            alone: (1,) F of the first example, run without company.
+        Raises:
+            UnsupportedModelError: they are not.
         """
-        # One in the first layer too: a hidden state between the blocks that has one row yet would broadcast.
-        layers = self.order[0], self.order[len(self.order) // 2], self.order[-1]
-        rows = [Row(example, layer, 1.0) for example, layer in zip((0, 0, self.batch - 1), layers, strict=True)]
-        for branching in (self.branching, None):
-            self.branching = branching
+        order = self.facts.order
+        layers = order[0], order[len(order) // 2], order[-1]
+        rows = [Row(examples[i % 2], layer, 1.0) for i, layer in enumerate(layers)]
+        expected = torch.stack([self.clean[row.example].output for row in rows])
+        for branching in (self.facts.branching, None):
+            self.facts.branching = branching
             try:
-                chunk = self._run(rows, lambda *_: 0.0, backward=False)
-            except (UnsupportedModelError, RuntimeError, ValueError, TypeError, IndexError):
-                if branching is None:
+                outputs = self._run(rows, backward=False, least=2).outputs
+            except (UnsupportedModelError, RuntimeError, ValueError, TypeError, IndexError, KeyError) as error:
+                if branching is None or out_of_memory(error):
                     raise
                 continue
-            expected = torch.stack([chunk.clean[row.example] for row in rows])
-            together = chunk.clean[0].reshape(1)
-            if _close(chunk.values, expected, self.dtype) and _close(together, alone, self.dtype):
+            if close(outputs, expected, self.facts.dtype):
+                self.facts.verified = True
                 return
         raise UnsupportedModelError(
             "replacing a layer's attention by itself, in a batch, changes the model's output, from "
-            f"{[*alone.tolist(), *expected.tolist()]} to {[*together.tolist(), *chunk.values.tolist()]}; "
-            "examples of one batch must not influence each other"
+            f"{expected.tolist()} to {outputs.tolist()}; examples of one batch must not influence each other"
         )
 
-    def run(self, rows: Sequence[Row], *, backward: bool = True) -> Chunk:
-        """Run one forward for these rows and, unless only F is wanted, one backward."""
-        return self._run(rows, self.baseline, backward=backward)
-
-    def _run(self, rows: Sequence[Row], baseline: Baseline, *, backward: bool) -> Chunk:
-        layout = RowLayout.of(rows, self.order, self.device)
-        parts: dict[int, LayerRows] = {}
+    def _run(self, rows: Sequence[Row], *, backward: bool, least: int = 1) -> Chunk:
+        """Run rows that open one layer each; see `LateBranching.applied` for `least`."""
+        layout = RowLayout.of(rows, self.facts.order, self.device)
         paths: dict[int, Tensor] = {}
 
-        def visit(layer: int, attention: Tensor) -> Replacement | None:
-            self._check_shape(layer, attention)
+        def visit(layer: int, call: LayerCall) -> Tensor | None:
+            self._check_shape(layer, call)
             begin, end = layout.slices[layer]
             if begin == end:
                 return None
-            # Of rows that open all layers it depends on the layers below, whose gradients run through it.
-            full = attention if layout.joint else attention.detach()[layout.parents[begin:end]]
-            full = full.to(torch.promote_types(full.dtype, torch.float32))
-            visible = self.control.visible_keys()
-            if visible is not None and visible.dim() == 4 and len(visible) == len(attention):
-                visible = visible[layout.parents[begin:end]]
-            start = baseline(layer, full, layout.examples[begin:end], visible)
-            difference = full - start
-            nodes = layout.nodes[begin:end, None, None, None].to(full.dtype)
-            paths[layer] = (start + nodes * difference).to(attention.dtype).requires_grad_(backward)
-            listed = layout.listed[begin - layout.clean : end - layout.clean]
-            parts[layer] = LayerRows(listed, full.detach(), difference.detach(), torch.empty(0))
-            return Replacement(begin, paths[layer])
+            path = self._on_path(layer, call, layout).to(call.tensor.dtype).requires_grad_(backward)
+            paths[layer] = path
+            return torch.cat((call.tensor[:begin], path, call.tensor[end:]))
 
-        cut = self.branching.applied(layout) if self.branching and not layout.joint else nullcontext()
-        with torch.set_grad_enabled(backward), cut, self.control.watch(visit):
-            values = self.evaluate(layout.examples)
-        if values.shape[0] != len(layout.examples):
-            raise UnsupportedModelError(
-                f"forward_func returned {values.shape[0]} values for {len(layout.examples)} rows"
-            )
+        cut: AbstractContextManager[None] = nullcontext()
+        if self.facts.branching:
+            cut = self.facts.branching.applied(layout, self._clean_rows, least)
+        with torch.set_grad_enabled(backward), cut:
+            outputs = self._outputs(layout.examples, visit)
+        chunk = Chunk.of(outputs, layout)
         if backward:
-            for layer, gradient in self._gradients(values, layout, paths).items():
-                parts[layer].gradient = gradient.to(parts[layer].attention.dtype)
-            if layout.joint:
-                parts = {ALL: _side_by_side([parts[layer] for layer in range(len(self.shapes))])}
-        clean, branched = values.detach().tensor_split([layout.clean])
-        in_order = torch.empty_like(branched)
-        in_order[torch.tensor(layout.listed, device=branched.device)] = branched
-        outputs = dict(zip(layout.examples[: layout.clean].tolist(), clean, strict=True))
-        if layout.joint:
-            outputs = {row.example: value for row, value in zip(rows, in_order, strict=True) if row.node == 1.0}
-        return Chunk(in_order, outputs, parts)
+            gradients = self._gradients(outputs, paths, layout.examples, layout.slices)
+            for layer, path in paths.items():
+                part = slice(*layout.slices[layer])
+                if gradients[layer] is None:
+                    expected = torch.stack([self.clean[e].output for e in layout.examples[part].tolist()])
+                    self._check_independent(outputs[part], expected, layer)
+                chunk.layers[layer] = LayerRows(layout.listed[part], self._or_zeros(gradients[layer], path))
+        return chunk
 
-    def _gradients(self, values: Tensor, layout: RowLayout, paths: dict[int, Tensor]) -> dict[int, Tensor]:
-        """Return dF/dA of every layer's rows.
+    def _on_path(self, layer: int, call: LayerCall, layout: RowLayout) -> Tensor:
+        """Return what takes the place of a layer's rows, and keep the edges of those examples that are new."""
+        begin, end = layout.slices[layer]
+        examples = layout.examples[begin:end].tolist()
+        parts = []
+        for example, group in groupby(range(begin, end), key=lambda row: examples[row - begin]):
+            own = list(group)
+            first = torch.tensor(own[:1], device=self.device)
+            if (example, layer) not in self.edges:
+                edges = Edges.of(layer, call, first, layout.examples[first], self.baseline)
+                edges.multiply = self.multiply
+                self.edges[example, layer] = edges
+            parts.append(self.edges[example, layer].at(layout.nodes[own[0] : own[-1] + 1]))
+        return torch.cat(parts)
+
+    def _run_open(self, rows: Sequence[Row], *, backward: bool) -> Chunk:
+        """Run rows that open all layers."""
+        layout = RowLayout.of(rows, self.facts.order, self.device)
+        calls: dict[int, LayerCall] = {}
+        paths: dict[int, Tensor] = {}
+        everything = torch.arange(len(rows), device=self.device)
+
+        def visit(layer: int, call: LayerCall) -> Tensor:
+            self._check_shape(layer, call)
+            calls[layer] = call
+            step = call.tensor.to(torch.promote_types(call.tensor.dtype, torch.float32))
+            nodes = layout.nodes.view(-1, 1, 1, 1).to(step.dtype)
+            start = self._start_of_open(layer, call, everything, layout.examples)
+            path = (start + nodes * (step - start)).to(call.tensor.dtype)
+            paths[layer] = path if path.requires_grad or not backward else path.requires_grad_()
+            return paths[layer]
+
+        with torch.set_grad_enabled(backward):
+            outputs = self._outputs(layout.examples, visit)
+        clean = layout.nodes == 1
+        self._compare(layout.examples[clean], outputs[clean])
+        chunk = Chunk.of(outputs, layout)
+        if not backward:
+            return chunk
+        gradients = self._gradients(outputs, paths, layout.examples)
+        maps = []
+        for layer in range(len(paths)):
+            if gradients[layer] is None:
+                begun = (layout.nodes == 0).nonzero().flatten()
+                self._check_constant(layer, layout.examples[begun])
+            edges = Edges.of(layer, calls.pop(layer), everything, layout.examples, self.baseline)
+            maps.append(edges.maps(self._or_zeros(gradients.pop(layer), paths.pop(layer))).flatten(1))
+            if self.keep_attention:
+                for row in clean.nonzero().flatten().tolist():
+                    chunk.attention.setdefault(int(layout.examples[row]), []).append(edges.attention[row])
+        chunk.layers[ALL] = LayerRows(layout.listed, torch.cat(maps, 1))
+        return chunk
+
+    def _start_of_open(self, layer: int, call: LayerCall, rows: Tensor, examples: Tensor) -> Tensor | float:
+        """Return what stands in place of a layer's rows at B, with its gradient by the layers below."""
+        if self.baseline is None:
+            return 0.0
+        attention = call.attention(rows)
+        attention = attention.to(torch.promote_types(attention.dtype, torch.float32))
+        start = self.baseline(layer, attention, examples, call.visible(rows))
+        start = start.expand_as(attention) if isinstance(start, Tensor) else torch.full_like(attention, start)
+        return start if call.value is None else times_values(start, call.value.to(start.dtype))
+
+    def _outputs(self, examples: Tensor, visit: Visitor) -> Tensor:
+        """Return F of rows that are copies of these examples, with their attention shown to `visit`."""
+        with self.control.watch(visit, space=self.facts.space):
+            outputs = self.evaluate(examples)
+        if outputs.shape[0] != len(examples):
+            raise UnsupportedModelError(f"forward_func returned {outputs.shape[0]} values for {len(examples)} rows")
+        return outputs
+
+    def _gradients(
+        self,
+        outputs: Tensor,
+        tensors: Mapping[int, Tensor],
+        examples: Tensor,
+        slices: Mapping[int, tuple[int, int]] | None = None,
+    ) -> dict[int, Tensor | None]:
+        """Return dF by every layer's tensor, None where there is none.
 
         Raises:
-            ValueError: the forward function loses the gradient, or it is not finite at an output that is.
+            ValueError: it is not finite at an output that is.
         """
-        computed: Sequence[Tensor | None] = [None] * len(paths)
-        if values.requires_grad:
-            # Weights, not values[clean:].sum(): the caller may be under torch.no_grad.
-            weights = torch.ones_like(values)
-            weights[: layout.clean] = 0
-            computed = torch.autograd.grad(values, list(paths.values()), weights, allow_unused=True)
-        gradients = {}
-        for (layer, path), gradient in zip(paths.items(), computed, strict=True):
-            rows = slice(*layout.slices[layer])
-            # A layer that F does not depend on has no gradient, and nothing to lose.
-            if gradient is None and layout.joint:
-                opened = [Row(example, layer, 0.0) for example in layout.examples[layout.nodes == 0].tolist()]
-                if opened:
-                    self.run(opened)
-            elif gradient is None and not _close(values[rows], values[layout.parents[rows]], self.dtype):
-                raise ValueError(
-                    f"forward_func's output changes with the attention of {self.control.layers[layer]!r} but carries "
-                    "no gradient to it; leave .detach() and torch.no_grad() out of forward_func"
-                )
-            gradients[layer] = torch.zeros_like(path) if gradient is None else gradient
-            broken = (~torch.isfinite(gradients[layer])).flatten(1).any(1).nonzero()
-            if len(broken):
+        computed: Sequence[Tensor | None] = [None] * len(tensors)
+        if outputs.requires_grad and tensors:
+            # Weights, not outputs.sum(): the caller may be under torch.no_grad.
+            weights = torch.ones_like(outputs)
+            computed = torch.autograd.grad(outputs, list(tensors.values()), weights, allow_unused=True)
+        for layer, gradient in zip(tensors, computed, strict=True):
+            broken = (
+                [] if gradient is None else (~torch.isfinite(gradient)).flatten(1).any(1).nonzero().flatten().tolist()
+            )
+            if broken:
+                begin = slices[layer][0] if slices is not None else 0
                 raise ValueError(
                     f"the gradient of forward_func's output to {self.control.layers[layer]!r} of example "
-                    f"{int(layout.examples[rows][broken[0]])} is not finite: forward_func has no derivative there, or "
+                    f"{int(examples[begin + broken[0]])} is not finite: forward_func has no derivative there, or "
                     "it overflows and needs a wider floating-point type"
                 )
-        return gradients
+        return dict(zip(tensors, computed, strict=True))
 
-    def _check_shape(self, layer: int, attention: Tensor) -> None:
-        """Refuse attention whose shape changes with the batch."""
-        if attention.shape[1:] != self.shapes[layer]:
-            raise UnsupportedModelError(
-                f"{self.control.layers[layer]!r}: its attention's shape changes with the batch, from "
-                f"{tuple(self.shapes[layer])} to {tuple(attention.shape[1:])}"
+    @staticmethod
+    def _or_zeros(gradient: Tensor | None, tensor: Tensor) -> Tensor:
+        """Return a gradient as floats of 32 bits at least; zeros where there is none."""
+        dtype = torch.promote_types(tensor.dtype, torch.float32)
+        return torch.zeros_like(tensor, dtype=dtype) if gradient is None else gradient.detach().to(dtype)
+
+    def _check_independent(self, outputs: Tensor, expected: Tensor, layer: int) -> None:
+        """Refuse an output that changes with a layer's attention but carries no gradient to it.
+
+        A layer that F does not depend on has no gradient, and nothing to lose.
+
+        Raises:
+            ValueError: says which layer.
+        """
+        if not close(outputs, expected, self.facts.dtype):
+            raise ValueError(
+                f"forward_func's output changes with the attention of {self.control.layers[layer]!r} but carries "
+                "no gradient to it; leave .detach() and torch.no_grad() out of forward_func"
             )
 
+    def _check_constant(self, layer: int, examples: Tensor) -> None:
+        """Refuse an output that carries no gradient to a layer though it changes with its attention."""
+        if len(examples):
+            opened = [Row(example, layer, 0.0) for example in examples.tolist()]
+            self.run_clean(examples.tolist(), backward=False)
+            outputs = self._run(opened, backward=False).outputs
+            self._check_independent(outputs, torch.stack([self.clean[row.example].output for row in opened]), layer)
+            for row in opened:
+                del self.clean[row.example], self.edges[row.example, layer]
 
-def _side_by_side(parts: Sequence[LayerRows]) -> LayerRows:
-    """Return rows that open all layers as one part, each row's entries of all layers in one vector."""
-    names = ("attention", "difference", "gradient")
-    vectors = [torch.cat([getattr(part, name).flatten(1) for part in parts], dim=1) for name in names]
-    return LayerRows(parts[0].rows, *vectors)
+    def _compare(self, examples: Tensor, outputs: Tensor) -> None:
+        """Refuse a model whose output is not the one that it computes by itself.
 
+        Raises:
+            UnsupportedModelError: says which example's.
+        """
+        expected = self.uncontrolled[examples.to(self.uncontrolled.device)]
+        if not close(outputs, expected, self.facts.dtype):
+            row = int((outputs - expected).abs().argmax())
+            raise UnsupportedModelError(
+                f"the model's output in a batch with its attention read is {outputs[row].item():.6g} for example "
+                f"{int(examples[row])}, {expected[row].item():.6g} by itself; examples of one batch must not influence "
+                "each other"
+            )
 
-def _working_dtype(attention: Tensor) -> torch.dtype:
-    """Return the type that a model computes in; autocast leaves the softmax in float32."""
-    device = attention.device.type
-    autocast = attention.dtype == torch.float32 and torch.is_autocast_enabled(device)
-    return torch.get_autocast_dtype(device) if autocast else attention.dtype
+    def _clean_rows(self, examples: Tensor, site: Site, path: Path) -> list[Tensor]:
+        """Return what the clean runs of these examples brought a block, run by run."""
+        by_run = groupby(examples.tolist(), key=lambda example: self.clean[example].run)
+        return [run.rows(list(group), site, path) for run, group in by_run]
 
-
-def _close(actual: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
-    """Whether two evaluations of F agree to what the floating-point type of the model can hold."""
-    eps = max(torch.finfo(kind).eps for kind in (actual.dtype, dtype, torch.float32))
-    return torch.allclose(actual, expected.to(actual.dtype), rtol=eps**0.5, atol=min(300 * eps, eps**0.5))
+    def _check_shape(self, layer: int, call: LayerCall) -> None:
+        """Refuse attention whose shape changes with the batch."""
+        shape, known = call.shape, self.facts.shapes[layer]
+        if shape != known:
+            raise UnsupportedModelError(
+                f"{self.control.layers[layer]!r}: its attention's shape changes with the batch, from "
+                f"{tuple(known)} to {tuple(shape)}"
+            )

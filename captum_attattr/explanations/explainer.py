@@ -58,6 +58,8 @@ class Explainer:
         self.layers = self.texts.chosen_layers(self.numbers)
         if not self.layers:
             raise ValueError(f"layers={self.numbers}: `prune_heads` took all of their heads; choose others")
+        self._told: Callable[[int], object] = int  # of rows that are about to be run
+        self._attributions: dict[tuple[Any, ...], LayerAttAttr] = {}
 
     def run(
         self, items: list[Encoded], progress: Callable[[int], object], rows: Callable[[int], object] = int
@@ -127,13 +129,8 @@ class Explainer:
         with evaluation_mode(texts.model):
             predictions, probabilities = self._predictions(group, named)
             targets = [p if item.target is None else item.target for item, p in zip(group, predictions, strict=True)]
-            forward = texts.forward_function(named, self.output, contrasted)
-
-            def told(*tensors: Tensor) -> Tensor:
-                rows(len(tensors[0]))
-                return forward(*tensors)
-
-            result = LayerAttAttr(told, self.layers).integrate(
+            self._told = rows
+            result = self._attribution(tuple(named), contrasted).integrate(
                 inputs[0],
                 target=targets,
                 additional_forward_args=further,
@@ -144,6 +141,18 @@ class Explainer:
         for row, item in enumerate(group):
             probability = float(result.output[row]) if usual else probabilities[row]
             yield item.index, self._explanation(item, targets[row], predictions[row], probability, result, row)
+
+    def _attribution(self, names: tuple[str, ...], contrasted: bool) -> LayerAttAttr:
+        """Return one object for all batches of these inputs: what it learns of the model holds for all of them."""
+        if (names, contrasted) not in self._attributions:
+            forward = self.texts.forward_function(names, self.output, contrasted)
+
+            def told(*tensors: Tensor) -> Tensor:
+                self._told(len(tensors[0]))
+                return forward(*tensors)
+
+            self._attributions[names, contrasted] = LayerAttAttr(told, self.layers)
+        return self._attributions[names, contrasted]
 
     def _explanation(
         self, item: Encoded, target: int, prediction: int, probability: float, result: PathIntegral, row: int

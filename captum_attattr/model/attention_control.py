@@ -3,10 +3,14 @@
 Attention is reached by one of two routes:
 
 * **interface**: most families send (query, key, value) through `transformers.AttentionInterface`. Inside an
-  `AttentionControl` the model's configs name a function of this module, which calls the family's eager attention
-  and, where rows are replaced, multiplies the replacement with the values.
+  `AttentionControl` the model's configs name a function of this module, which calls the family's own attention and
+  lets a visitor replace what it returns.
 * **softmax**: older families call softmax themselves. A `TorchFunctionMode` watches the one four-dimensional
-  softmax of every attention layer and can replace rows of what it returns.
+  softmax of every attention layer and can replace what it returns.
+
+What is replaced is, on the interface, the layer's context A V (`space="context"`): the rest of the model sees the
+attention through it alone, so rows need no matrix of queries by keys, and the model's fused attention serves them
+where it computes the same. In `space="attention"`, and always on the softmax route, the probabilities A are replaced.
 """
 
 from __future__ import annotations
@@ -14,11 +18,12 @@ from __future__ import annotations
 import inspect
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,25 +47,56 @@ _MASKED = -9_000
 
 _SOFTMAX_SHAPE = ", and its softmax must see (batch, heads, queries, keys), not a dimension that batch and heads share"
 
-
-class Replacement(NamedTuple):
-    """Attention that takes the place of the model's for some consecutive rows of the batch."""
-
-    start: int
-    """First row that is replaced."""
-    attention: Tensor
-    """(rows, H, Tq, Tk), in the dtype of the model's attention."""
+_FUSED_ROUNDINGS = 64
+"""Roundings by which fused attention may differ from the eager function, relative to its largest entry."""
 
 
-Visitor = Callable[[int, Tensor], "Replacement | None"]
-"""Called with (index in the list of layers, probabilities (B, H, Tq, Tk)) at every layer of a forward."""
+@dataclass(eq=False)
+class LayerCall:
+    """One layer's attention in a forward of R rows, as a visitor sees it."""
+
+    tensor: Tensor
+    """What can be replaced: the context (R, Tq, H, D), or the probabilities (R, H, Tq, Tk)."""
+    mask: Tensor | None
+    """Added to the scores, or booleans of what is visible; the scores themselves where the mask is in them already."""
+    value: Tensor | None = None
+    """(R, Hkv, Tk, D), where `tensor` is the context."""
+    _eager: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def shape(self) -> torch.Size:
+        """(H, Tq, Tk)"""
+        if self.value is None:
+            return self.tensor.shape[1:]
+        return torch.Size((self.tensor.shape[2], self.tensor.shape[1], self.value.shape[2]))
+
+    def attention(self, rows: Tensor) -> Tensor:
+        """Return the probabilities of these rows, (n, H, Tq, Tk)."""
+        return self.tensor[rows] if self._eager is None else self._eager(rows)
+
+    def visible(self, rows: Tensor) -> Tensor | None:
+        """Return which keys the queries of these rows may see.
+
+        Returns:
+            Booleans that broadcast to (n, H, Tq, Tk), from the mask and not from the probabilities, of which those of
+            visible keys may round to 0; None where there is no mask.
+        """
+        if self.mask is None:
+            return None
+        mask = self.mask[rows] if self.mask.dim() == 4 and len(self.mask) == len(self.tensor) else self.mask
+        return mask if mask.dtype == torch.bool else mask > _MASKED
+
+
+Visitor = Callable[[int, LayerCall], Tensor | None]
+"""Called with (index in the list of layers, its call) at every layer of a forward; returns what replaces `tensor`."""
 
 
 class AttentionControl:
     """A model whose attention can be read and replaced; the model is restored when the context ends.
 
-    Inside `with AttentionControl(layers) as control`, the model computes attention eagerly and its
-    parameters need no gradient. Each forward whose attention is wanted runs inside `control.watch(visitor)`.
+    Inside `with AttentionControl(layers) as control`, the model's parameters need no gradient, and it computes
+    attention eagerly but for the modules in `fused`. Each forward whose attention is wanted runs inside
+    `control.watch(visitor)`.
 
     Raises:
         UnsupportedModelError: a layer was not reached by a watched forward, reached twice, or reached in a way
@@ -71,6 +107,11 @@ class AttentionControl:
         self.layers = tuple(layers)
         self.model = self.layers[0].model
         self.runs = Counter(id(module) for _, module, _ in attention_calls(self.model))
+        self.fused: Collection[int] = ()
+        """Ids of the modules whose fused attention is known to compute what their eager function does."""
+        self.usual = {
+            id(config): config._attn_implementation_internal or "eager" for config in attention_configs(self.model)
+        }
 
     def __enter__(self) -> AttentionControl:
         self._stack = ExitStack()
@@ -87,27 +128,17 @@ class AttentionControl:
     def __exit__(self, *exc_info: object) -> None:
         self._stack.close()
 
-    @staticmethod
-    def visible_keys() -> Tensor | None:
-        """Return which keys the queries of the layer that is being visited may see; for use in a visitor.
-
-        Returns:
-            Booleans that broadcast to (B, H, Tq, Tk), from the mask and not from the probabilities, of which those of
-            visible keys may round to 0; None where there is no mask.
-        """
-        watch = _WATCH.get()
-        assert watch is not None, "no layer is being visited"
-        return watch.visible
-
     @contextmanager
-    def watch(self, visitor: Visitor, *, check_output: bool = False) -> Iterator[None]:
+    def watch(self, visitor: Visitor, *, space: str = "attention", check: bool = False) -> Iterator[_Watch]:
         """Let `visitor` see, and replace, the attention of every layer in the forward that runs inside.
 
         Args:
             visitor: see `Visitor`.
-            check_output: verify that each layer's output is its attention times its values.
+            space: what is replaced on the interface, "context" or "attention".
+            check: verify that each layer's output is its attention times its values, and see which modules' fused
+                attention computes the same (in `fused` of what is yielded).
         """
-        watch = _Watch(self.layers, visitor, check_output)
+        watch = _Watch(self, visitor, space, check)
         with ExitStack() as stack:
             token = _WATCH.set(watch)
             stack.callback(_WATCH.reset, token)
@@ -116,7 +147,7 @@ class AttentionControl:
                 for module in softmax_modules:
                     stack.enter_context(_inside(module, watch))
                 stack.enter_context(_SoftmaxMode(watch))
-            yield
+            yield watch
         missed = [layer for layer in self.layers if layer.key not in watch.seen]
         if missed:
             raise UnsupportedModelError(
@@ -136,24 +167,25 @@ class AttentionControl:
 class _Watch:
     """The layers that one watched forward has passed so far."""
 
-    def __init__(self, layers: Iterable[AttentionLayer], visitor: Visitor, check_output: bool) -> None:
-        self.index = {layer.key: i for i, layer in enumerate(layers)}
+    def __init__(self, control: AttentionControl, visitor: Visitor, space: str, check: bool) -> None:
+        self.index = {layer.key: i for i, layer in enumerate(control.layers)}
+        self.control = control
         self.visitor = visitor
-        self.check_output = check_output
+        self.space = space
+        self.check = check
+        self.fused: set[int] = set()
         self.calls: dict[int, int] = {}
         self.seen: set[tuple[int, int]] = set()
         self.inside: list[nn.Module] = []
-        self.visible: Tensor | None = None
 
-    def visit(self, module: nn.Module, attention: Tensor, visible: Tensor | None) -> Replacement | None:
+    def visit(self, module: nn.Module, call: LayerCall) -> Tensor | None:
         """Show the visitor a layer's attention, if the layer is one of the list."""
         key = id(module), self.calls.get(id(module), 0)
         self.calls[id(module)] = key[1] + 1
         if key not in self.index:
             return None
         self.seen.add(key)
-        self.visible = visible
-        return self.visitor(self.index[key], attention)
+        return self.visitor(self.index[key], call)
 
 
 # One watch per thread (and per context): two threads may attribute two models at once.
@@ -167,23 +199,65 @@ def _attention_interface(
     value: Tensor,
     attention_mask: Tensor | None,
     **kwargs: Any,
-) -> tuple[Tensor, Tensor]:
-    """Compute the family's eager attention, and replace the rows that the watch asks for."""
+) -> tuple[Tensor, Tensor | None]:
+    """Compute the family's attention, and replace what the watch asks for."""
     kind: Any = type(module)
-    output, attention = _eager(kind)(module, query, key, value, attention_mask, **kwargs)
     watch = _WATCH.get()
+    states = query, key, value, attention_mask
     if watch is None:
-        return output, attention
-    if watch.check_output:
+        return _eager(kind)(module, *states, **kwargs)
+    in_context = watch.space == "context"
+    attention = None
+    if in_context and not watch.check and id(module) in watch.control.fused:
+        output = _fused(module, *states, **kwargs)
+    else:
+        output, attention = _eager(kind)(module, *states, **kwargs)
+    if watch.check and attention is not None:
         _check_output(module, output, attention, value)
-    visible = None if attention_mask is None else _visible(attention_mask[..., : attention.shape[-1]])
-    replacement = watch.visit(module, attention, visible)
-    if replacement is not None:
-        start, rows = replacement
-        stop = start + len(rows)
-        output = _replaced(output, start, _times_values(rows, value[start:stop]))
-        attention = _replaced(attention, start, rows)  # for a forward function that reads the attentions
+        usual = watch.control.usual.get(id(getattr(module, "config", None)), "eager")
+        if usual != "eager" and _fused_agrees(module, output, *states, **kwargs):
+            watch.fused.add(id(module))
+
+    def eager(rows: Tensor) -> Tensor:
+        chosen: list[Any] = [_of_rows(state, rows, len(value)) for state in states]
+        options = {name: _of_rows(option, rows, len(value)) for name, option in kwargs.items()}
+        return _eager(kind)(module, *chosen, **options)[1]
+
+    mask = None if attention_mask is None else attention_mask[..., : key.shape[-2]]
+    if in_context:
+        replaced = watch.visit(module, LayerCall(output, mask, value, eager))
+        return output if replaced is None else replaced, None
+    assert attention is not None, "eager attention returns its probabilities"
+    replaced = watch.visit(module, LayerCall(attention, mask))
+    if replaced is not None:  # the attention too, for a forward function that reads the attentions
+        output, attention = times_values(replaced, value), replaced
     return output, attention
+
+
+def _of_rows(state: Any, rows: Tensor, count: int) -> Any:
+    """Return the rows of a tensor that holds `count` of them; vectors and matrices hold none (sinks, a head each)."""
+    return state[rows] if isinstance(state, Tensor) and state.dim() > 2 and len(state) == count else state
+
+
+def _fused(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+) -> Tensor:
+    """Compute attention by torch's fused function, (R, Tq, H, D)."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    kwargs["is_causal"] = False  # the mask says it
+    output: Tensor = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)[0]
+    return output
+
+
+def _fused_agrees(module: nn.Module, expected: Tensor, *states: Any, **kwargs: Any) -> bool:
+    """Whether fused attention computes what the eager function did."""
+    try:
+        output = _fused(module, *states, **kwargs)
+    except (RuntimeError, ValueError, TypeError, AttributeError):
+        return False
+    tolerance = _FUSED_ROUNDINGS * torch.finfo(expected.dtype).eps * expected.abs().max()
+    return output.shape == expected.shape and bool((output - expected).abs().max() <= tolerance)
 
 
 @cache
@@ -199,22 +273,12 @@ def _eager(kind: Any) -> Callable[..., tuple[Tensor, Tensor]]:
     )
 
 
-def _visible(scores: Tensor) -> Tensor:
-    """Return where a mask, or scores to which a mask has been added, leave a key visible."""
-    return scores if scores.dtype == torch.bool else scores > _MASKED
-
-
-def _times_values(attention: Tensor, value: Tensor) -> Tensor:
+def times_values(attention: Tensor, value: Tensor) -> Tensor:
     """Multiply (n, H, Tq, Tk) by (n, Hkv, Tk, D), grouped heads repeated, to (n, Tq, H, D)."""
     groups = attention.shape[1] // value.shape[1]
     if groups > 1:
         value = value.repeat_interleave(groups, dim=1)
     return (attention @ value).transpose(1, 2)
-
-
-def _replaced(whole: Tensor, start: int, rows: Tensor) -> Tensor:
-    """Return `whole` with `rows` in place of its rows from `start` on."""
-    return torch.cat((whole[:start], rows, whole[start + len(rows) :]))
 
 
 def _check_output(module: nn.Module, output: Tensor, attention: Tensor, value: Tensor) -> None:
@@ -223,7 +287,7 @@ def _check_output(module: nn.Module, output: Tensor, attention: Tensor, value: T
     Raises:
         UnsupportedModelError: it is something else.
     """
-    expected = _times_values(attention, value)
+    expected = times_values(attention, value)
     scale = output.abs().max() + 1e-30
     close = output.shape == expected.shape and bool(
         (output - expected).abs().max() <= torch.finfo(output.dtype).eps ** 0.5 * scale
@@ -249,8 +313,8 @@ class _SoftmaxMode(TorchFunctionMode):
         if func not in _SOFTMAX or not self.watch.inside or result.dim() != 4:
             return result
         scores = (args[0] if args else (kwargs or {})["input"]).detach()
-        replacement = self.watch.visit(self.watch.inside[-1], result, _visible(scores))
-        return result if replacement is None else _replaced(result, *replacement)
+        replaced = self.watch.visit(self.watch.inside[-1], LayerCall(result, scores))
+        return result if replaced is None else replaced
 
 
 @contextmanager

@@ -1,10 +1,12 @@
-"""Memory that long runs give back to the system."""
+"""Memory: given back to the system by long runs, and chunks that shrink where there is too little."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
 import time
+
+import torch
 
 EVERY = 5.0
 """Seconds: giving back takes some milliseconds, and fetching the pages again as many."""
@@ -26,3 +28,38 @@ def give_back() -> None:
     _last = now
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device, or the system, has no memory left."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # of torch's allocator on CPUs
+
+
+class ChunkSize:
+    """How many rows are run at once; halved when memory runs out.
+
+    Args:
+        rows: to begin with.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+
+    def shrink(self, error: BaseException, rows: int) -> None:
+        """Halve the size after an error of a chunk of this many rows.
+
+        Raises:
+            torch.OutOfMemoryError: memory is too small for one row.
+            BaseException: the error, where it is another one.
+        """
+        if not out_of_memory(error):
+            raise error
+        if rows <= 1:
+            raise torch.OutOfMemoryError(
+                f"memory is too small for one row, one example run once (internal_batch_size=1): {error}"
+            ) from error
+        self.rows = max(1, min(self.rows, rows) // 2)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

@@ -26,7 +26,7 @@ from toy import (
 
 from captum_attattr import ConvergenceWarning, LayerAttAttr, attention_layers
 from captum_attattr.attribution.baselines import baseline
-from captum_attattr.model.attention_control import AttentionControl, Replacement
+from captum_attattr.model.attention_control import AttentionControl, LayerCall
 from captum_attattr.model.head_masks import head_gates
 
 BATCH, LENGTH = 3, 6
@@ -42,12 +42,13 @@ def gated(model: nn.Module, forward: Callable[..., Tensor], ids: Tensor, start: 
     for point, weight in zip((points + 1) / 2, weights / 2, strict=True):
         gates: dict[int, Tensor] = {}
 
-        def gate(layer: int, attention: Tensor, point: float = point, gates: dict[int, Tensor] = gates) -> Replacement:
+        def gate(layer: int, call: LayerCall, point: float = point, gates: dict[int, Tensor] = gates) -> Tensor:
+            attention = call.tensor
             gates[layer] = torch.full_like(attention, point).requires_grad_()
             begin = torch.zeros_like(attention)
             if start == "sink":
                 begin[..., 0] = attention.sum(-1)
-            return Replacement(0, begin + gates[layer] * (attention - begin))
+            return begin + gates[layer] * (attention - begin)
 
         with AttentionControl(layers) as control, torch.enable_grad(), control.watch(gate):
             output = forward(ids)[:, 1]
@@ -88,8 +89,9 @@ def test_maps_are_those_of_gates_on_every_probability(name, start):
 def test_the_whole_adds_up_and_each_layer_has_an_error():
     model = tiny_bert()
     lattr = LayerAttAttr(probabilities(model), attention_layers(model))
-    maps, delta = lattr.attribute(IDS, target=1, path="joint", return_convergence_delta=True)
-    result = lattr.integrate(IDS, target=1, path="joint", keep_attention=True)
+    options: dict[str, Any] = {"target": 1, "path": "joint", "tolerance": 1e-4}
+    maps, delta = lattr.attribute(IDS, return_convergence_delta=True, **options)
+    result = lattr.integrate(IDS, keep_attention=True, **options)
     total = sum(map_.flatten(1).sum(1) for map_ in maps)
     torch.testing.assert_close(total, result.output - result.start[0], rtol=0, atol=1e-5)
     torch.testing.assert_close(result.output, probabilities(model)(IDS)[:, 1], rtol=0, atol=1e-6)
@@ -192,11 +194,15 @@ def test_the_sink_is_the_first_key_that_the_mask_shows():
     attention = lattr.attention(ids, mask)
     assert bool((attention[0][:, :, 4:, 2] == 0).any())
 
-    def read(layer: int, own: Tensor) -> None:
-        starts.append(sink(layer, own, torch.arange(BATCH), AttentionControl.visible_keys()))
+    def read(layer: int, call: LayerCall) -> None:
+        rows = torch.arange(BATCH)
+        starts.append(sink(layer, call.attention(rows), rows, call.visible(rows)))
 
-    with AttentionControl(layers) as control, torch.no_grad(), control.watch(read):
-        forward(ids, mask)
+    with AttentionControl(layers) as control, torch.no_grad():
+        for space in ("attention", "context"):
+            with control.watch(read, space=space):
+                forward(ids, mask)
+    assert len(starts) == 2 * LAYERS
     for start in starts:
         torch.testing.assert_close(start[:, :, 2:, 2], torch.ones(BATCH, HEADS, LENGTH))
         assert float(start[:, :, 2:].sum()) == pytest.approx(BATCH * HEADS * LENGTH)

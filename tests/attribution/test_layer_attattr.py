@@ -26,7 +26,7 @@ from toy import HEADS, LAYERS, LinearInAttention, probabilities, sentences, tiny
 from transformers import AlbertConfig, AlbertForSequenceClassification, BertForSequenceClassification
 
 from captum_attattr import ConvergenceWarning, LayerAttAttr, attention_layers
-from captum_attattr.attribution.sweep import _working_dtype
+from captum_attattr.attribution.facts import _working_dtype
 
 METHODS = ("gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid")
 BATCH, LENGTH = 3, 6
@@ -114,7 +114,7 @@ def test_integrate_tells_both_ends_and_the_attention(every, bert, ids):
         assert_same(result.start[layer], output_at(bert, ids, layer, 0.0, 1))
     assert_same(tuple(result.attention), every.attention(ids))
     assert result.nodes.shape == result.error.shape == result.converged.shape == (LAYERS, BATCH)
-    assert int(result.nodes.sum()) == result.rows
+    assert int(result.nodes.sum()) == result.rows + (LAYERS - 1) * BATCH  # the layers share their row at node 1
 
 
 def test_one_forward_serves_many_layers_and_examples(bert, ids):
@@ -150,7 +150,7 @@ def test_linear_model_has_its_closed_form(layers, method, ids):
 def test_linear_model_needs_no_more_than_the_first_rule(ids):
     model = LinearInAttention(2)
     result = LayerAttAttr(model, attention_layers(model)).integrate(ids, target=0, tolerance=1e-4)
-    assert bool((result.nodes == 5).all())
+    assert bool((result.nodes == 3).all())
     assert bool(result.converged.all())
 
 
@@ -535,7 +535,8 @@ def test_baseline_equal_to_the_attention_gives_nothing(every, ids, tolerance):
         ids, target=1, attention_baselines=every.attention(ids), return_convergence_delta=True, **rule
     )
     for map_, delta in zip(maps, deltas, strict=True):
-        assert not map_.any()
+        # Nothing but rounding: the attention was computed in a batch of another size.
+        assert map_.abs().max() < 1e-7
         assert_same(delta, torch.zeros(BATCH), atol=1e-6)
 
 
@@ -840,7 +841,7 @@ def test_nodes_are_chosen_per_example_and_layer(every, ids):
     coarse, fine = (every.integrate(ids, target=1, tolerance=t) for t in (1e-2, 1e-5))
     assert bool((fine.nodes >= coarse.nodes).all())
     assert int(fine.nodes.sum()) > int(coarse.nodes.sum())
-    assert len(set(every.integrate(ids, target=1, tolerance=1e-3).nodes.flatten().tolist())) > 1
+    assert len(set(every.integrate(ids, target=1, tolerance=1e-4).nodes.flatten().tolist())) > 1
 
 
 def test_a_converged_map_is_not_warned_about(bert):
@@ -858,7 +859,7 @@ def test_ceiling_warns_with_example_layer_and_error(every, ids):
     assert len(caught) == 1
     message = str(caught[0].message)
     above = (result.error > 1e-6).nonzero().tolist()
-    assert bool((result.nodes == 5).all())
+    assert bool((result.nodes == 3).all())
     assert not result.converged.any()
     assert len(above) == LAYERS * BATCH
     for layer, example in above:

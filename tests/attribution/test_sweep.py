@@ -2,7 +2,7 @@
 
 import random
 import weakref
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -14,18 +14,19 @@ from torch import Tensor, nn
 from transformers.models.bert import modeling_bert
 
 from captum_attattr import LayerAttAttr, UnsupportedModelError, attention_layers
-from captum_attattr.attribution import integration as integration_module
+from captum_attattr.attribution.facts import learn
+from captum_attattr.attribution.inputs import fixed_rule
 from captum_attattr.attribution.integration import Integrator
-from captum_attattr.attribution.late_branching import extend_rows
+from captum_attattr.attribution.late_branching import BlockCall, CleanRun, RowDimension
 from captum_attattr.attribution.quadrature import AdaptiveIntegral, FixedIntegral
-from captum_attattr.attribution.rows import Row
+from captum_attattr.attribution.rows import Chunk, Row
 from captum_attattr.attribution.sweep import Sweep
-from captum_attattr.model.attention_control import AttentionControl, Replacement
+from captum_attattr.model.attention_control import AttentionControl, LayerCall
 from captum_attattr.model.attention_layers import AttentionLayer, block_stacks
 
 FAMILY = {family.name: family for family in FAMILIES}
 Gradients = dict[int, tuple[float, Tensor]]
-Start = Callable[[int, Tensor, Tensor], Any]
+Start = Callable[[int, Tensor, Tensor, "Tensor | None"], Any]
 
 
 class Case:
@@ -59,40 +60,51 @@ class Case:
         return rows[:count]
 
 
-def zero(*_: Any) -> float:
-    return 0.0
-
-
 @contextmanager
 def prepared(
     layers: list[AttentionLayer],
     evaluate: Callable[[Tensor], Tensor],
     batch: int,
-    start: Start = zero,
+    start: Start | None = None,
     late: bool = True,
+    backward: bool = True,
 ) -> Iterator[Sweep]:
-    first = torch.zeros(1, dtype=torch.long)
+    """A sweep whose examples have been run as they are; what is learned is learned from the first one."""
+    examples = range(batch)
     with torch.no_grad():
-        own = evaluate(first)
+        own = evaluate(torch.tensor(examples))
     with AttentionControl(layers) as control:
-        sweep = Sweep(control, evaluate, start, batch, torch.device("cpu"))
-        sweep.prepare(own)
+        facts = learn(control, evaluate, own, 0)
         if not late:
-            sweep.branching = None
+            facts.branching = None
+        sweep = Sweep(control, evaluate, start, facts, own, torch.device("cpu"), multiply=False)
+        sweep.run_clean(examples, backward=backward)
         yield sweep
 
 
-def run(sweep: Sweep, rows: list[Row]) -> Gradients:
-    """F and its gradient for each row, by the row's number."""
-    chunk = sweep.run(rows)
+def by_attention(sweep: Sweep, rows: list[Row], chunk: Chunk) -> dict[int, Tensor]:
+    """dF/dA for each row, by the row's number."""
     found = {
-        number: (float(chunk.values[number]), part.gradient[i])
+        number: sweep.edges[rows[number].example, layer].maps(part.values[i : i + 1])[0]
         for layer, part in chunk.layers.items()
         for i, number in enumerate(part.rows)
         if rows[number].layer == layer
     }
     assert sorted(found) == list(range(len(rows)))
     return found
+
+
+def run(sweep: Sweep, rows: list[Row]) -> Gradients:
+    """F and its gradient by the attention for each row, by the row's number."""
+    chunk = sweep.run(rows)
+    return {number: (float(chunk.outputs[number]), map_) for number, map_ in by_attention(sweep, rows, chunk).items()}
+
+
+def run_again_uncut(sweep: Sweep, rows: list[Row]) -> Gradients:
+    """The same with all rows run from the start."""
+    sweep.facts.branching = None
+    sweep.edges.clear()
+    return run(sweep, rows)
 
 
 def alone(case: Case, rows: list[Row], evaluate: Callable[[Tensor], Tensor] | None = None) -> Gradients:
@@ -102,12 +114,13 @@ def alone(case: Case, rows: list[Row], evaluate: Callable[[Tensor], Tensor] | No
         for number, row in enumerate(rows):
             leaf: Tensor | None = None
 
-            def visitor(layer: int, attention: Tensor, row: Row = row) -> Replacement | None:
+            def visitor(layer: int, call: LayerCall, row: Row = row) -> Tensor | None:
                 nonlocal leaf
                 if layer != row.layer:
                     return None
-                leaf = (row.node * attention.detach()).requires_grad_()
-                return Replacement(0, leaf)
+                assert call.value is None
+                leaf = (row.node * call.tensor.detach()).requires_grad_()
+                return leaf
 
             with control.watch(visitor):
                 value = (evaluate or case)(torch.tensor([row.example]))
@@ -154,10 +167,10 @@ def test_rows_give_what_each_gives_alone(name: str) -> None:
     assert len({row.layer for row in rows}) > 2 < len({row.example for row in rows}) + 1
     expected = alone(case, rows)
     with prepared(case.layers, case, 3) as sweep:
-        assert (sweep.branching is None) == (name in UNCUT)
         assert_same(run(sweep, rows), expected)
-        sweep.branching = None
-        assert_same(run(sweep, rows), expected)
+        assert (sweep.facts.branching is None) == (name in UNCUT)
+        assert sweep.facts.space == ("context" if FAMILY[name].route == "interface" else "attention")
+        assert_same(run_again_uncut(sweep, rows), expected)
 
 
 @pytest.mark.parametrize("kind", ["encoder", "decoder", "cross"])
@@ -167,8 +180,8 @@ def test_one_kind_of_an_encoder_decoder(name: str, kind: str) -> None:
     rows = case.rows(1)
     expected = alone(case, rows)
     with prepared(case.layers, case, 3) as sweep:
-        assert sweep.branching is not None
         assert_same(run(sweep, rows), expected)
+        assert sweep.facts.branching is not None
 
 
 @pytest.mark.parametrize("chosen", [[0], [1], [2], [0, 2], [2, 0], [1, 2]], ids=str)
@@ -178,8 +191,8 @@ def test_some_layers_in_any_order(chosen: list[int]) -> None:
     rows = [Row(e, layer, 0.3 + e / 10) for e in (2, 0, 1, 1) for layer in range(len(chosen))]
     expected = alone(case, rows)
     with prepared(case.layers, case, 3) as sweep:
-        assert sweep.branching is not None
         assert_same(run(sweep, rows), expected)
+        assert sweep.facts.branching is not None
 
 
 def test_float32_rows_with_and_without_late_branching() -> None:
@@ -187,10 +200,9 @@ def test_float32_rows_with_and_without_late_branching() -> None:
     case.model.float()
     rows = case.rows()
     with prepared(case.layers, case, 3) as late, torch.no_grad():
-        assert late.branching is not None
         with_it = run(late, rows)
-        late.branching = None
-        assert_same(with_it, run(late, rows), 1e-6)
+        assert late.facts.branching is not None
+        assert_same(with_it, run_again_uncut(late, rows), 1e-6)
 
 
 def attention_by_hand(model: nn.Module, inputs: dict[str, Tensor], name: str, leaf: Tensor, patch: Any) -> Tensor:
@@ -214,8 +226,8 @@ def test_gradients_are_those_of_a_loop_written_by_hand(start: str, monkeypatch: 
     rows = [Row(e, layer, node) for e in range(3) for layer in range(3) for node in (0.0, 0.4, 1.0)]
     random.Random(0).shuffle(rows)
     other = torch.rand(3, 3, HEADS, LENGTH + 2, LENGTH + 2, dtype=torch.double)  # (layer, example, H, T, T)
-    starts: dict[str, tuple[Start, Callable[[Row], Any]]] = {
-        "zero": (zero, lambda row: 0.0),
+    starts: dict[str, tuple[Start | None, Callable[[Row], Any]]] = {
+        "zero": (None, lambda row: 0.0),
         "number": (lambda *_: 0.25, lambda row: 0.25),
         "tensor": (
             lambda layer, _, examples, visible: other[layer][examples],
@@ -225,23 +237,35 @@ def test_gradients_are_those_of_a_loop_written_by_hand(start: str, monkeypatch: 
     case.model.set_attn_implementation("eager")
     with torch.no_grad():
         attentions = case.model(**case.inputs, output_attentions=True).attentions
+
+    def by_hand(row: Row) -> tuple[float, Tensor]:
+        end, begin = attentions[row.layer][row.example], starts[start][1](row)
+        leaf = (begin + row.node * (end - begin)).unsqueeze(0).requires_grad_()
+        one = {key: value[row.example : row.example + 1] for key, value in case.inputs.items()}
+        value = attention_by_hand(case.model, one, case.layers[row.layer].name, leaf, monkeypatch)
+        return value.item(), torch.autograd.grad(value.sum(), leaf)[0][0]
+
     with prepared(case.layers, case, 3, starts[start][0]) as sweep:
-        chunk = sweep.run(rows)
-    assert chunk.clean.keys() == {0, 1, 2}
-    for part in chunk.layers.values():
-        for i, number in enumerate(part.rows):
-            row = rows[number]
-            end, begin = attentions[row.layer][row.example], starts[start][1](row)
-            leaf = (begin + row.node * (end - begin)).unsqueeze(0).requires_grad_()
-            one = {key: value[row.example : row.example + 1] for key, value in case.inputs.items()}
-            value = attention_by_hand(case.model, one, case.layers[row.layer].name, leaf, monkeypatch)
-            (gradient,) = torch.autograd.grad(value.sum(), leaf)
-            torch.testing.assert_close(part.gradient[i], gradient[0], rtol=0, atol=1e-12)
-            torch.testing.assert_close(part.attention[i], end, rtol=0, atol=1e-12)
-            torch.testing.assert_close(part.difference[i], end - begin, rtol=0, atol=1e-12)
-            assert float(chunk.values[number]) == pytest.approx(value.item(), abs=1e-12)
-            if row.node == 1.0:
-                assert float(chunk.clean[row.example]) == pytest.approx(value.item(), abs=1e-12)
+        found = run(sweep, rows)
+        clean = dict(sweep.clean)
+    assert clean.keys() == {0, 1, 2}
+    for number, row in enumerate(rows):
+        value, gradient = by_hand(row)
+        assert found[number][0] == pytest.approx(value, abs=1e-12)
+        torch.testing.assert_close(found[number][1], gradient, rtol=0, atol=1e-12)
+    assert sweep.edges.keys() == {(e, layer) for e in range(3) for layer in range(3)}
+    for (example, layer), edges in sweep.edges.items():
+        end, begin = attentions[layer][example], starts[start][1](Row(example, layer, 1.0))
+        torch.testing.assert_close(edges.attention[0], end, rtol=0, atol=1e-12)
+        torch.testing.assert_close(edges.difference[0], end - begin, rtol=0, atol=1e-12)
+        # The run at node 1, which all layers share.
+        value, gradient = by_hand(Row(example, layer, 1.0))
+        assert float(clean[example].output) == pytest.approx(value, abs=1e-12)
+        shared = edges.maps(clean[example].gradients[layer][None])[0]
+        torch.testing.assert_close(shared, gradient, rtol=0, atol=1e-12)
+        edges.multiply = True
+        multiplied = edges.maps(clean[example].gradients[layer][None])[0]
+        torch.testing.assert_close(multiplied, gradient * (end - begin), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 100])
@@ -273,20 +297,21 @@ def test_values_alone() -> None:
     rows = case.rows()
     with prepared(case.layers, case, 3) as sweep:
         chunk = sweep.run(rows, backward=False)
-        torch.testing.assert_close(chunk.values, sweep.run(rows).values)
-        assert not chunk.values.requires_grad
-        assert all(part.gradient.numel() == 0 for part in chunk.layers.values())
+        torch.testing.assert_close(chunk.outputs, sweep.run(rows).outputs)
+        assert not chunk.outputs.requires_grad
+        assert not chunk.layers
 
 
-# Rows (clean ones included) as many as there are tokens, heads, hidden units, ...
+# Rows as many as there are tokens, heads, hidden units, ...
 @pytest.mark.parametrize("total", [2, 3, HEADS, 2 * HEADS, LENGTH, LENGTH + 1, 32, 48, 60, 64])
 @pytest.mark.parametrize("name", ["BERT", "T5", "XLNet", "DeBERTa"])
 def test_number_of_rows_that_is_also_another_size(name: str, total: int) -> None:
     case = Case(name, batch=1, padding=None)
     draw = random.Random(total)
-    rows = [Row(0, draw.randrange(len(case.layers)), draw.random()) for _ in range(total - 1)]
+    rows = [Row(0, draw.randrange(len(case.layers)), draw.random()) for _ in range(total)]
     tested = rows if len(rows) < 10 else draw.sample(rows, 10)
     with prepared(case.layers, case, 1) as sweep:
+        run(sweep, rows[:1])  # the first chunk holds further rows, which verify it
         found = run(sweep, rows)
     assert_same({i: found[rows.index(row)] for i, row in enumerate(tested)}, alone(case, tested))
 
@@ -313,8 +338,8 @@ def test_half_precision(dtype: torch.dtype) -> None:
         expected = run(sweep, rows)
     case.model.to(dtype)
     with prepared(case.layers, case, 3) as sweep:
-        assert sweep.branching is not None
-        assert {part.gradient.dtype for part in sweep.run(rows).layers.values()} == {torch.float32}
+        assert {part.values.dtype for part in sweep.run(rows).layers.values()} == {torch.float32}
+        assert sweep.facts.branching is not None
         assert_same({n: (v, g.double()) for n, (v, g) in run(sweep, rows).items()}, expected, 2e-2)
 
 
@@ -351,37 +376,41 @@ INSIDE = {
 @pytest.mark.parametrize(
     ("name", "rows", "expected"),
     [
-        # (example, layer) of each row, and the rows of each block: the clean ones and those that have branched
-        ("BERT", [(0, 0), (0, 1), (0, 2)], [2, 3, 4]),
-        ("BERT", [(0, 2), (0, 2), (0, 2)], [1, 1, 4]),
-        ("BERT", [(0, 0), (0, 0), (0, 0)], [4, 4, 4]),
-        ("BERT", [(0, 1), (2, 1), (1, 2), (2, 2)], [3, 5, 7]),
-        ("Llama", [(0, 0), (1, 1), (1, 1), (2, 2)], [4, 6, 7]),
-        ("ALBERT", [(0, 0), (1, 1), (1, 1), (2, 2)], [4, 6, 7]),
+        # (example, layer) of each row, and the rows of each block: those that have branched, and one at least
+        ("BERT", [(0, 0), (0, 1), (0, 2)], [1, 2, 3]),
+        ("BERT", [(0, 2), (0, 2), (0, 2)], [1, 1, 3]),
+        ("BERT", [(0, 0), (0, 0), (0, 0)], [3, 3, 3]),
+        ("BERT", [(0, 1), (2, 1), (1, 2), (2, 2)], [1, 2, 4]),
+        ("Llama", [(0, 0), (1, 1), (1, 1), (2, 2)], [1, 3, 4]),
+        ("ALBERT", [(0, 0), (1, 1), (1, 1), (2, 2)], [1, 3, 4]),
         # After an encoder's last block all rows are needed, for the decoder's cross-attention.
-        ("T5", [(0, 0), (1, 1), (0, 2), (0, 3), (1, 5)], [3, 4, 7, 6, 6, 7]),
-        ("T5", [(0, 4), (0, 5)], [1, 1, 3, 1, 2, 3]),
+        ("T5", [(0, 0), (1, 1), (0, 2), (0, 3), (1, 5)], [1, 2, 5, 4, 4, 5]),
+        ("T5", [(0, 4), (0, 5)], [1, 1, 2, 1, 1, 2]),
     ],
 )
 def test_rows_of_each_block(name: str, rows: list[tuple[int, int]], expected: list[int]) -> None:
     case = Case(name, ("encoder", "decoder") if name == "T5" else None)
-    with prepared(case.layers, case, 3) as sweep, counted(INSIDE[name](case.model)) as counts:
-        chunk = sweep.run([Row(*row, 0.5) for row in rows])
+    chunk = [Row(*row, 0.5) for row in rows]
+    with prepared(case.layers, case, 3) as sweep:
+        sweep.run(chunk)  # and verify
+        with counted(INSIDE[name](case.model)) as counts:
+            assert max(expected) == len(sweep.run(chunk).outputs)
         assert counts == expected
-        assert max(expected) == len(chunk.values) + len(chunk.clean)
 
 
-def test_work_of_a_whole_attribution() -> None:
-    """m nodes for each of L layers take m L (L + 1) / 2 runs of a block instead of m L L, and a clean run."""
+def test_work_of_a_chunk() -> None:
+    """m nodes for each of L layers take m L (L + 1) / 2 runs of a block instead of m L L."""
     case = Case("BERT")
     rows = [Row(0, layer, node / 4) for layer in range(3) for node in range(5)]
-    with prepared(case.layers, case, 3) as sweep, counted(INSIDE["BERT"](case.model)) as counts:
+    with prepared(case.layers, case, 3) as sweep:
         sweep.run(rows)
-        assert sum(counts) == 5 * 3 * 4 // 2 + 3
-        counts.clear()
-        sweep.branching = None
-        sweep.run(rows)
-        assert sum(counts) == 5 * 3 * 3 + 3
+        with counted(INSIDE["BERT"](case.model)) as counts:
+            sweep.run(rows)
+            assert sum(counts) == 5 * 3 * 4 // 2
+            counts.clear()
+            sweep.facts.branching = None
+            sweep.run(rows)
+            assert sum(counts) == 5 * 3 * 3
 
 
 @pytest.mark.parametrize("padded", [[0], [1], [2], [1, 2], [0, 1, 2]], ids=str)
@@ -392,14 +421,9 @@ def test_blocks_are_cut_whichever_examples_are_padded(padded: list[int]) -> None
         case.inputs["attention_mask"][example, -1 - example :] = 0
     rows = case.rows(2)
     expected = alone(case, rows)
-    all_examples = torch.arange(3)
-    with torch.no_grad():
-        own = torch.cat([case(example) for example in all_examples[:, None]])
-    with AttentionControl(case.layers) as control:
-        sweep = Sweep(control, case, zero, 3, torch.device("cpu"))
-        sweep.prepare(own)
-        assert sweep.branching is not None
+    with prepared(case.layers, case, 3) as sweep:
         assert_same(run(sweep, rows), expected)
+        assert sweep.facts.branching is not None
 
 
 @pytest.mark.parametrize(
@@ -428,8 +452,8 @@ def test_blocks_are_cut_where_their_arguments_tell_the_rows(extra: Callable[[int
     rows = case.rows()
     expected = alone(case, rows)
     with prepared(case.layers, case, 3) as sweep:
-        assert (sweep.branching is not None) == late
         assert_same(run(sweep, rows), expected)
+        assert (sweep.facts.branching is not None) == late
 
 
 @pytest.mark.parametrize("dim", [0, 1, 2])
@@ -437,11 +461,15 @@ def test_blocks_are_cut_where_their_arguments_tell_the_rows(extra: Callable[[int
 def test_rows_that_are_several_places_are_copied_whole(dim: int, each: int) -> None:
     """As in tensors whose first dimension is batch times heads."""
     tensor = torch.arange(5.0 * 12 * 7).reshape(5, 12, 7).movedim(1, dim)
-    parents = torch.tensor([2, 0, 0])
+    site, path = (nn.Identity(), 0), (1, "hidden")
+    examples = [10 + i for i in range(12 // each)]
+    clean = CleanRun(examples, {(site, path): RowDimension(dim, each)})
+    clean.enter(site, ((), {"hidden": tensor}))
+    assert clean.calls == [BlockCall(site, {path: tensor.shape})]
+    wanted = [examples[2], examples[0], examples[0]]
     by_row = tensor.unflatten(dim, (12 // each, each))
-    expected = torch.cat((by_row, by_row.index_select(dim, parents)), dim).flatten(dim, dim + 1)
-    assert torch.equal(extend_rows(tensor, parents, dim, each), expected)
-    assert extend_rows(tensor, parents[:0], dim, each) is tensor
+    expected = by_row.index_select(dim, torch.tensor([2, 0, 0])).flatten(dim, dim + 1)
+    assert torch.equal(clean.rows(wanted, site, path), expected)
 
 
 def test_blocks_are_left_without_hooks(unchanged: Callable[[nn.Module], AbstractContextManager[None]]) -> None:
@@ -483,7 +511,31 @@ def test_forward_that_reads_only_what_comes_after_the_blocks_is_cut() -> None:
     for which, late in (([], True), ([3], True), ([1], False), ([2], False)):
         case = HiddenStates(which, 2)
         with prepared(case.layers, case, 2) as sweep:
-            assert (sweep.branching is not None) == late
+            run(sweep, [Row(1, 2, 0.5)])
+            assert sweep.facts.verified
+            assert (sweep.facts.branching is not None) == late
+
+
+@pytest.mark.parametrize("chosen", [[0, 1, 2], [1, 2], [2], [2, 1, 0]], ids=str)
+@pytest.mark.parametrize("which", [1, 2])
+def test_hidden_states_between_the_blocks_are_of_the_rows_own_example(which: int, chosen: list[int]) -> None:
+    """One row would broadcast, and a first chunk of one example could not tell."""
+    case = HiddenStates([], 3)
+    case.layers = [case.layers[i] for i in chosen]
+
+    def forward(rows: Tensor) -> Tensor:
+        result = case.model(**{key: value[rows] for key, value in case.inputs.items()}, output_hidden_states=True)
+        return result.logits[:, 0] * (2 + result.hidden_states[which][:, 0, 0])
+
+    layers = range(len(chosen))
+    first = [Row(0, layer, 0.5) for layer in layers]
+    rows = [Row(example, layer, 0.2 + example / 10) for layer in layers for example in range(3)]
+    single = [Row(1, 0, 0.4), *(Row(2, layer, 0.7) for layer in layers)]
+    chunks = [first[-1:], first, rows, single]
+    expected = [alone(case, chunk, forward) for chunk in chunks]
+    with prepared(case.layers, forward, 3) as sweep:
+        for chunk, found in zip(chunks, expected, strict=True):
+            assert_same(run(sweep, chunk), found)
 
 
 def test_output_that_does_not_depend_on_some_layers() -> None:
@@ -512,9 +564,15 @@ def test_gradient_that_is_not_finite_is_no_attribution(late: bool) -> None:
         values = case(rows)
         return values + (values * 0).sqrt()
 
-    message = r"gradient .* AttentionLayer\(encoder 1: .* example 2 is not finite"
-    with prepared(case.layers, forward, 3, late=late) as sweep, pytest.raises(ValueError, match=message):
-        sweep.run([Row(2, 1, 0.5)])
+    with prepared(case.layers, forward, 3, late=late, backward=False) as sweep:
+        for rows, layer, example in (([Row(2, 1, 0.5)], 0, 2), ([Row(1, 2, 0.5), Row(2, 1, 0.5)], 1, 2)):
+            message = rf"gradient .* AttentionLayer\(encoder {layer}: .* example {example} is not finite"
+            with pytest.raises(ValueError, match=message):  # the first chunk holds a row in the first layer too
+                sweep.run(rows)
+            sweep.facts.verified = True
+        message = r"gradient .* AttentionLayer\(encoder 0: .* example 1 is not finite"
+        with pytest.raises(ValueError, match=message):
+            sweep.run_clean([1, 2], backward=True)
 
 
 def test_two_layers_of_one_model_around_a_second_model() -> None:
@@ -547,19 +605,32 @@ def test_forwards_that_cannot_be_run_in_rows(change: Callable[[Tensor], Tensor],
         pass
 
 
-def test_sequence_that_grows_with_the_batch() -> None:
+@pytest.mark.parametrize(
+    ("visible", "message"),
+    [
+        (0, r"attention's shape changes with the batch, from \(4, 7, 7\) to \(4, 8, 8\)"),
+        (1, "must not influence each other"),
+    ],
+    ids=["masked", "seen"],
+)
+def test_sequence_that_grows_with_the_batch(visible: int, message: str) -> None:
     case = Case("BERT", padding=None)
 
     def forward(rows: Tensor) -> Tensor:
-        ids = case.inputs["input_ids"][rows]
-        return case.model(torch.cat((ids, ids[:, -1:]), 1) if len(rows) > 2 else ids)[0][:, 0]
+        ids, mask = (case.inputs[key][rows] for key in ("input_ids", "attention_mask"))
+        if len(rows) > 2:
+            ids, mask = torch.cat((ids, ids[:, -1:]), 1), torch.cat((mask, mask[:, -1:] * visible), 1)
+        return case.model(ids, attention_mask=mask)[0][:, 0]
 
-    message = r"attention's shape changes with the batch, from \(4, 7, 7\) to \(4, 8, 8\)"
     with pytest.raises(UnsupportedModelError, match=message), prepared(case.layers, forward, 3):
         pass
 
 
 # ------------------------------------------------------------------------------------------- from rows to maps
+
+
+RULES = [("gausslegendre", None, True), ("gausslegendre", 3, False), ("riemann_trapezoid", 3, True)]
+"""Method, its nodes, and whether 1 is one of them."""
 
 
 def lattr_of(case: Case) -> tuple[LayerAttAttr, Any]:
@@ -573,7 +644,7 @@ def lattr_of(case: Case) -> tuple[LayerAttAttr, Any]:
 
 @pytest.fixture
 def chunks(monkeypatch: pytest.MonkeyPatch) -> list[list[Row]]:
-    """The chunks that any sweep runs during a test, verification not counted."""
+    """The chunks that any sweep runs during a test, rows that verify not counted."""
     seen: list[list[Row]] = []
     original = Sweep.run
 
@@ -591,20 +662,51 @@ def assert_same_maps(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> No
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 50])
-@pytest.mark.parametrize("n_steps", [None, 3])
-def test_batch_size_bounds_the_rows_and_changes_nothing(limit: int, n_steps: int | None, chunks: Any) -> None:
+@pytest.mark.parametrize(
+    ("method", "n_steps", "shared"), [RULES[0], RULES[1], RULES[2]], ids=["adaptive", "open", "closed"]
+)
+def test_batch_size_bounds_the_rows_and_changes_nothing(
+    limit: int, method: str, n_steps: int | None, shared: bool, chunks: Any
+) -> None:
     case = Case("BERT")
     lattr, inputs = lattr_of(case)
-    expected = lattr.integrate(inputs, target=0, n_steps=n_steps)
+    options: dict[str, Any] = {"target": 0, "n_steps": n_steps, "method": method}
+    expected = lattr.integrate(inputs, **options)
     chunks.clear()
-    result = lattr.integrate(inputs, target=0, n_steps=n_steps, internal_batch_size=limit)
+    result = lattr.integrate(inputs, internal_batch_size=limit, **options)
     assert_same_maps(result.attributions, expected.attributions)
     assert torch.equal(result.nodes, expected.nodes)
-    sizes = [len(rows) + len({row.example for row in rows}) for rows in chunks]
-    assert max(sizes) <= max(2, limit)
-    assert result.rows == expected.rows == sum(map(len, chunks)) == int(result.nodes.sum())
-    # Chunks are full, whichever layers and examples their rows belong to: a new example takes two places.
-    assert all(size >= limit - 1 for size in sizes[:-1])
+    sizes = [len(rows) for rows in chunks]
+    assert max(sizes) <= limit
+    # At node 1 the rows of an example's layers are one, its run as it is.
+    clean = case.batch if shared else 0
+    assert result.rows == expected.rows == int(result.nodes.sum()) - (len(case.layers) - 1) * clean
+    assert result.rows == sum(sizes) + clean
+    assert all(row.node != 1.0 for rows in chunks for row in rows)
+    # Chunks are full, whichever layers and examples their rows belong to.
+    assert all(size == limit for size in sizes[:-1])
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 50])
+def test_no_forward_with_gradients_has_more_rows_than_the_batch_size(limit: int) -> None:
+    """Counted where the model begins, so that rows of every purpose count."""
+    case = Case("BERT")
+    lattr, inputs = lattr_of(case)
+    sizes: list[int] = []
+
+    def count(_: nn.Module, args: Any, result: Tensor) -> None:
+        if torch.is_grad_enabled():
+            sizes.append(len(result))
+
+    def head(_: nn.Module, args: Any) -> None:
+        if torch.is_grad_enabled():
+            sizes.append(len(args[0]))
+
+    case.model.bert.embeddings.register_forward_hook(count)
+    case.model.classifier.register_forward_pre_hook(head)
+    lattr.integrate(inputs, target=0, internal_batch_size=limit)
+    assert len(sizes) >= 4
+    assert max(sizes) <= limit
 
 
 def test_chunks_mix_layers_and_examples(chunks: Any) -> None:
@@ -612,19 +714,6 @@ def test_chunks_mix_layers_and_examples(chunks: Any) -> None:
     lattr.integrate(inputs, target=0, internal_batch_size=10)
     assert max(len({row.layer for row in rows}) for rows in chunks) > 1
     assert max(len({row.example for row in rows}) for rows in chunks) > 1
-
-
-def test_rows_are_taken_in_order_and_fit() -> None:
-    draw = random.Random(0)
-    for limit in range(1, 12):
-        rows = [Row(draw.randrange(4), 0, draw.random()) for _ in range(40)]
-        queue, taken = deque(rows), []
-        while queue:
-            some = integration_module._take_rows(queue, limit)
-            assert some
-            assert len(some) == 1 or len(some) + len({row.example for row in some}) <= limit
-            taken += some
-        assert taken == rows
 
 
 class OutOfMemory:
@@ -651,29 +740,37 @@ def test_chunks_are_halved_when_memory_runs_out(most: int, monkeypatch: pytest.M
     result = lattr.integrate(inputs, target=0)
     assert_same_maps(result.attributions, expected.attributions)
     assert torch.equal(result.nodes, expected.nodes)
-    assert result.rows == expected.rows == sum(size for size in memory.sizes if size <= most)
+    assert result.rows == expected.rows == sum(size for size in memory.sizes if size <= most) + 3
     failed = [size for size in memory.sizes if size > most]
     assert 1 <= len(failed) < 12  # the smaller size is kept
     assert memory.sizes[: len(failed)] == failed
 
 
-def test_a_given_batch_size_is_not_changed(
+def test_a_given_batch_size_is_halved_too(
     monkeypatch: pytest.MonkeyPatch, unchanged: Callable[[nn.Module], AbstractContextManager[None]]
 ) -> None:
     case = Case("BERT")
     lattr, inputs = lattr_of(case)
-    OutOfMemory(monkeypatch, 3)
-    with unchanged(case.model), pytest.raises(torch.OutOfMemoryError):
-        lattr.integrate(inputs, target=0, internal_batch_size=10)
-    lattr.integrate(inputs, target=0, internal_batch_size=4)
+    expected = lattr.integrate(inputs, target=0, internal_batch_size=10)
+    memory = OutOfMemory(monkeypatch, 3)
+    with unchanged(case.model):
+        result = lattr.integrate(inputs, target=0, internal_batch_size=10)
+    assert_same_maps(result.attributions, expected.attributions)
+    assert memory.sizes[:3] == [10, 5, 2]
+    assert set(memory.sizes[2:-1]) == {2}
 
 
-def test_memory_too_small_for_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    lattr, inputs = lattr_of(Case("BERT"))
-    memory = OutOfMemory(monkeypatch, 0)
-    with pytest.raises(torch.OutOfMemoryError):
-        lattr.integrate(inputs, target=0)
-    assert memory.sizes[-1] == 1
+def test_memory_too_small_for_one_row(
+    monkeypatch: pytest.MonkeyPatch, unchanged: Callable[[nn.Module], AbstractContextManager[None]]
+) -> None:
+    case = Case("BERT")
+    lattr, inputs = lattr_of(case)
+    for given in (None, 1, 6):
+        with monkeypatch.context() as context, unchanged(case.model):
+            memory = OutOfMemory(context, 0)
+            with pytest.raises(torch.OutOfMemoryError, match=r"too small for one row.*internal_batch_size=1.*CUDA out"):
+                lattr.integrate(inputs, target=0, internal_batch_size=given)
+        assert memory.sizes[-1] == 1
 
 
 @pytest.mark.parametrize("adaptive", [True, False])
@@ -687,23 +784,28 @@ def test_finished_integrals_are_not_kept(adaptive: bool) -> None:
     def make_integral() -> Any:
         nonlocal made
         made += 1
-        integral = AdaptiveIntegral(1e-3, 100) if adaptive else FixedIntegral([0.0, 0.5, 1.0], [0.2, 0.6, 0.2])
+        integral = AdaptiveIntegral(1e-6, 100) if adaptive else FixedIntegral(*fixed_rule("riemann_trapezoid", 5))
         alive.add(integral)
         return integral
 
     finished = Counter[str]()
 
-    def progress(count: int) -> None:
+    def progress(count: int, rows: int) -> None:
         finished["integrals"] += count
         held.append(len(alive))
+        assert len(sweep.edges) <= len(alive)
+        assert rows >= finished["rows"]
+        finished["rows"] = rows
 
     with prepared(case.layers, case, batch) as sweep:
-        integrator = Integrator(
-            sweep, make_integral, limit=limit, multiply=True, keep_attention=False, store=torch.device("cpu")
-        )
-        result = integrator.run(progress)
+        sweep.clean.clear()
+        sweep.multiply = True
+        result = Integrator(sweep, make_integral, limit=limit, store=torch.device("cpu")).run(progress)
+        assert not sweep.edges
+        assert not sweep.clean
+    assert finished["rows"] == result.rows
     assert made == finished["integrals"] == batch * 3
     assert len(held) > 6
-    assert max(held) <= limit // 3 + 1  # each of them has at least a row to run
+    assert max(held) <= limit // 2 + 1  # each of them has two rows to run at least: the third is the shared one
     assert held[-1] == 0
     assert result.converged.all()

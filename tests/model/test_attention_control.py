@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from captum_attattr import LayerAttAttr, UnsupportedModelError, attention_layers
-from captum_attattr.model.attention_control import AttentionControl, Replacement
+from captum_attattr.model.attention_control import AttentionControl, LayerCall
 from captum_attattr.model.attention_layers import AttentionLayer, block_stacks
 
 Unchanged = Callable[[nn.Module], AbstractContextManager[None]]
@@ -65,11 +65,11 @@ def read(layers: list[AttentionLayer], inputs: dict[str, Tensor], model: nn.Modu
     """Every layer's attention, in the list's order."""
     maps: dict[int, Tensor] = {}
 
-    def visitor(position: int, attention: Tensor) -> None:
+    def visitor(position: int, call: LayerCall) -> None:
         assert position not in maps
-        maps[position] = attention
+        maps[position] = call.tensor
 
-    with AttentionControl(layers) as control, torch.no_grad(), control.watch(visitor, check_output=True):
+    with AttentionControl(layers) as control, torch.no_grad(), control.watch(visitor, check=True):
         output(model or layers[0].model, inputs)
     return [maps[position] for position in range(len(layers))]
 
@@ -174,7 +174,7 @@ def test_class_defined_by_the_user() -> None:
     with torch.no_grad():
         own = model(ids)[0]
     maps = read(layers, {"input_ids": ids})
-    torch.testing.assert_close(replaced(layers, {"input_ids": ids}, lambda i, _: Replacement(0, maps[i])), own)
+    torch.testing.assert_close(replaced(layers, {"input_ids": ids}, lambda i, _: maps[i]), own)
     attribution, delta = LayerAttAttr(lambda x: model(x)[0].softmax(-1), layers).attribute(
         ids, target=1, return_convergence_delta=True
     )
@@ -314,7 +314,7 @@ def test_attention_replaced_by_itself_changes_nothing(name: str) -> None:
         with torch.no_grad():
             own = output(layers[0].model, inputs)
         maps = read(layers, inputs)
-        again = replaced(layers, inputs, lambda i, _, maps=maps: Replacement(0, maps[i]))
+        again = replaced(layers, inputs, lambda i, _, maps=maps: maps[i])
         torch.testing.assert_close(again, own, rtol=0, atol=1e-5)
 
 
@@ -328,10 +328,12 @@ def test_only_the_replaced_rows_change(name: str, rows: list[int]) -> None:
         with torch.no_grad():
             own = output(model, inputs)
 
-            def visitor(position: int, attention: Tensor) -> Replacement | None:
+            def visitor(position: int, call: LayerCall) -> Tensor | None:
                 if position != 1:
                     return None
-                return Replacement(rows[0], torch.full_like(attention[rows], 0.3))
+                attention = call.tensor.clone()
+                attention[rows] = 0.3
+                return attention
 
             changed = (replaced(layers, inputs, visitor) - own).flatten(1).abs().amax(1) > 1e-4
         assert changed.nonzero().ravel().tolist() == rows
@@ -345,7 +347,7 @@ def test_replacement_is_used_as_it_is(name: str) -> None:
     inputs = FAMILY[name].inputs(2, None)
     other = inputs | {"input_ids": torch.cat((inputs["input_ids"][:, :-1], inputs["input_ids"][:, -1:] + 3), 1)}
     layers = attention_layers(body)
-    zero = [replaced(layers, both, lambda _, a: Replacement(0, a * 0)) for both in (inputs, other)]
+    zero = [replaced(layers, both, lambda _, call: call.tensor * 0) for both in (inputs, other)]
     assert torch.equal(zero[0][:, :-1], zero[1][:, :-1])
     assert not torch.equal(zero[0][:, -1], zero[1][:, -1])
 
@@ -356,7 +358,7 @@ def test_gradient_reaches_the_replacement_and_no_parameter(name: str) -> None:
     inputs = FAMILY[name].inputs(1, None)
     layers = attention_layers(model)
     leaves = [attention.requires_grad_() for attention in read(layers, inputs)]
-    result = replaced(layers, inputs, lambda i, _: Replacement(0, leaves[i]))
+    result = replaced(layers, inputs, lambda i, _: leaves[i])
     gradients = torch.autograd.grad(result.softmax(-1)[0, 0], leaves)
     assert all(gradient.abs().max() > 1e-6 for gradient in gradients)
     assert all(parameter.grad is None for parameter in model.parameters())

@@ -19,7 +19,7 @@ from toy import HEADS, HIDDEN, LABELS, LAYERS, VOCAB, sentences, tiny_bart, tiny
 from transformers import AlbertConfig, AlbertForSequenceClassification
 
 from captum_attattr import LayerAttAttr, UnsupportedModelError, attention_layers, mask_heads, prune_heads
-from captum_attattr.model.attention_control import AttentionControl, Replacement
+from captum_attattr.model.attention_control import AttentionControl, LayerCall
 from captum_attattr.model.attention_layers import AttentionLayer
 from captum_attattr.model.head_masks import active_gates, head_gates
 
@@ -47,10 +47,10 @@ def logits(model: nn.Module) -> Tensor:
 def without_attention(layer: AttentionLayer, heads: list[int]) -> Iterator[None]:
     """The model with zeros in place of the attention of some heads of one layer."""
 
-    def visit(_: int, attention: Tensor) -> Replacement:
-        attention = attention.clone()
+    def visit(_: int, call: LayerCall) -> Tensor:
+        attention = call.tensor.clone()
         attention[:, heads] = 0
-        return Replacement(0, attention)
+        return attention
 
     with AttentionControl([layer]) as control, control.watch(visit):
         yield
@@ -225,7 +225,8 @@ def test_masked_heads_are_attributed_nothing(build: Callable[[], Any], unchanged
         left = [head for head in ALL if head not in gone.get(layer, [])]
         assert not masked[:, gone.get(layer, [])].any()
         assert all((masked[:, head] - before[:, head]).abs().max() > 1e-6 for head in left)
-    assert (result.delta.abs() <= 1e-3 * torch.stack([m.abs().flatten(1).sum(1) for m in result.attributions])).all()
+    sizes = torch.stack([m.abs().flatten(1).sum(1) for m in result.attributions])
+    assert (result.delta.abs() <= 1e-3 * sizes + 1e-7).all()  # F(A) and F(B) are of batches of other sizes
 
 
 def test_model_inside_a_module_of_ones_own(unchanged: Unchanged) -> None:
