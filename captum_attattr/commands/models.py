@@ -33,7 +33,7 @@ def load_model(name: str, *, trust_remote_code: bool = False) -> tuple[Any, Any]
     import transformers
     from safetensors import SafetensorError
 
-    from captum_attattr.model.head_pruning import load_pruned
+    from captum_attattr.model.pruned_files import load_pruned
 
     _check_name(name)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}

@@ -12,7 +12,8 @@ from captum_attattr.explanations.explain import explain
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.formatting import counted, output_value, visible, whole_text
 from captum_attattr.heads.importance import HeadImportance, head_importance
-from captum_attattr.model.head_pruning import prune_heads, save_pruned
+from captum_attattr.model.head_pruning import prune_heads
+from captum_attattr.model.pruned_files import save_pruned
 from captum_attattr.plots.canvas.pages import write_html
 from captum_attattr.plots.heads import plot_heads
 from captum_attattr.plots.report_page import write_report
