@@ -12,6 +12,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from captum_attattr import checks
+from captum_attattr.arguments import checked_arguments
 from captum_attattr.explanations.encoding import Text
 from captum_attattr.explanations.explainer import Explainer
 from captum_attattr.explanations.explanation import Explanation
@@ -19,6 +20,7 @@ from captum_attattr.explanations.settings import Settings
 from captum_attattr.explanations.targets import each, listed
 
 
+@checked_arguments
 def explain(
     model: nn.Module,
     tokenizer: Any,
@@ -118,6 +120,7 @@ def explain(
     return [explanations[i] for i in range(len(items))]
 
 
+@checked_arguments
 def explain_iter(
     model: nn.Module,
     tokenizer: Any,

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from captum_attattr.arguments import checked_arguments
 from captum_attattr.exceptions import ResultFileError, UnsupportedModelError
 from captum_attattr.files import checked_path
 from captum_attattr.model.attention_layers import AttentionLayer, KeptHeads, every_layer
@@ -29,6 +30,7 @@ _RECORD = "pruned_heads"
 """The entry of a model's config that says which heads are gone: {"encoder.0": [1, 2]}, by original indices."""
 
 
+@checked_arguments
 def prune_heads(model: nn.Module, heads: HeadSpec) -> None:
     """Remove heads: their rows of the query, key and value projections, their columns of the output projection.
 

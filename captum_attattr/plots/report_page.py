@@ -13,6 +13,7 @@ import numpy as np
 import plotly.graph_objects as go
 import torch
 
+from captum_attattr.arguments import checked_arguments
 from captum_attattr.checks import instance
 from captum_attattr.exceptions import EmptyTreeError
 from captum_attattr.explanations.explanation import Explanation
@@ -42,6 +43,7 @@ _NOTE_FLAT = (
 )
 
 
+@checked_arguments
 def write_report(
     explanation: Explanation,
     path: str | os.PathLike[str],

@@ -13,6 +13,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from captum_attattr.arguments import checked_arguments
 from captum_attattr.files import replacing
 from captum_attattr.plots.canvas.packing import figure_json
 
@@ -27,6 +28,7 @@ _CONFIG = {
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
 
+@checked_arguments
 def write_html(figure: go.Figure, path: str | os.PathLike[str]) -> Path:
     """Write a figure as one HTML file, which opens without a network.
 
