@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from captum_attattr.arguments import checked_arguments
 from captum_attattr.exceptions import ResultFileError, UnsupportedModelError
-from captum_attattr.files import checked_path
+from captum_attattr.files import checked_path, saving
 from captum_attattr.model.attention_layers import AttentionLayer, KeptHeads, every_layer
 from captum_attattr.model.families import NEVER_EMPTY, RETURNED
 from captum_attattr.model.head_masks import HeadSpec, active_gates, selected_heads
@@ -207,6 +207,7 @@ def save_pruned(model: PreTrainedModel, path: str | os.PathLike[str], **options:
     Raises:
         TypeError: `model` is no transformers model, or `path` is no path.
         ValueError: `path` is a file, or a folder that cannot be made.
+        OSError: the files cannot be written, as on a full disk; the message has the folder.
     """
     from transformers import PreTrainedModel
 
@@ -220,7 +221,8 @@ def save_pruned(model: PreTrainedModel, path: str | os.PathLike[str], **options:
     except OSError as error:
         raise ValueError(f"the folder {str(path)!r} cannot be made: {error.strerror}") from error
     _record(model)  # the config may be that of another model
-    model.save_pretrained(path, **options)
+    with saving(path):
+        model.save_pretrained(path, **options)
     return Path(path)
 
 
