@@ -97,6 +97,25 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def saving(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Name a folder in errors from another library's writing of files into it.
+
+    Raises:
+        OSError: the files could not be written, as on a full disk; the message has the folder.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:  # which names neither file nor number
+        raise OSError(f"{str(folder)!r} cannot be written: {error}") from error
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(folder)) from error
+
+
 def flush_folder(folder: Path) -> None:
     """Have the names in a folder reach the disk, where the system can do that: a rename is not lost by a power cut."""
     with suppress(OSError):  # Windows opens no folders, and some network's file systems flush none

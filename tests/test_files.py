@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -14,8 +15,9 @@ from typing import Any
 
 import pytest
 import torch
+from toy import tiny_bert
 
-from captum_attattr import ResultFileError
+from captum_attattr import ResultFileError, save_pruned
 from captum_attattr.files import (
     existing_file,
     hold,
@@ -54,6 +56,28 @@ def test_a_full_disk_leaves_the_old_file_and_is_told_with_the_path(writer, tmp_p
         WRITERS[writer](path)
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["result"]
+
+
+def test_a_full_disk_is_told_with_the_folder_by_save_pruned(tmp_path):
+    with full_disk(), pytest.raises(OSError, match=f"{tmp_path}/pruned"):
+        save_pruned(tiny_bert(), tmp_path / "pruned")
+
+
+def test_the_error_of_a_file_system_that_became_read_only_is_not_covered_by_the_clean_up(tmp_path, monkeypatch):
+    def read_only(self: Path, **_: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self))
+
+    def broken() -> None:
+        with replacing(tmp_path / "result"):
+            monkeypatch.setattr(Path, "unlink", read_only)
+            raise ValueError("what went wrong")
+
+    with pytest.raises(ValueError, match="what went wrong"):
+        broken()
+    monkeypatch.undo()
+    monkeypatch.setattr(Path, "touch", lambda self: read_only(self))
+    with pytest.raises(ValueError, match="result' cannot be written: Read-only file system"):
+        write_json(tmp_path / "result", [])
 
 
 @pytest.mark.parametrize("error", [OSError, ValueError, KeyboardInterrupt])

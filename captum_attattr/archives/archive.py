@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from captum_attattr import checks
 from captum_attattr.archives.index import INDEX, read_index
 from captum_attattr.archives.shards import StoredBatch, opened
+from captum_attattr.arguments import checked_arguments
 from captum_attattr.exceptions import ResultFileError
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.files import checked_path
@@ -111,6 +112,7 @@ class Archive(Sequence[Explanation]):
         with self._batch(number) as (batch, row):
             return batch.layer(row, wanted if form.numbers is None else form.numbers.index(wanted))
 
+    @checked_arguments
     def verify(self, *, repair: bool = False, progress: bool = True) -> list[str]:
         """Read every shard and compare it with the digest in the index.
 
@@ -128,7 +130,7 @@ class Archive(Sequence[Explanation]):
         Raises:
             ResultFileError: without `repair`, names the shards that are missing or damaged.
         """
-        repair, broken = checks.flag("repair", repair), []
+        broken = []
         for shard in tqdm(self._index.shards, desc="verify", unit="shard", delay=2, disable=not progress):
             path = self.folder / shard.file
             if not path.is_file() or file_digest(path) != shard.sha256:

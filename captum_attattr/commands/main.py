@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 LONGEST_MESSAGE = 600
 """Characters after which a message is cut."""
@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
         prog="captum-attattr",
         description="Self-attention attribution: which interactions inside a transformer carried its decision.",
     )
-    whole.add_argument("--version", action="version", version=f"%(prog)s {version('captum_attattr')}")
+    whole.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
     commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, add in {"explain": _explain, "report": _report, "heads": _heads, "prune": _prune}.items():
         command = commands.add_parser(
@@ -48,6 +48,14 @@ def parser() -> argparse.ArgumentParser:
         )
         add(command)
     return whole
+
+
+def _version() -> str:
+    """Return the version that is installed."""
+    try:
+        return version("captum_attattr")
+    except PackageNotFoundError:  # a checkout on the path
+        return "of a checkout that is not installed"
 
 
 def _texts(command: argparse.ArgumentParser) -> None:

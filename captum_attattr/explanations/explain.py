@@ -12,6 +12,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from captum_attattr import checks
+from captum_attattr.arguments import checked_arguments
 from captum_attattr.explanations.examples import Texts, examples_one_by_one, sequence_of
 from captum_attattr.explanations.explainer import Explainer
 from captum_attattr.explanations.explanation import Explanation
@@ -20,6 +21,7 @@ from captum_attattr.explanations.settings import Settings
 from captum_attattr.explanations.targets import each, listed
 
 
+@checked_arguments
 def explain(
     model: nn.Module,
     tokenizer: Any,
@@ -122,6 +124,7 @@ def explain(
     return ExplanationList(explanations[i] for i in range(len(items)))
 
 
+@checked_arguments
 def explain_iter(
     model: nn.Module,
     tokenizer: Any,

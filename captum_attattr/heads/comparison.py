@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from captum_attattr.arguments import checked_arguments
 from captum_attattr.checks import at_least
 from captum_attattr.explanations.encoding import Text
 from captum_attattr.heads.curves import ORDERS, PruningComparison
@@ -20,6 +21,7 @@ from captum_attattr.heads.pruning import check_cuts, checked_steps, measured_cur
 from captum_attattr.runs.digests import data_digest
 
 
+@checked_arguments
 def compare_pruning(
     model: nn.Module,
     tokenizer: Any,

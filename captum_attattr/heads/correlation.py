@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from captum_attattr import checks
+from captum_attattr.arguments import checked_arguments
 from captum_attattr.heads.importance import HeadImportance
 
 
@@ -37,6 +38,7 @@ class Correlation:
         object.__setattr__(self, "heads", checks.at_least(2, self.heads, "heads"))
 
 
+@checked_arguments
 def importance_correlation(first: HeadImportance, second: HeadImportance) -> Correlation:
     """Correlation of two importances: of two methods on one task, or of two tasks for one method.
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_attattr import checks
+from captum_attattr.arguments import checked_arguments
 from captum_attattr.explanations.encoding import Encoded, Text
 from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.files import read_json, reading, write_json
@@ -151,6 +152,7 @@ def _check_nothing_more(what: str, given: Mapping[Any, Any], wanted: Sequence[st
         raise ValueError(f"{what} holds more than {' and '.join(wanted)}: {more}")
 
 
+@checked_arguments
 def effectiveness_analysis(
     model: nn.Module,
     tokenizer: Any,

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_attattr.arguments import checked_arguments
 from captum_attattr.checks import at_least
 from captum_attattr.exceptions import UnsupportedModelError
 from captum_attattr.explanations.encoding import Encoded, Text
@@ -27,6 +28,7 @@ from captum_attattr.runs.digests import data_digest, text_digests
 from captum_attattr.runs.processes import is_main_process
 
 
+@checked_arguments
 def pruning_curve(
     model: nn.Module,
     tokenizer: Any,

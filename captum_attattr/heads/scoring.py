@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_attattr import checks
+from captum_attattr.arguments import nearest
 from captum_attattr.attribution.inputs import check_path, check_rule
 from captum_attattr.attribution.layer_attattr import LayerAttAttr
 from captum_attattr.exceptions import ConvergenceWarning
@@ -254,7 +255,8 @@ def method_options(method: Any, options: Any) -> dict[str, Any]:
         raise TypeError(f"options must be a dict, not {type(options).__name__}: {options!r:.60}")
     if unknown := sorted(set(checks.strings("names of options", list(options))) - set(known)):
         has = f"its options are {', '.join(known)}" if known else "it has no options"
-        raise TypeError(f"method={method!r} does not know {', '.join(unknown)}; {has}")
+        meant = nearest(unknown[0], [*known, "batch_size", "truncate", "resume", "progress"])
+        raise TypeError(f"method={method!r} does not know {', '.join(unknown)}; {has}{meant}")
     settings = known | {name: _checked_option(name, checks.scalar(value)) for name, value in options.items()}
     if method == "attattr":
         numbers = {name: settings[name] for name in _NUMBERS}

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from captum_attattr.arguments import checked_arguments
 from captum_attattr.exceptions import UnsupportedModelError
 from captum_attattr.model.families import CAUSAL_OUTSIDE_INTERFACE, CROSS_ATTENTION_NAMES, REFUSED, SHARES_LAYERS
 
@@ -73,6 +74,7 @@ class AttentionLayer:
         return self.model.get_submodule(self.name.rpartition(".")[0])
 
 
+@checked_arguments
 def attention_layers(model: nn.Module, kind: str | None = None) -> list[AttentionLayer]:
     """Every self-attention layer of a transformer, input side first.
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from captum_attattr.arguments import checked_arguments
 from captum_attattr.exceptions import UnsupportedModelError
 from captum_attattr.model.attention_control import _claimed
 from captum_attattr.model.attention_layers import AttentionLayer, KeptHeads, every_layer, family_name
@@ -37,6 +38,7 @@ class Plan(NamedTuple):
     """What names do not tell."""
 
 
+@checked_arguments
 def prune_heads(
     model: nn.Module, heads: HeadSpec, *, verify: bool = True, inputs: Mapping[str, Any] | None = None
 ) -> None:

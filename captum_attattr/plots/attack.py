@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
 
+from captum_attattr.arguments import checked_arguments
 from captum_attattr.checks import instance
 from captum_attattr.plots.attack_hovers import clean_hover, draw_hover, fixed, mean_hover, trigger_hover, trigger_origin
 from captum_attattr.plots.attack_layout import (
@@ -257,6 +258,7 @@ def _limits(panels: list[_Panel]) -> list[float]:
     return [low - room, high + room]
 
 
+@checked_arguments
 def plot_attack(report: AttackReport) -> go.Figure:
     """Draw what triggers cost: accuracies with their intervals, beside the clean rows and beside random words.
 

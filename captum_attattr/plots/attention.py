@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
 
+from captum_attattr.arguments import checked_arguments
 from captum_attattr.checks import instance
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.formatting import signed
@@ -105,6 +106,7 @@ def _strongest(maps: Maps) -> list[list[str]]:
     return [[text(layer, head) for head in range(heads)] for layer in range(layers)]
 
 
+@checked_arguments
 def plot_attention(
     explanation: Explanation,
     *,

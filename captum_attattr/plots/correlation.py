@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
 
+from captum_attattr.arguments import checked_arguments
 from captum_attattr.checks import instance
 from captum_attattr.formatting import counted
 from captum_attattr.heads.correlation import importance_correlation
@@ -31,6 +32,7 @@ _LEGEND_LINE = 19  # for one layer
 _HINT = "Click a layer to hide or show it, double-click to show it alone. The light bars are standard errors."
 
 
+@checked_arguments
 def plot_correlation(
     first: HeadImportance, second: HeadImportance, *, names: tuple[str, str] | None = None
 ) -> go.Figure:

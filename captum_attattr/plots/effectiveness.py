@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
+from captum_attattr.arguments import checked_arguments
 from captum_attattr.checks import instance
 from captum_attattr.formatting import counted, number
 from captum_attattr.heads.effectiveness import Effectiveness
@@ -17,6 +18,7 @@ _SCORES = {"attribution": ("solid", "circle", line_colours(1)), "attention": ("d
 _MODES = {"prune": "are off", "keep": "alone are on"}
 
 
+@checked_arguments
 def plot_effectiveness(effectiveness: Effectiveness) -> go.Figure:
     """Draw whether the heads that score highest for an example carry its decision.
 

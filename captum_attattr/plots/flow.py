@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from captum_attattr.arguments import checked_arguments
 from captum_attattr.checks import fraction, instance, integer
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.formatting import counted, signed, visible, whole_text
@@ -157,6 +158,7 @@ def _layout(explanation: Explanation, flow: Flow, text: str, view: View) -> dict
     )
 
 
+@checked_arguments
 def plot_flow(
     explanation: Explanation,
     *,

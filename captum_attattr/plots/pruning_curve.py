@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 
+from captum_attattr.arguments import checked_arguments
 from captum_attattr.checks import instance
 from captum_attattr.formatting import counted, number, visible
 from captum_attattr.heads.curves import PruningComparison, PruningCurve
@@ -225,6 +226,7 @@ def _order_menu(shown: list[str], area: Area) -> dict[str, Any]:
     return area.menu("order", options, above=MENU_HEIGHT, flat=True)
 
 
+@checked_arguments
 def plot_pruning_curve(curves: PruningCurve | Sequence[PruningCurve] | PruningComparison) -> go.Figure:
     """Draw what is left of a model as more and more of its heads go, and what is saved.
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from captum_attattr.arguments import checked_arguments
 from captum_attattr.checks import fraction, instance
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.formatting import number, path_name, signed
@@ -30,6 +31,7 @@ _NOTE_FLAT = (
 )
 
 
+@checked_arguments
 def write_report(
     explanation: Explanation,
     path: str | os.PathLike[str],

@@ -9,6 +9,7 @@ import networkx as nx
 import numpy as np
 import plotly.graph_objects as go
 
+from captum_attattr.arguments import checked_arguments
 from captum_attattr.checks import instance
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.words import Floats, attention_of, joined, words
@@ -297,6 +298,7 @@ def _layout(
     return layout, height / (ends[1] - ends[0])
 
 
+@checked_arguments
 def plot_tree(tree: nx.DiGraph, explanation: Explanation | None = None) -> go.Figure:
     """Draw an attribution tree: tokens are columns, layers are rows, and information flows upwards.
 

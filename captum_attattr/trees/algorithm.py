@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from captum_attattr.arguments import checked_arguments
 from captum_attattr.checks import fraction, instance
 from captum_attattr.exceptions import EmptyTreeError
 from captum_attattr.explanations.explanation import Explanation
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _ALGORITHMS = {"paper": paper, "reference": reference}
 
 
+@checked_arguments
 def attribution_tree(
     explanation: Explanation,
     threshold: float = 0.4,

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from captum_attattr.arguments import checked_arguments
 from captum_attattr.explanations.words import readable
 from captum_attattr.files import checked_path, read_json, reading, replacing, write_json
 from captum_attattr.formatting import cells, path_name, visible
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _NAME = 40  # most characters of a token in a line of text
 
 
+@checked_arguments
 def tree_text(tree: nx.DiGraph) -> str:
     """Return the tree for a terminal: a line for each token, indented by depth, with layer, score, share and heads.
 
@@ -71,6 +73,7 @@ def _edge_text(data: dict[str, Any]) -> str:
     return f"layer {data['layer']:2d}  {data['score']:+9.3g}  {data['share_of_max']:4.0%} of max  heads {heads}"
 
 
+@checked_arguments
 def save_tree(tree: nx.DiGraph, path: str | os.PathLike[str]) -> Path:
     """Write a tree: `.json` in networkx's node-link form, `.graphml`, or `.txt` for reading.
 
@@ -120,6 +123,7 @@ def _ending(path: str | os.PathLike[str], *allowed: str) -> str:
     return ending
 
 
+@checked_arguments
 def load_tree(path: str | os.PathLike[str]) -> nx.DiGraph:
     """Read a tree that `save_tree` wrote as `.json` or `.graphml`.
 

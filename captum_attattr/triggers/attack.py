@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_attattr.arguments import checked_arguments
 from captum_attattr.checks import at_least, instance
 from captum_attattr.explanations.encoding import Text
 from captum_attattr.model.modes import evaluation_mode
@@ -28,6 +29,7 @@ Transfer = tuple[nn.Module, Any] | tuple[nn.Module, Any, Sequence[Text], Sequenc
 """(model, tokenizer) or, on other rows, (model, tokenizer, examples, labels)."""
 
 
+@checked_arguments
 def attack(
     model: nn.Module,
     tokenizer: Any,

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from captum_attattr.arguments import checked_arguments
 from captum_attattr.checks import at_least, instance, integer
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.triggers.patterns import Interaction, Pattern, check_options, pattern_of
@@ -17,6 +18,7 @@ _MARKERS = frozenset({"[CLS]", "[SEP]"})
 """What the published script takes out at insertion."""
 
 
+@checked_arguments
 def extract_triggers(
     explanations: Iterable[Explanation],
     labels: Sequence[int] | None = None,
@@ -87,6 +89,7 @@ def extract_triggers(
     return triggers_of(patterns, ratio=ratio, min_score=min_score, merge=merge, rules=rules)
 
 
+@checked_arguments
 def triggers_of(
     patterns: Sequence[Pattern],
     *,
@@ -207,6 +210,7 @@ def _merged(triggers: list[Trigger]) -> list[Trigger]:
     return list(merged.values())
 
 
+@checked_arguments
 def compose_triggers(triggers: Sequence[Trigger], max_words: int = 5) -> list[Trigger]:
     """Combine the strongest triggers of each class.
 

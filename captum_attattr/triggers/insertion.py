@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from captum_attattr import checks
+from captum_attattr.arguments import checked_arguments
 from captum_attattr.explanations.encoding import Encoded, Text, check_tokenizer, encode_text
 from captum_attattr.explanations.special_tokens import special_ids
 from captum_attattr.triggers.trigger import Trigger
@@ -57,6 +58,7 @@ class Insertion:
         return tuple(token for position, token in enumerate(self.tokens) if position not in places)
 
 
+@checked_arguments
 def insert_trigger(trigger: Trigger, text_or_pair: Text, tokenizer: Any, max_length: int | None = None) -> Insertion:
     r"""Insert a trigger into a text or a pair.
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_attattr import checks
+from captum_attattr.arguments import checked_arguments
 from captum_attattr.explanations.encoding import Text
 from captum_attattr.explanations.examples import sequence_of
 from captum_attattr.explanations.explain import explain
@@ -104,6 +105,7 @@ def _interaction(entry: Any, count: int) -> Interaction:
     return checks.finite("the score of an interaction", parts[0]), layer, head, query, key
 
 
+@checked_arguments
 def find_patterns(
     model: nn.Module,
     tokenizer: Any,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from captum_attattr import checks
+from captum_attattr.arguments import checked_arguments
 from captum_attattr.files import from_entry, read_format, reading, write_json
 
 RULES = ("default", "reference")
@@ -97,6 +98,7 @@ def checked_triggers(triggers: Any) -> list[Trigger]:
     return [checks.instance(f"triggers[{i}]", trigger, Trigger, "a Trigger") for i, trigger in enumerate(triggers)]
 
 
+@checked_arguments
 def save_triggers(triggers: Iterable[Trigger], path: str | os.PathLike[str]) -> Path:
     """Write triggers to a JSON file, whole or not at all.
 
@@ -122,6 +124,7 @@ def save_triggers(triggers: Iterable[Trigger], path: str | os.PathLike[str]) -> 
     return write_json(path, {"format": _FORMAT, "version": 1, "triggers": entries})
 
 
+@checked_arguments
 def load_triggers(path: str | os.PathLike[str]) -> list[Trigger]:
     """Read what `save_triggers` wrote.
 

@@ -509,7 +509,7 @@ NOW: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "tolerance": ({"tolerance": 0}, ValueError, "tolerance=0 must be a number between 0 and 1"),
     "max_nodes": ({"max_nodes": 1}, ValueError, "max_nodes=1 is too small: at least 5 is needed"),
     "internal_batch_size": ({"internal_batch_size": 0}, ValueError, "internal_batch_size=0 is too small"),
-    "unknown option": ({"steps": 3}, TypeError, "unexpected keyword argument 'steps'"),
+    "unknown option": ({"steps": 3}, TypeError, "has no argument 'steps'; did you mean 'n_steps'"),
 }
 
 
@@ -630,7 +630,7 @@ CASES = (
     Case("iter: list of targets", windows(["a"], [0]), TypeError, "one target for all texts; use explain"),
     Case("iter: array of targets", windows(["a"], np.array([0])), TypeError, "one target for all texts; use explain"),
     Case("iter: window", windows(["a"], window=0), ValueError, "window=0 is too small: at least 1"),
-    Case("iter: option", windows(["a"], steps=3), TypeError, "unexpected keyword argument 'steps'"),
+    Case("iter: option", windows(["a"], steps=3), TypeError, "has no argument 'steps'; did you mean 'n_steps'"),
     Case("iter: label", windows(["a"], "joy"), ValueError, "'joy' of .* is unknown"),
     Case("iter: too long", windows(["a", LONG]), ValueError, r"texts\[1\] has 32 tokens"),
 )

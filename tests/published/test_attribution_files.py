@@ -206,7 +206,7 @@ def test_encoders_without_their_attention_are_no_decoders(folder):
     assert list(alone.edges) == list(both.edges)
     assert alone.graph["root"] == both.graph["root"]
     assert alone.graph["class_token"] == both.graph["class_token"] == 0
-    done = run(*flags(threshold=0.1), folder=folder)
+    done = run(*flags(threshold=0.1, algorithm="paper"), folder=folder)
     assert "[CLS] [0] gathers from all" in done.stdout
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import plotly.graph_objects as go
 
+from captum_attattr.arguments import checked_arguments
 from captum_attattr.files import replacing
 from captum_attattr.plots.canvas.library import content_script, library_element, library_script, write_library
 from captum_attattr.plots.canvas.packing import figure_json
@@ -29,6 +30,7 @@ _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inl
 _POLICY_BESIDE = _POLICY.replace("script-src", "script-src 'self' file:")
 
 
+@checked_arguments
 def write_html(
     figure: go.Figure, path: str | os.PathLike[str], *, plotlyjs: Literal["inside", "directory"] = "inside"
 ) -> Path:
