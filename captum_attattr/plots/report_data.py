@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -65,11 +66,17 @@ def _reader(explanation: Explanation) -> int:
 
 def _trees(explanation: Explanation, threshold: float) -> list[dict[str, Any]]:
     """Return the tree at several thresholds: its links, and what it leaves out."""
+    attention = explanation.attention
+    summed = replace(  # of which a tree takes a twelfth of the time
+        explanation,
+        attributions=explanation.attributions.double().sum(1, keepdim=True),
+        attention=None if attention is None else attention.double().mean(1, keepdim=True),
+    )
     trees = []
     rows = {layer: row for row, layer in enumerate(explanation.layers)}
     for each in sorted({*(i / 20 for i in range(1, 20)), threshold}):
         try:
-            tree = attribution_tree(explanation, each)
+            tree = attribution_tree(summed, each)
         except EmptyTreeError as error:
             trees.append({"threshold": each, "links": [], "left": 1.0, "why": visible(str(error), 600)})
             continue

@@ -28,10 +28,21 @@ const attributionAt = (map, cell) => {
 };
 const attentionAt = (map, cell) => (codes.attention[map * cells + cell] / 63) ** 2 * scales.attention[map];
 const cellOf = (query, key) => Math.floor(query / scales.block) * scales.side + Math.floor(key / scales.block);
+// How many cells of a head have a code of each size.
+const levelsOf = (map) => {
+  const counts = new Uint32Array(128);
+  for (let i = map * cells; i < (map + 1) * cells; i++) counts[Math.abs(codes.attribution[i])]++;
+  return counts;
+};
 const ofHead = (map) => {
   if (!codes || scales.block > 1) return [];
+  // Only what may be drawn: cells from the level that as many reach.
+  let [level, count] = [127, 0];
+  for (const counts = levelsOf(map); level > 1 && (count += counts[level]) < stops.at(-1); ) level--;
   const found = [];
-  for (let cell = 0; cell < cells; cell++) if (codes.attribution[map * cells + cell]) found.push(cell);
+  for (let cell = 0; cell < cells; cell++) {
+    if (Math.abs(codes.attribution[map * cells + cell]) >= level) found.push(cell);
+  }
   const size127 = (cell) => Math.abs(codes.attribution[map * cells + cell]);
   found.sort((a, b) => size127(b) - size127(a) || a - b);
   const layer = Math.floor(map / heads);

@@ -76,8 +76,10 @@ const showMaps = () => {
   const palette = colours();
   // In a large map one cell is smaller than the eye can find: the colours end at the tenth strongest there.
   const rank = size > 40 ? 10 : 1;
-  const levels = Array.from(codes.attribution.subarray(map * cells, (map + 1) * cells), Math.abs).sort((a, b) => b - a);
-  const end = ((levels[rank - 1] || levels[0]) / 127) ** 2 * scales.attribution[map] || 1;
+  const counts = levelsOf(map);
+  let [level, count] = [127, counts[127]];
+  while (count < rank && level > 1) count += counts[--level];
+  const end = ((count < rank ? 127 : level) / 127) ** 2 * scales.attribution[map] || 1;
   paint(byId("attribution"), (cell) => attributionAt(map, cell), end, palette);
   byId("map-name").textContent = nameOf(map) + (state.head === null ? ", which has the largest entry" : "");
   const scale = [`Colours of the attribution end at ±${Number(end.toPrecision(2))}, ${rank > 1 ? "the tenth of" : "the largest of"} this head`];
