@@ -23,7 +23,7 @@ from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.files import hold
 from captum_attattr.runs.journal import naming
 
-_UNUSUAL = {"contrast", "contrast_target", "path", "baseline"}
+_UNUSUAL = {"scheme", "contrast", "contrast_target", "path", "baseline"}
 """Entries of a text's JSON that are there where they are not the usual ones."""
 _AGAIN = "delete it, and start the run that made the archive again to have it made again"
 

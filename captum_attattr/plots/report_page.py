@@ -230,7 +230,8 @@ def _decision(explanation: Explanation) -> str:
 def _tokens(explanation: Explanation) -> str:
     """Return the HTML list of the tokens, special ones marked."""
     items = []
-    for position, (token, special) in enumerate(zip(readable(explanation.tokens), explanation.special, strict=True)):
+    names = readable(explanation.tokens, explanation.scheme)
+    for position, (token, special) in enumerate(zip(names, explanation.special, strict=True)):
         kind = ' class="special"' if special else ""
         shown = html.escape(_shown(token))
         items.append(f'<li{kind} title="position {position}"><bdi>{shown}</bdi></li>')

@@ -53,8 +53,8 @@ def _attention(tree: nx.DiGraph, explanation: Explanation | None) -> dict[int, F
     if explanation.attention is not None:
         maps = explanation.attention.double().numpy(force=True)
     if tokens != wanted:
-        positions = words(tokens, explanation.special)
-        if [joined([tokens[i] for i in word]) for word in positions] != wanted:
+        positions = words(tokens, explanation.special, explanation.scheme)
+        if [joined([tokens[i] for i in word], explanation.scheme) for word in positions] != wanted:
             raise ValueError(
                 f"explanation is not the one that tree was made of: its {counted(len(tokens), 'token')} begin with "
                 f"{tokens[:5]}, those of tree ({len(wanted)}) with {wanted[:5]}"
@@ -279,7 +279,7 @@ def plot_tree(tree: nx.DiGraph, explanation: Explanation | None = None) -> go.Fi
     """
     tree = check_tree(tree)
     attention = _attention(tree, explanation)
-    tree, tokens = tree.copy(), readable(tree.graph["tokens"])
+    tree, tokens = tree.copy(), readable(tree.graph["tokens"], tree.graph.get("scheme", ""))
     tree.graph["tokens"] = tokens
     columns, heights = Columns.of(tokens), _heights(tree)
     edges, nodes = _edges(tree, heights, attention), _nodes(tree, heights, attention, columns.width)
