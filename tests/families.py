@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import transformers
+from packaging.version import Version
 from torch import Tensor
 from torch.nn.functional import pad
 from transformers import PreTrainedModel
@@ -181,6 +182,9 @@ BART = {
 }
 WHISPER = BART | {"num_mel_bins": 8, "max_source_positions": 6, "max_target_positions": 16}
 
+# Of families that transformers 5.24 put on the attention interface.
+SINCE_5_24 = "interface" if Version(transformers.__version__) >= Version("5.24") else "softmax"
+
 SMALL_TEXT = {"vocab_size": VOCAB, "bos_token_id": BOS, "eos_token_id": EOS}
 NESTED = {"vision_config": TINY | VISION, "text_config": SMALL_TEXT}
 NORMALISED = "its queries are normalised over all heads together"
@@ -252,8 +256,8 @@ FAMILIES: tuple[Family, ...] = (
     decoder("BioGPT", "BioGptForSequenceClassification"),
     decoder("BLOOM", "BloomForSequenceClassification", route="softmax"),
     decoder("MPT", "MptForSequenceClassification", route="softmax", **MPT),
-    decoder("GPT-J", "GPTJForSequenceClassification", route="softmax", rotary_dim=4),
-    decoder("CodeGen", "CodeGenForCausalLM", route="softmax", rotary_dim=4),
+    decoder("GPT-J", "GPTJForSequenceClassification", route=SINCE_5_24, rotary_dim=4),
+    decoder("CodeGen", "CodeGenForCausalLM", route=SINCE_5_24, rotary_dim=4),
     grouped("Llama", "LlamaForSequenceClassification"),
     grouped("Mistral", "MistralForSequenceClassification", sliding_window=4),
     grouped("Mixtral", "MixtralForSequenceClassification", **EXPERTS),

@@ -39,6 +39,7 @@ def explain_dataset(
     contrast: Any = None,
     path: str = "layer",
     baseline: str | float | None = None,
+    task: str | None = None,
     split_into_words: bool = False,
     layers: Iterable[int] | None = None,
     truncate: bool | int = False,
@@ -75,7 +76,7 @@ def explain_dataset(
             for each.
         output, path, baseline, layers: as in `explain`.
         contrast: as in `explain`: a second class or token for all, or a list or array with one for each.
-        split_into_words: as in `explain`.
+        task, split_into_words: as in `explain`.
         truncate: cut texts that are longer than the model takes, instead of raising; a number cuts to at most so
             many tokens.
         n_steps, method, tolerance, max_nodes, internal_batch_size: as in `LayerAttAttr.attribute`.
@@ -126,7 +127,9 @@ def explain_dataset(
     folder = checked_path(folder, "folder")
     texts = sequence_of(texts, split_into_words)
     pairs = Pairs(each("target", target, len(texts)), each("contrast", contrast, len(texts)))
-    explainer = Explainer(model, tokenizer, truncate, settings, contrast is not None, split_into_words=split_into_words)
+    explainer = Explainer(
+        model, tokenizer, truncate, settings, contrast is not None, task=task, split_into_words=split_into_words
+    )
     form = Form(
         len(explainer.numbers),
         max(Heads(layer).original for layer in explainer.layers),

@@ -57,7 +57,7 @@ class Examples:
         self.model, self.texts, self.pairs, self.inputs = explainer.texts, texts, pairs, inputs
         usual = {"path": "layer", "baseline": "zero"}
         given = {name: getattr(explainer.settings, name) for name in usual}
-        self.attributed = {"output": explainer.output} | {
+        self.attributed = {"output": explainer.output, "scheme": explainer.texts.scheme} | {
             name: value for name, value in given.items() if value != usual[name]
         }
 

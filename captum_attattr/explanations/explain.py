@@ -32,6 +32,7 @@ def explain(
     contrast: Any = None,
     path: str = "layer",
     baseline: str | float | None = None,
+    task: str | None = None,
     split_into_words: bool = False,
     layers: Iterable[int] | None = None,
     attention: bool = True,
@@ -56,7 +57,9 @@ def explain(
     put into evaluation mode for as long as it runs, and back.
 
     Args:
-        model: a transformers model for sequence classification, or a causal language model.
+        model: a transformers model for sequence classification, or a causal language model, of a multimodal one the
+            language model; also inside `torch.compile`, DDP, peft (LoRA) or a CrossEncoder; or a module of one's own
+            around a transformers model that takes the tokenizer's tensors by name and returns logits.
         tokenizer: its tokenizer.
         texts: texts, (text, second text) pairs, conversations (lists of messages with "role" and "content", through
             the tokenizer's chat template), lists of token ids, or an encoding of the tokenizer, each row of which is a
@@ -74,6 +77,7 @@ def explain(
             compared, at a fraction of the cost.
         baseline: the start B of the path: None or "zero", "uniform" (over the keys that are attended to), "sink" (each
             query's whole mass on the first key that its mask lets it see), or a number for all entries.
+        task: "classification" or "next_token", where neither the model's class nor its outputs tell it.
         split_into_words: read a list of strings as the words of one text, if the tokenizer takes them so.
         layers: the layers to attribute and keep, by their indices, 0 the one nearest to the input; None for all. On the
             joint path only these are opened.
@@ -116,7 +120,9 @@ def explain(
         max_nodes=max_nodes,
         internal_batch_size=internal_batch_size,
     )
-    explainer = Explainer(model, tokenizer, truncate, settings, contrast is not None, split_into_words=split_into_words)
+    explainer = Explainer(
+        model, tokenizer, truncate, settings, contrast is not None, task=task, split_into_words=split_into_words
+    )
     targets, contrasts = (each(name, given, len(texts)) for name, given in (("target", target), ("contrast", contrast)))
     items = [explainer.texts.encode(i, text, targets[i], contrasts[i]) for i, text in enumerate(texts)]
     with _bar(len(items), progress) as bar:
@@ -136,6 +142,7 @@ def explain_iter(
     contrast: Any = None,
     path: str = "layer",
     baseline: str | float | None = None,
+    task: str | None = None,
     split_into_words: bool = False,
     layers: Iterable[int] | None = None,
     attention: bool = True,
@@ -151,7 +158,7 @@ def explain_iter(
     """Explain texts one window after another, for lists that do not fit in memory.
 
     Args:
-        model, tokenizer, target, output, contrast, path, baseline, split_into_words, truncate, progress: as in
+        model, tokenizer, target, output, contrast, path, baseline, task, split_into_words, truncate, progress: as in
             `explain`; `target` and `contrast` cannot be lists.
         texts: any iterable of what `explain` takes; read one window ahead.
         layers, attention, dtype: as in `explain`.
@@ -193,7 +200,9 @@ def explain_iter(
         max_nodes=max_nodes,
         internal_batch_size=internal_batch_size,
     )
-    explainer = Explainer(model, tokenizer, truncate, settings, contrast is not None, split_into_words=split_into_words)
+    explainer = Explainer(
+        model, tokenizer, truncate, settings, contrast is not None, task=task, split_into_words=split_into_words
+    )
     explainer.texts.contrasted(0, target, contrast)
     return _windows(explainer, texts, target, contrast, size, progress)
 

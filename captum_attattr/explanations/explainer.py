@@ -176,6 +176,7 @@ class Explainer:
             special=item.special,
             value=float(result.output[row]),
             inputs=item.encoding,
+            scheme=texts.scheme,
             output=self.output,
             contrast=None if item.contrast is None else texts.label(item.contrast),
             contrast_target=item.contrast,

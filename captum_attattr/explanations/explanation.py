@@ -16,6 +16,7 @@ from torch import Tensor
 from captum_attattr import checks
 from captum_attattr.explanations.attributed_output import OUTPUTS
 from captum_attattr.explanations.encoding import Text
+from captum_attattr.explanations.schemes import SCHEMES
 from captum_attattr.explanations.settings import checked_baseline
 from captum_attattr.files import read_tensors, reading, write_tensors
 from captum_attattr.formatting import counted, output_value, whole_text
@@ -25,7 +26,17 @@ _HEADER = "captum_attattr"
 _VERSION = 3
 _ADDED: dict[int, set[str]] = {
     2: {"value", "output"},
-    3: {"contrast", "contrast_target", "path", "baseline", "total_delta", "total_error", "total_nodes", "layers"},
+    3: {
+        "contrast",
+        "contrast_target",
+        "path",
+        "baseline",
+        "total_delta",
+        "total_error",
+        "total_nodes",
+        "layers",
+        "scheme",
+    },
 }
 """What each version of the files added to the one before; the inputs may be missing in all."""
 _MOST_SEGMENTS = 255
@@ -70,6 +81,8 @@ class Explanation(Shown):
         total_error: on the joint path the estimated error of all maps together, relative to their Euclidean norm; NaN
             on the layer path and for a fixed rule.
         total_nodes: how many quadrature nodes were used in all; if it is not given, the sum of `nodes`.
+        scheme: how the tokenizer writes words and characters, one of `explanations.schemes.SCHEMES`, as "wordpiece" or
+            "bytes"; "" where that is not known, as in files of version 0.1.
 
     Raises:
         TypeError, ValueError: a part of another type or shape, out of range, or not finite; the message names it.
@@ -99,6 +112,8 @@ class Explanation(Shown):
     total_delta: float = math.nan
     total_error: float = math.nan
     total_nodes: int | None = None
+
+    scheme: str = ""
 
     def __post_init__(self) -> None:
         tokens = checks.strings("tokens", self.tokens)
@@ -137,6 +152,7 @@ class Explanation(Shown):
             "total_nodes": int(nodes.sum())
             if self.total_nodes is None
             else checks.at_least(0, self.total_nodes, "total_nodes"),
+            "scheme": _one_of("scheme", self.scheme, ("", *SCHEMES)),
             **_contrast(self.contrast, self.contrast_target, self.target),
         }
         checks.set_fields(self, **checked)

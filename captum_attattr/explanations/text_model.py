@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import torch
@@ -15,11 +15,13 @@ from captum_attattr.checks import at_least, integer, scalar
 from captum_attattr.explanations.attributed_output import Outputs
 from captum_attattr.explanations.encoding import Encoded, check_tokenizer, encode_text
 from captum_attattr.explanations.examples import sequence_of
+from captum_attattr.explanations.schemes import scheme_of
+from captum_attattr.explanations.special_tokens import special_ids
 from captum_attattr.model.attention_layers import AttentionLayer, attention_layers, every_layer
-from captum_attattr.model.families import OFFSET_POSITIONS, POSITION_LIMITS, causal_language_models
+from captum_attattr.model.families import OFFSET_POSITIONS, POSITION_LIMITS
 from captum_attattr.model.head_masks import active_gates
-from captum_attattr.model.modes import plain
 from captum_attattr.model.projections import Heads
+from captum_attattr.model.wrappers import parameters_of, understood
 from captum_attattr.runs.digests import data_digest, model_digest
 
 _UNLIMITED = 2**62
@@ -32,6 +34,7 @@ class TextModel(Outputs):
         model: the model; its configuration says what its outputs mean. Of a compiled one, what was compiled.
         tokenizer: its tokenizer.
         truncate: cut texts that are too long instead of refusing them; an integer cuts to at most so many tokens.
+        task: "classification" or "next_token" of a model whose class does not tell it; None for what its outputs tell.
         split_into_words: whether lists of strings are texts split into words.
 
     Attributes:
@@ -41,6 +44,7 @@ class TextModel(Outputs):
         depth: L, the layers with those that have none left.
         pads: whether texts of several lengths can go through the model together.
         extra: options of every forward.
+        scheme: how the tokenizer writes words, as in `schemes.SCHEMES`.
 
     Raises:
         TypeError: a model of another kind, or no tokenizer.
@@ -50,11 +54,19 @@ class TextModel(Outputs):
     """
 
     def __init__(
-        self, model: nn.Module, tokenizer: Any, truncate: bool | int, *, split_into_words: bool = False
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        truncate: bool | int,
+        *,
+        task: str | None = None,
+        split_into_words: bool = False,
     ) -> None:
-        self.model: Any = plain(model)
-        language = _is_language_model(self.model)
+        self.model: Any
+        self.model, its = understood(model, task, lambda: _some_tokens(tokenizer))
+        language = its == "next_token"
         check_tokenizer(tokenizer)
+        self.scheme = scheme_of(tokenizer)
         config, model = self.model.config, self.model
         super().__init__(config, tokenizer, language, _device(model))
         self.split_into_words = checks.instance("split_into_words", split_into_words, bool, "True or False")
@@ -72,7 +84,7 @@ class TextModel(Outputs):
         right = getattr(tokenizer, "padding_side", "") == "right"
         self.pads = right and not decoder and getattr(tokenizer, "pad_token_id", None) is not None
         self._token_count, self._segment_count = _embedding_counts(model)
-        parameters = inspect.signature(model.forward).parameters
+        parameters = parameters_of(model)
         anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         self._accepted = None if anything else set(parameters)
         options = {"use_cache": False, "logits_to_keep": 1} if language else {}
@@ -266,21 +278,12 @@ def _truncation(truncate: Any, longest: int) -> tuple[bool, int]:
     return True, min(longest, most)
 
 
-def _is_language_model(model: nn.Module) -> bool:
-    """Return whether the model predicts next tokens (True) or classes (False).
-
-    Raises:
-        TypeError: neither, as far as its class tells.
-    """
-    names = {kind.__name__ for kind in type(model).__mro__}
-    if any(name.endswith("ForSequenceClassification") for name in names):
-        return False
-    if names & causal_language_models():
-        return True
-    raise TypeError(
-        "expected a model for sequence classification or a causal language model, got "
-        f"{type(model).__name__}; for others give LayerAttAttr a forward function of your own"
-    )
+def _some_tokens(tokenizer: Any) -> dict[str, Tensor]:
+    """Return an example of what a model takes: four tokens that are not special."""
+    check_tokenizer(tokenizer)
+    special = special_ids(tokenizer)
+    usual = (i for i in range(len(tokenizer)) if i not in special)
+    return encode_text(tokenizer, 0, (list(islice(usual, 4)) * 4)[:4]).encoding
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -1,20 +1,16 @@
-"""Words out of their pieces: which tokens belong together, and their maps put together."""
+"""Words out of their pieces: which tokens belong together, how they read, and their maps put together."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from captum_attattr.explanations.schemes import CONTINUED, ENDS, INSIDE, SPACE, guessed
 
-# How tokenizers mark words: the pieces inside a word, or where a word begins or ends.
-_INSIDE = "##"  # before a piece that continues a word: WordPiece
-_CONTINUED = "@@"  # after a piece that the next one continues: BERTweet
-_BEGINS = ("Ġ", "▁")  # a space before: byte-level BPE, SentencePiece
-_WHITE = ("Ċ", "ĉ", "č")  # line feed, tab and carriage return of byte-level BPE
-_ENDS = "</w>"  # CLIP, XLM, FlauBERT, BioGPT
+Floats = npt.NDArray[np.float64]
 
 # Byte-level BPE writes a printable byte as its Latin-1 character, and the other bytes, in order, as the characters
 # from 256 on.
@@ -22,64 +18,120 @@ _PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _OTHERS = [byte for byte in range(256) if byte not in _PRINTABLE]
 _BYTES = {chr(byte): byte for byte in _PRINTABLE} | {chr(256 + i): byte for i, byte in enumerate(_OTHERS)}
 
+_BYTE = re.compile("<0x([0-9A-F]{2})>")  # a byte of SentencePiece
+_NO_SPACES = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")  # Han, kana
+_LONGEST = 4  # bytes of a character
+_SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
-def words(tokens: Sequence[str], special: Sequence[bool]) -> list[list[int]]:
+
+def words(tokens: Sequence[str], special: Sequence[bool], scheme: str = "") -> list[list[int]]:
     """Group the positions of tokens by word; a special token stands alone.
+
+    Tokens that hold parts of one character are never separated. Where a script writes no spaces (Chinese, Japanese),
+    each token is a word.
 
     Args:
         tokens: (T,) as the tokenizer has them, marks included.
         special: (T,) whether a token is special.
+        scheme: of the tokenizer, one of `SCHEMES`; "" for what the tokens look like.
 
     Returns:
         The positions of each word's pieces.
 
     Example:
-        >>> words(["[CLS]", "good", "film", "##s", "[SEP]"], [True, False, False, False, True])
+        >>> words(["[CLS]", "good", "film", "##s", "[SEP]"], [True, False, False, False, True], "wordpiece")
         [[0], [1], [2, 3], [4]]
     """
-    ends, begins = any(token.endswith(_ENDS) for token in tokens), any(token.startswith(_BEGINS) for token in tokens)
-
-    def inside(before: str, token: str) -> bool:
-        if token.startswith(_INSIDE) or before.endswith(_CONTINUED):
-            return True
-        if ends:
-            return not before.endswith(_ENDS)
-        return begins and not token.startswith((*_BEGINS, *_WHITE)) and not before.endswith(_WHITE)
-
+    scheme = scheme or guessed(tokens)
+    parts = [_bytes_of(token, scheme) for token in tokens]
     groups: list[list[int]] = []
-    for i, token in enumerate(tokens):
-        if i > 0 and not special[i - 1] and not special[i] and inside(tokens[i - 1], token):
+    for i in range(len(tokens)):
+        if i > 0 and not special[i - 1] and not special[i] and _inside(tokens, parts, i, scheme):
             groups[-1].append(i)
         else:
             groups.append([i])
     return groups
 
 
-def readable(tokens: Sequence[str]) -> list[str]:
-    """Return tokens as a reader knows them: without the marks of words, and the bytes of byte-level BPE as text.
+def _inside(tokens: Sequence[str], parts: Sequence[bytes], i: int, scheme: str) -> bool:
+    """Return whether a token continues the word of the one before."""
+    before, token = tokens[i - 1], tokens[i]
+    if scheme == "wordpiece":
+        return token.startswith(INSIDE) and token != INSIDE
+    if scheme == "continued":
+        return before.endswith(CONTINUED) and before != CONTINUED
+    if scheme in ("ends", "byte_ends"):
+        return not before.endswith(ENDS)
+    if scheme == "words":
+        return False
+    if parts[i][:1] and 0x80 <= parts[i][0] < 0xC0:  # goes on with a character
+        return True
+    first = b"".join(parts[i : i + _LONGEST]).decode(errors="replace")[:1]
+    last = b"".join(parts[max(0, i - _LONGEST) : i]).decode(errors="replace")[-1:]
+    if first.isspace() or last in ("\n", "\t", "\r"):
+        return False
+    return not (_NO_SPACES.match(first) or _NO_SPACES.match(last))
 
-    WordPiece's "##" stays. A token that is part of a character is "\ufffd".
+
+def readable(tokens: Sequence[str], scheme: str = "") -> list[str]:
+    """Return tokens as a reader knows them: without the marks of words, and bytes as the text that they stand for.
+
+    WordPiece's "##" and the "@@" of BERTweet stay. Tokens that are parts of one character read as that character with
+    their number; bytes that are no character as "\ufffd", the replacement character.
+
+    Args:
+        tokens: as the tokenizer has them, or words of `joined`.
+        scheme: as in `words`.
 
     Example:
-        >>> readable(["<s>", "good", "Ġfilm", "s", "</s>"])
+        >>> readable(["<s>", "good", "Ġfilm", "s", "</s>"], "bytes")
         ['<s>', 'good', 'film', 's', '</s>']
+        >>> readable(["▁", "<0xF0>", "<0x9F>", "<0x98>", "<0x80>"], "sentencepiece")
+        [' ', '😀₁', '😀₂', '😀₃', '😀₄']
     """
-    if any(token.startswith(_INSIDE) for token in tokens):
+    scheme = scheme or guessed(tokens)
+    if scheme in ("wordpiece", "continued", "words"):
         return list(tokens)
-    if any(token.startswith(_BEGINS[0]) for token in tokens):
-        return [_without_space(_text_of_bytes(token)) for token in tokens]
-    if any(token.startswith(_BEGINS[1]) for token in tokens):
-        return [_without_space(token.replace(_BEGINS[1], " ")) for token in tokens]
-    if any(token.endswith(_ENDS) for token in tokens):
-        return [token.removesuffix(_ENDS) or token for token in tokens]
-    return list(tokens)
+    if scheme == "ends":
+        return [token.removesuffix(ENDS) or token for token in tokens]
+    return [_without_space(text) for text in _texts_of([_bytes_of(token, scheme) for token in tokens])]
 
 
-def _text_of_bytes(token: str) -> str:
-    """Return the text that a token of byte-level BPE stands for."""
-    if not all(c in _BYTES for c in token):  # a special token may be anything
-        return token
-    return bytes(_BYTES[c] for c in token).decode("utf-8", errors="replace")
+def _bytes_of(token: str, scheme: str) -> bytes:
+    """Return the bytes of the text that a token stands for."""
+    if scheme == "byte_ends":
+        token = token.removesuffix(ENDS) or token
+    if scheme in ("bytes", "byte_ends") and all(c in _BYTES for c in token):  # a special token may be anything
+        return bytes(_BYTES[c] for c in token)
+    if scheme == "byte_characters" and all(ord(c) < 256 for c in token):
+        return bytes(map(ord, token))
+    if scheme == "sentencepiece":
+        pieces = _BYTE.split(token.replace(SPACE, " "))  # every other one is a byte
+        return b"".join(bytes([int(p, 16)]) if i % 2 else p.encode() for i, p in enumerate(pieces))
+    return token.encode()
+
+
+def _texts_of(parts: Sequence[bytes]) -> list[str]:
+    """Return the text of each token out of the bytes of all of them."""
+    data = b"".join(parts)
+    owners = [i for i, part in enumerate(parts) for _ in part]
+    texts = [""] * len(parts)
+    position = 0
+    while position < len(data):
+        lead = data[position]
+        length = 1 if lead < 0xC0 else 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
+        try:
+            character = data[position : position + length].decode()
+        except UnicodeDecodeError:
+            character, length = "\ufffd", 1
+            if texts[owners[position]].endswith(character):  # one for all such bytes of a token
+                position += 1
+                continue
+        its = list(dict.fromkeys(owners[position : position + length]))
+        for number, owner in enumerate(its, start=1):
+            texts[owner] += character + (str(number).translate(_SUBSCRIPTS) if len(its) > 1 else "")
+        position += length
+    return texts
 
 
 def _without_space(text: str) -> str:
@@ -87,11 +139,14 @@ def _without_space(text: str) -> str:
     return text[1:] if text.startswith(" ") and text.strip(" ") else text
 
 
-def joined(pieces: Sequence[str]) -> str:
-    """Join a word's pieces, without the marks between them."""
+def joined(pieces: Sequence[str], scheme: str = "") -> str:
+    """Join a word's pieces, without the marks between them; `scheme` is as in `words`."""
+    scheme = scheme or guessed(pieces)
     word, *rest = pieces
     for piece in rest:
-        word = word.removesuffix(_CONTINUED) + piece.removeprefix(_INSIDE)
+        if scheme == "continued":
+            word = word.removesuffix(CONTINUED)
+        word += piece.removeprefix(INSIDE) if scheme == "wordpiece" else piece
     return word
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from captum_attattr.arguments import checked_arguments
 from captum_attattr.exceptions import UnsupportedModelError
 from captum_attattr.model.families import CAUSAL_OUTSIDE_INTERFACE, CROSS_ATTENTION_NAMES, REFUSED, SHARES_LAYERS
+from captum_attattr.model.wrappers import language_tower
 
 
 class KeptHeads(NamedTuple):
@@ -78,6 +79,9 @@ class AttentionLayer:
 def attention_layers(model: nn.Module, kind: str | None = None) -> list[AttentionLayer]:
     """Every self-attention layer of a transformer, input side first.
 
+    Of a multimodal model that generates text, these are the layers of its language model; give one of its towers
+    (`model.model.vision_tower`) for the layers of that.
+
     Args:
         model: a transformers model, or any module that holds one.
         kind: None for all self-attention layers (an encoder's before a decoder's); "encoder", "decoder" or
@@ -114,7 +118,10 @@ def every_layer(model: nn.Module, kind: str | None = None) -> list[AttentionLaye
     _refuse_unsupported(model)
     layers: list[AttentionLayer] = []
     counts = {"encoder": 0, "decoder": 0, "cross": 0}
+    tower = language_tower(model)
     for name, module, call in attention_calls(model):
+        if tower and not name.startswith(f"{tower}."):
+            continue  # of images or sounds
         its = _kind(name, module, model)
         layers.append(AttentionLayer(model, module, name, its, counts[its], call, attention_route(module) or ""))
         counts[its] += 1

@@ -40,7 +40,7 @@ class Maps(NamedTuple):
             for part in (explanation.attributions, whole, explanation.delta, explanation.error)
         )
         difference = _relative(attributions) - _relative(attention)
-        tokens, layers = readable(explanation.tokens), list(explanation.layers)
+        tokens, layers = readable(explanation.tokens, explanation.scheme), list(explanation.layers)
         return cls(tokens, attributions, attention, difference, delta, error, layers, kept is not None)
 
     @property

@@ -42,7 +42,9 @@ class Flow(NamedTuple):
             raise ValueError("attributions are all 0: there is no edge to draw")
         special, segments = (np.array(part, np.uint8) for part in (explanation.special, explanation.segments))
         sums = by_head.sum(1, dtype=np.float64).astype(np.float32)
-        return cls(readable(explanation.tokens), by_head, sums, special, segments, list(explanation.layers))
+        return cls(
+            readable(explanation.tokens, explanation.scheme), by_head, sums, special, segments, list(explanation.layers)
+        )
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -37,7 +37,7 @@ def report_data(explanation: Explanation, sentence: Sentence, links: Floats, thr
     order = order[links.ravel()[order] != 0]
     return {
         "layers": list(explanation.layers),
-        "tokens": [visible(token, _TOKEN_LENGTH) for token in readable(explanation.tokens)],
+        "tokens": [visible(token, _TOKEN_LENGTH) for token in readable(explanation.tokens, explanation.scheme)],
         "special": explanation.special,
         "segments": explanation.segments,
         "shape": list(explanation.attributions.shape[:3]),

@@ -53,8 +53,8 @@ def _attention(tree: nx.DiGraph, explanation: Explanation | None) -> dict[int, F
     if explanation.attention is not None:
         maps = explanation.attention.double().numpy(force=True)
     if tokens != wanted:
-        positions = words(tokens, explanation.special)
-        if [joined([tokens[i] for i in word]) for word in positions] != wanted:
+        positions = words(tokens, explanation.special, explanation.scheme)
+        if [joined([tokens[i] for i in word], explanation.scheme) for word in positions] != wanted:
             raise ValueError(
                 f"explanation is not the one that tree was made of: its {counted(len(tokens), 'token')} begin with "
                 f"{tokens[:5]}, those of tree ({len(wanted)}) with {wanted[:5]}"

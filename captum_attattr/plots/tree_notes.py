@@ -23,7 +23,7 @@ def in_columns(tree: nx.DiGraph) -> nx.DiGraph:
 
     Of a long text, tokens that are neither in the tree nor beside one of it share a column, "…".
     """
-    tokens = readable(tree.graph["tokens"])
+    tokens = readable(tree.graph["tokens"], tree.graph.get("scheme", ""))
     shown: list[int | None] = list(range(len(tokens)))
     if len(tokens) > ALL_COLUMNS:
         near = {node + by for node in tree for by in (-1, 0, 1) if 0 <= node + by < len(tokens)}
@@ -80,7 +80,7 @@ def titles(tree: nx.DiGraph, low: int, missing: list[tuple[float, int, int, int]
         parts.append(f"below layer {low} no token comes in")
     subtitle = "; ".join(parts)
     if missing:
-        names = readable(graph["tokens"])
+        names = readable(graph["tokens"], graph.get("scheme", ""))
         told = ", ".join(
             f"{token_label(names[i])} ← {token_label(names[j])} {signed(score)} (layer {layer})"
             for score, layer, i, j in missing

@@ -70,7 +70,7 @@ def attribution_tree(
         `prediction`, `text`, `delta` (of the layer where it is largest; on the joint path of all layers together),
         `left_out_edges` (interactions with a positive score that are not in the tree) and `left_out_share` (their
         share of the positive attribution). A probability or delta that is not known is None. Where they are not the
-        usual there are `value` (F, if it is not the probability), `contrast`, `path` and `baseline`.
+        usual there are `value` (F, if it is not the probability), `contrast`, `path`, `baseline` and `scheme`.
 
     Raises:
         TypeError, ValueError: not an explanation, a threshold outside [0, 1], an unknown algorithm, a root, layer
@@ -147,7 +147,7 @@ def _unusual(explanation: Explanation) -> dict[str, Any]:
         found["contrast"] = explanation.contrast
     if explanation.contrast is not None or explanation.output not in ("probability", "score"):
         found["value"] = _known(explanation.value)
-    usual = {"path": "layer", "baseline": "zero"}
+    usual = {"path": "layer", "baseline": "zero", "scheme": ""}
     return found | {name: getattr(explanation, name) for name in usual if getattr(explanation, name) != usual[name]}
 
 

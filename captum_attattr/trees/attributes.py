@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from captum_attattr import checks
 from captum_attattr.explanations.attributed_output import OUTPUTS
+from captum_attattr.explanations.schemes import SCHEMES
 from captum_attattr.explanations.settings import checked_baseline
 from captum_attattr.formatting import counted
 
@@ -85,8 +86,9 @@ _OPTIONAL: dict[str, Check] = {
     "contrast": _text,
     "path": _one_of("layer", "joint"),
     "baseline": lambda _, value: checked_baseline(value),
+    "scheme": _one_of(*SCHEMES),
 }
-"""Attributes of a graph that are there where they are not the usual: the probability, none, "layer", "zero"."""
+"""Attributes that are there where they are not the usual: the probability, none, "layer", "zero", not known."""
 _OF_NODE: dict[str, Check] = {"token": _text, "state": _one_of("Appear", "Fixed"), "layer": _integer, "special": _flag}
 _OF_EDGE: dict[str, Check] = {"order": _integer, "layer": _integer, "heads": _heads, "class_edge": _flag}
 _OF_EDGE |= dict.fromkeys(("score", "share_of_max", "share_of_positive"), checks.finite)

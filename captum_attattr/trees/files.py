@@ -43,7 +43,7 @@ def tree_text(tree: nx.DiGraph) -> str:
     """
     tree = check_tree(tree)
     graph = tree.graph
-    top, names = graph["class_token"], readable(graph["tokens"])
+    top, names = graph["class_token"], readable(graph["tokens"], graph.get("scheme", ""))
     lines: list[tuple[str, str]] = []
     waiting: list[tuple[int, int, str]] = [(graph["root"], 0, "")]  # a tree may be deeper than Python recurses
     while waiting:

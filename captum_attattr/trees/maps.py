@@ -58,10 +58,10 @@ class Maps:
         attention = None if attention is None else attention[rows][:, chosen_heads].mean(1)
         pieces = [[position] for position in range(len(tokens))]
         if merge:
-            pieces = words(tokens, special)
+            pieces = words(tokens, special, explanation.scheme)
             by_head = summed(by_head, pieces)
             attention = None if attention is None else attention_of(attention, pieces)
-            tokens = [joined([tokens[i] for i in word]) for word in pieces]
+            tokens = [joined([tokens[i] for i in word], explanation.scheme) for word in pieces]
             special = [special[word[0]] for word in pieces]
         class_token = 0 if special[0] and not causal else None
         scores = by_head.sum(1)

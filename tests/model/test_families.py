@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from families import FAMILIES, Family, pixels, sound, speech, tiles
 from families_table import BEGIN, END, main, section, table
 from torch import Tensor, nn
@@ -204,6 +205,8 @@ README = Path(__file__).parents[2] / "README.md"
 
 def test_readme_has_this_table() -> None:
     text = README.read_text(encoding="utf-8") if README.exists() else ""
+    if f"transformers {transformers.__version__}," not in text:
+        pytest.skip("README.md has the table of another release of transformers: routes differ")
     if BEGIN not in text or END not in text:
         pytest.skip("README.md has no table of families yet: put its two markers there")
     begin, end = section(text)

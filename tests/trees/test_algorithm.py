@@ -263,7 +263,7 @@ def test_words_of_every_tokenizers_marks(tokens, expected):
             ["<s>", "The", "ĠÐ¼", "ÐµÐ´", "ĠcafÃ©", "Ċ", "Ġ", "ðŁĺ", "<｜x▁y｜>"],
             ["<s>", "The", "м", "ед", "café", "\n", " ", "�", "<｜x▁y｜>"],
         ),
-        (["<s>", "▁The", "▁", "film", "<0x0A>"], ["<s>", "The", " ", "film", "<0x0A>"]),
+        (["<s>", "▁The", "▁", "film", "<0x0A>"], ["<s>", "The", " ", "film", "\n"]),
         (["film</w>", "</w>", "s"], ["film", "</w>", "s"]),
         (["snake▁case", " a", "", "  "], ["snake▁case", " a", "", "  "]),
     ],

@@ -32,8 +32,9 @@ class Sentence(NamedTuple):
     @classmethod
     def of(cls, explanation: Explanation) -> Sentence:
         """Put the tokens of an explanation together as words, and add up their scores."""
-        positions = words(explanation.tokens, explanation.special)
-        texts = readable([joined([explanation.tokens[i] for i in word]) for word in positions])
+        scheme = explanation.scheme
+        positions = words(explanation.tokens, explanation.special, scheme)
+        texts = readable([joined([explanation.tokens[i] for i in word], scheme) for word in positions], scheme)
         rows = [*map(explanation.token_scores, explanation.layers), explanation.token_scores()]
         tokens = np.stack([row.double().numpy(force=True) for row in rows])
         return cls(

@@ -1,0 +1,143 @@
+"""Tokens that people can read: every scheme of tokenizers with texts of several scripts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from toy import tiny_bert, tiny_tokenizer
+from transformers import ByT5Tokenizer, CanineTokenizer, PreTrainedTokenizerFast
+from transformers.models.bertweet.tokenization_bertweet import BertweetTokenizer
+
+from captum_attattr import Explanation, attribution_tree, explain, explain_dataset
+from captum_attattr.explanations.schemes import SCHEMES, scheme_of
+from captum_attattr.explanations.words import joined, readable, words
+
+TEXTS = ("good films", "хороший фильм", "فيلم جيد", "a 😀🙂 film", "## a @@ b </w>", "naïve café")
+CHINESE = "我喜欢电影"
+CORPUS = ["good film", "a b", "хор", "## @@", "naïve"] * 3
+BYTES = pre_tokenizers.ByteLevel.alphabet()
+
+
+def fast(core: Tokenizer) -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>")
+
+
+def byte_level(decoder: bool = True) -> PreTrainedTokenizerFast:
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if decoder:
+        core.decoder = decoders.ByteLevel()
+    core.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=270, initial_alphabet=BYTES, show_progress=False))
+    return fast(core)
+
+
+def clip_like() -> PreTrainedTokenizerFast:
+    core = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    core.decoder = decoders.ByteLevel()
+    options: dict[str, Any] = {"initial_alphabet": BYTES, "end_of_word_suffix": "</w>", "show_progress": False}
+    core.train_from_iterator(CORPUS + BYTES, trainers.BpeTrainer(vocab_size=600, **options))
+    return fast(core)
+
+
+def sentence_piece() -> PreTrainedTokenizerFast:
+    """Llama 2's: spaces as ▁, and bytes for what it does not know."""
+    vocabulary = {"<unk>": 0} | {f"<0x{byte:02X}>": 1 + byte for byte in range(256)}
+    vocabulary |= {token: 257 + i for i, token in enumerate("▁abdfgilmosхорш")}
+    core = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>", byte_fallback=True))
+    core.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    core.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return fast(core)
+
+
+def word_piece() -> PreTrainedTokenizerFast:
+    letters = sorted(set("".join((*TEXTS, CHINESE))) - {" "})
+    vocabulary = {"<unk>": 0, "good": 1, "film": 2, "##s": 3}
+    vocabulary |= {token: 4 + i for i, token in enumerate([*letters, *(f"##{letter}" for letter in letters)])}
+    vocabulary = {token: i for i, token in enumerate(vocabulary)}
+    core = Tokenizer(models.WordPiece(vocabulary, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return fast(core)
+
+
+def bertweet(folder: Path) -> BertweetTokenizer:
+    (folder / "vocab.txt").write_text("g@@ 1\no@@ 1\nd 1\n", encoding="utf-8")
+    (folder / "bpe.codes").write_text("a b 1\n", encoding="utf-8")
+    return BertweetTokenizer(str(folder / "vocab.txt"), str(folder / "bpe.codes"))
+
+
+TOKENIZERS = {
+    "bytes": byte_level,
+    "byte_ends": clip_like,
+    "sentencepiece": sentence_piece,
+    "wordpiece": word_piece,
+    "byte_characters": ByT5Tokenizer,
+    "characters": CanineTokenizer,
+}
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("scheme", TOKENIZERS)
+def test_words_read_as_the_text_has_them(scheme, text):
+    tokenizer: Any = TOKENIZERS[scheme]()
+    assert scheme_of(tokenizer) == scheme
+    tokens = tokenizer.convert_ids_to_tokens(tokenizer(text, add_special_tokens=False)["input_ids"])
+    groups = words(tokens, [False] * len(tokens), scheme)
+    assert [i for group in groups for i in group] == list(range(len(tokens)))
+    merged = [joined([tokens[i] for i in group], scheme) for group in groups]
+    read = [part.removesuffix("</w>") if scheme == "byte_ends" else part for part in readable(merged, scheme)]
+    assert "".join("".join(read).split()) == "".join(text.split())
+    if scheme != "byte_ends" or "</w>" not in text:  # CLIP cuts at punctuation
+        assert [part.strip() for part in read] == text.split()
+    assert not any("\ufffd" in name for name in readable(tokens, scheme))
+
+
+@pytest.mark.parametrize("scheme", [name for name in TOKENIZERS if name not in ("wordpiece", "byte_ends")])
+def test_chinese_is_read_character_by_character_never_cut(scheme):
+    tokenizer: Any = TOKENIZERS[scheme]()
+    tokens = tokenizer.convert_ids_to_tokens(tokenizer(CHINESE, add_special_tokens=False)["input_ids"])
+    groups = words(tokens, [False] * len(tokens), scheme)
+    read = readable([joined([tokens[i] for i in group], scheme) for group in groups], scheme)
+    assert "".join(read).strip() == CHINESE
+    assert len([part for part in read if part.strip()]) == len(CHINESE)
+
+
+def test_marks_are_those_of_the_scheme_alone():
+    tokens = ["##", "a", "b@@", "c</w>", "▁d", "Ġe"]
+    assert words(tokens, [False] * 6, "words") == [[i] for i in range(6)]
+    assert readable(tokens, "words") == tokens
+    assert words(["x", "##", "##y"], [False] * 3, "wordpiece") == [[0], [1, 2]]
+    assert words(["a@@", "b", "@@", "c"], [False] * 4, "continued") == [[0, 1], [2], [3]]
+
+
+def test_other_ways_to_know_the_scheme(tmp_path):
+    assert scheme_of(bertweet(tmp_path)) == "continued"
+    assert scheme_of(byte_level(decoder=False)) == "bytes"
+    assert scheme_of(tiny_tokenizer()) == "words"
+
+    class Ends:
+        def convert_tokens_to_string(self, tokens: list[str]) -> str:
+            return "".join(tokens).replace("</w>", " ").strip()
+
+    assert scheme_of(Ends()) == "ends"
+    assert set(TOKENIZERS) | {"continued", "ends", "words"} == set(SCHEMES)
+
+
+def test_explanations_archives_and_trees_carry_the_scheme(tmp_path):
+    tokenizer, model = word_piece(), tiny_bert(vocab_size=200)
+    one = explain(model, tokenizer, "good films a", n_steps=1, progress=False)[0]
+    assert one.scheme == "wordpiece"
+    assert one.tokens == ["good", "film", "##s", "a"]
+    assert Explanation.load(one.save(tmp_path / "one.safetensors")).scheme == "wordpiece"
+    archive = explain_dataset(model, tokenizer, ["good films a"], tmp_path / "archive", n_steps=1, progress=False)
+    assert archive[0].scheme == "wordpiece"
+    tree = attribution_tree(one, merge_subwords=True)
+    assert tree.graph["scheme"] == "wordpiece"
+    assert tree.graph["tokens"] == ["good", "films", "a"]

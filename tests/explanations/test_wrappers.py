@@ -1,0 +1,255 @@
+"""Models in wrappers, of one's own making, and multimodal ones asked about text: F is what the model itself gives."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from toy import HIDDEN, VOCAB, tiny_bert, tiny_llama, tiny_tokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    BertForMaskedLM,
+    BertModel,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
+
+from captum_attattr import attention_layers, explain, explain_dataset, head_importance, mask_heads, prune_heads
+
+pytestmark = [  # of peft, and of torch.compile
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:`torch.jit.script_method`:DeprecationWarning"),
+]
+TEXT = "good film a plot"
+QUIET: dict[str, Any] = {"n_steps": 1, "progress": False}
+
+
+class Headed(nn.Module):
+    """A head of one's own around a model without one."""
+
+    def __init__(self, form: str = "tensor", outputs: int = 2) -> None:
+        super().__init__()
+        self.encoder = BertModel(tiny_bert().config)
+        self.head = nn.Linear(HIDDEN, outputs)
+        self.form = form
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Any:
+        logits = self.head(self.encoder(input_ids, attention_mask).last_hidden_state[:, 0])
+        forms = {
+            "tensor": logits,
+            "tuple": (logits,),
+            "dict": {"logits": logits},
+            "object": SimpleNamespace(logits=logits),
+        }
+        return forms[self.form]
+
+
+class Scorer(nn.Module):
+    """A language model of one's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lm = tiny_llama()
+
+    def forward(self, input_ids: Tensor, **rest: Any) -> Tensor:
+        return self.lm(input_ids=input_ids, **rest).logits
+
+
+class RemoteForCausalLM(LlamaForCausalLM):
+    """As code on the hub defines it."""
+
+
+def lora(model: PreTrainedModel, task: str) -> Any:
+    peft = pytest.importorskip("peft")
+    wanted = ["query", "value"] if task == "SEQ_CLS" else ["q_proj", "v_proj"]
+    adapted = peft.get_peft_model(model, peft.LoraConfig(task_type=task, r=2, target_modules=wanted)).eval()
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.3)
+    return adapted
+
+
+def cross_encoder(tmp_path: Any) -> Any:
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    model, folder = tiny_bert(num_labels=1), tmp_path / "model"
+    model.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return sentence_transformers.CrossEncoder(str(folder), device="cpu")
+
+
+def remote() -> Any:
+    torch.manual_seed(0)
+    return RemoteForCausalLM(tiny_llama().config).eval()
+
+
+WRAPPERS: dict[str, Any] = {
+    "compiled": lambda _: torch.compile(tiny_bert()),
+    "data parallel": lambda _: nn.DataParallel(tiny_bert()),
+    "LoRA classifier": lambda _: lora(tiny_bert(), "SEQ_CLS"),
+    "LoRA language model": lambda _: lora(tiny_llama(), "CAUSAL_LM"),
+    "compiled LoRA": lambda _: torch.compile(lora(tiny_bert(), "SEQ_CLS")),
+    "CrossEncoder": cross_encoder,
+    "remote code": lambda _: remote(),
+    **{f"own, {form}": lambda _, form=form: Headed(form).eval() for form in ("tensor", "tuple", "dict", "object")},
+    "own language model": lambda _: Scorer().eval(),
+    "own, wrapped": lambda _: nn.DataParallel(Headed().eval()),
+}
+
+
+def logits_of(model: Any, inputs: dict[str, Tensor]) -> Tensor:
+    """What the model itself gives, without this package's help."""
+    inner = getattr(model, "_orig_mod", model)
+    if type(inner).__name__ == "CrossEncoder":
+        inner = inner.model
+    while isinstance(inner, nn.DataParallel):
+        inner = inner.module
+    if isinstance(inner, Headed):
+        inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        output = inner(**inputs)
+    if isinstance(output, dict) and "logits" in output:
+        output = output["logits"]
+    output = getattr(output, "logits", output)
+    return output[0] if isinstance(output, tuple) else output
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_the_models_own_output_is_what_is_explained(name, tmp_path, unchanged):
+    model, tokenizer = WRAPPERS[name](tmp_path), tiny_tokenizer()
+    with unchanged(model):
+        one = explain(model, tokenizer, TEXT, progress=False)[0]
+    logits = logits_of(model, one.inputs)
+    logits = logits[:, -1] if logits.dim() == 3 else logits
+    wanted = logits[0, 0] if logits.shape[1] == 1 else logits.softmax(-1)[0, one.target]
+    assert abs(float(wanted) - one.value) < 1e-5
+    assert one.attributions.abs().max() > 0
+
+
+@pytest.mark.parametrize("name", ["data parallel", "LoRA classifier", "own, tensor", "compiled"])
+def test_heads_and_archives_of_wrapped_models(name, tmp_path):
+    model, tokenizer = WRAPPERS[name](tmp_path), tiny_tokenizer()
+    importance = head_importance(model, tokenizer, [TEXT, "a"], [0, 1], method="taylor", progress=False)
+    assert importance.scores.abs().max() > 0
+    [one] = explain_dataset(model, tokenizer, [TEXT], tmp_path / "run", **QUIET)
+    torch.testing.assert_close(one.attributions, explain(model, tokenizer, TEXT, **QUIET)[0].attributions)
+    with mask_heads(model, {0: [0, 1, 2, 3], 1: [0, 1, 2, 3]}):
+        masked = explain(model, tokenizer, TEXT, target=one.target, **QUIET)[0]
+    assert masked.value != one.value
+
+
+def test_ddp(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/x", rank=0, world_size=1)
+    try:
+        model = nn.parallel.DistributedDataParallel(tiny_bert())
+        one = explain(model, tiny_tokenizer(), TEXT, **QUIET)[0]
+    finally:
+        torch.distributed.destroy_process_group()
+    assert one.value == explain(tiny_bert(), tiny_tokenizer(), TEXT, **QUIET)[0].value
+
+
+def test_soft_prompts_are_refused_with_their_positions():
+    peft = pytest.importorskip("peft")
+    config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5)
+    model = peft.get_peft_model(tiny_llama(), config)
+    with pytest.raises(TypeError, match=r"puts 5 virtual positions .* before the tokens"):
+        explain(model, tiny_tokenizer(), TEXT, **QUIET)
+
+
+def test_a_task_that_is_said():
+    torch.manual_seed(0)
+    model = BertForMaskedLM(tiny_bert().config).eval()
+    with pytest.raises(TypeError, match="BertForMaskedLM; say its task"):
+        explain(model, tiny_tokenizer(), TEXT, **QUIET)
+    one = explain(model, tiny_tokenizer(), TEXT, task="next_token", **QUIET)[0]
+    with torch.no_grad():
+        wanted = model(**one.inputs).logits[0, -1].softmax(-1)[one.target]
+    assert abs(float(wanted) - one.value) < 1e-5
+
+
+class Positional(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.bert = BertModel(tiny_bert().config)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.bert(ids).last_hidden_state[:, 0]
+
+
+class Cubes(Headed):
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Any:
+        return super().forward(input_ids, attention_mask)[..., None, None]
+
+
+MISTAKES: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
+    "unknown task": (
+        tiny_bert,
+        {"task": "translation"},
+        ValueError,
+        "task='translation' is unknown; use one of 'class",
+    ),
+    "other task": (
+        tiny_bert,
+        {"task": "next_token"},
+        ValueError,
+        "does not fit BertForSequenceClassification.*'classific",
+    ),
+    "own, other task": (
+        Headed,
+        {"task": "next_token"},
+        ValueError,
+        r"shape \(1, 2\) for 1 text of 4 tokens.*next_token",
+    ),
+    "own, no task": (Cubes, {}, ValueError, r"shape \(1, 2, 1, 1\).*do not fit any task"),
+    "own names": (Positional, {}, TypeError, r"must take input_ids .* by name: \['ids'\]"),
+    "no transformer": (lambda: nn.Linear(2, 2), {}, TypeError, "or a module around one, got Linear"),
+    "no module": (lambda: 3, {}, TypeError, "or a module around one, got int|got int"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistake_is_named(name):
+    make, options, error, message = MISTAKES[name]
+    with pytest.raises(error, match=message):
+        explain(make(), tiny_tokenizer(), TEXT, **QUIET, **options)
+
+
+# ------------------------------------------------------------------------------------------------- multimodal
+
+
+def gemma() -> Any:
+    text = {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 8}
+    text |= {"num_key_value_heads": 4, "intermediate_size": 48, "sliding_window": 4, "rms_norm_eps": 0.1}
+    vision = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 48}
+    vision |= {"image_size": 16, "patch_size": 4, "vision_use_head": False}
+    torch.manual_seed(0)
+    config = Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+def test_a_multimodal_model_is_its_language_model_where_text_is_asked_about():
+    model, tokenizer = gemma(), tiny_tokenizer()
+    assert isinstance(model, Gemma3ForConditionalGeneration)
+    layers = attention_layers(model)
+    assert [layer.index for layer in layers] == [0, 1]
+    assert all("language_model" in layer.name for layer in layers)
+    assert len(attention_layers(model.model.vision_tower)) == 3
+    one = explain(model, tokenizer, TEXT, progress=False)[0]
+    with torch.no_grad():
+        wanted = model(**one.inputs).logits[0, -1].softmax(-1)[one.target]
+    assert abs(float(wanted) - one.value) < 1e-5
+    assert one.attributions.shape[:2] == (2, 4)
+    importance = head_importance(model, tokenizer, [TEXT], [one.target], method="taylor", progress=False)
+    assert importance.scores.shape == (2, 4)
+    vision = [parameter.shape for parameter in model.model.vision_tower.parameters()]
+    with mask_heads(model, {1: [2]}):
+        masked = explain(model, tokenizer, TEXT, target=one.target, **QUIET)[0].value
+    prune_heads(model, {1: [2]})
+    pruned = explain(model, tokenizer, TEXT, target=one.target, **QUIET)[0].value
+    assert abs(pruned - masked) < 1e-5
+    assert [parameter.shape for parameter in model.model.vision_tower.parameters()] == vision
