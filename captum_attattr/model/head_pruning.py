@@ -20,7 +20,7 @@ from captum_attattr.model.head_masks import HeadSpec, active_gates, mask_heads, 
 from captum_attattr.model.head_probe import argument_names, probed
 from captum_attattr.model.projections import Heads, UnknownPartError
 from captum_attattr.model.pruning_record import Layout, record
-from captum_attattr.model.sample_inputs import Runs, difference
+from captum_attattr.model.sample_inputs import Runs, difference, first_line
 
 
 class Plan(NamedTuple):
@@ -222,7 +222,7 @@ def _cut_and_compare(
                 return
             failures.append(f"it differs from the masked model by {apart:.0f} times what rounding explains")
         except Exception as error:  # a forward on other shapes may raise anything
-            failures.append(f"its forward fails: {str(error).splitlines()[0] if str(error) else error!r}")
+            failures.append(f"its forward fails: {first_line(error)}")
         except BaseException:
             restore()
             raise
