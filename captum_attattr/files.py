@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
+import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Kind = TypeVar("Kind", bound="DataclassInstance")
+
+_WEIGHTS = re.compile(r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?")
+"""Names of files with weights that `save_pretrained` writes."""
 
 fcntl: Any
 try:
@@ -124,6 +129,52 @@ def flush_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+@contextmanager
+def replacing_files(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary folder beside or in `path`; its files go into the folder `path` when the block ends without an error.
+
+    A folder that is missing appears whole. In one that exists the files are renamed into place one after the other,
+    once all are written, and weights of a model that are not among them go; other files stay.
+
+    Args:
+        path: the folder to be.
+
+    Yields:
+        The temporary folder.
+
+    Raises:
+        TypeError: `path` is no path.
+        ValueError: `path` is a file, or a folder that cannot be made.
+        OSError: a file cannot be written; the message has the path.
+    """
+    folder = checked_path(path)
+    if folder.is_file():
+        raise ValueError(f"path must be a folder, but {str(path)!r} is a file")
+    made = not folder.exists()
+    temporary = (folder.parent if made else folder) / f".{uuid.uuid4().hex}.tmp"
+    try:
+        temporary.mkdir(parents=True)
+    except OSError as error:
+        raise ValueError(f"the folder {str(path)!r} cannot be made: {error.strerror}") from error
+    try:
+        yield temporary
+        if made:
+            temporary.rename(folder)
+            return
+        new = {file.name for file in temporary.iterdir()}
+        for file in sorted(temporary.iterdir(), key=lambda file: file.name == "config.json"):  # the config last
+            file.replace(folder / file.name)
+        for file in folder.iterdir():
+            if file.name not in new and _WEIGHTS.fullmatch(file.name):
+                file.unlink()
+    except OSError as error:
+        if error.errno is None or str(path) in str(error):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> Path:

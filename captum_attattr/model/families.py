@@ -49,13 +49,15 @@ def causal_language_models() -> frozenset[str]:
 # ------------------------------------------------------------------------------ the linear maps around attention
 
 # Attributes of attention modules: the size of one head, the count of heads, the size of all heads together.
-HEAD_SIZES = ("v_head_dim", "head_dim", "attention_head_size", "head_size", "d_head", "key_value_proj_dim")
-HEAD_COUNTS = ("num_heads", "n_heads", "num_attention_heads", "n_head")
+HEAD_SIZES = ("v_head_dim", "head_dim", "attention_head_size", "head_size", "d_head", "key_value_proj_dim", "dim_head")
+HEAD_COUNTS = ("num_heads", "n_heads", "num_attention_heads", "n_head", "num_attn_heads")
 GROUP_COUNTS = ("num_key_value_heads", "kv_heads", "num_kv_heads")
 ALL_HEADS_SIZES = ("all_head_size", "split_size")
 
 # The output projection: its name inside the attention module, or its path from the module's parent.
-OUTPUTS = ("o_proj", "out_proj", "out_lin", "c_proj", "Wo", "dense", "o", "projection")
+OUTPUTS: tuple[str, ...] = ("o_proj", "out_proj", "out_lin", "c_proj", "Wo", "dense", "o", "projection")
+LESS_SURE_OUTPUTS = ("proj", "linear_out", "attention_out", "projection_layer", "output", "to_out")  # if linear maps
+OUTPUTS += LESS_SURE_OUTPUTS
 OUTPUTS_BESIDE = ("output.dense", "post_attention.conv1d")
 
 # Maps whose rows are heads.
@@ -90,7 +92,8 @@ BARE = {
 SHARED_TABLES = frozenset({"relative_attention_bias"})
 # Arguments of an attention module's forward that come from outside with an entry for each head, and are indexed.
 HEAD_ARGUMENTS = frozenset({"position_bias", "relative_position_bias", "alibi", "rel_pos", "rel_2d_pos"})
-HEAD_MASKS = frozenset({"BeitAttention", "Data2VecVisionAttention"})  # a bias of each head is part of their mask
+# Attention modules whose mask has an entry for each head: a bias is part of it (BEiT), or it is expanded (ProphetNet).
+HEAD_MASKS = frozenset({"BeitAttention", "Data2VecVisionAttention", "ProphetNetAttention", "ProphetNetNgramAttention"})
 
 
 def head_arguments(module: object) -> frozenset[str]:
@@ -100,10 +103,14 @@ def head_arguments(module: object) -> frozenset[str]:
 
 # How much besides its counts of heads an attention module is told when heads go: see head_adapters.HOWS.
 TOLD = {"GPTBigCodeAttention": "widths", "BlipAttention": "division", "Phi3Attention": "config"}
-UNTOUCHED = frozenset({"q_norm", "k_norm", "LayerNorm", "layer_norm"})  # of one head's size, or after the output
+UNTOUCHED = frozenset(
+    {"q_norm", "k_norm", "LayerNorm", "layer_norm", "dense_bias"}
+)  # of one head's size, or after the output
 
 # Why heads cannot be cut out of a family, by config.model_type.
-NOT_CUT: dict[str, str] = {}
+NOT_CUT: dict[str, str] = {
+    "diffllama": "its heads are halves of pairs: each gives the difference of two attention maps on shared values",
+}
 
 # Values that an attention module's forward returns, by class name, where it is not (output, probabilities);
 # 0 stands for the output alone, not in a tuple.

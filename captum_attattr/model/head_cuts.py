@@ -136,7 +136,7 @@ class HeadCuts:
         dim = families.BARE.get((type(self.module).__name__, name))
         if dim is not None:
             yield Cut(owner, own, dim, self.stay)
-        elif isinstance(tensor, nn.Parameter) and not self._after(path):
+        elif isinstance(tensor, nn.Parameter) and not self._after(path) and name not in families.UNTOUCHED:
             rows = self._named_rows(name)
             if rows is None:
                 raise not_cut(self.layer, _UNKNOWN.format(name), UnknownPartError)

@@ -27,7 +27,8 @@ def mask_heads(model: nn.Module, heads: HeadSpec) -> Iterator[None]:
 
     What the heads give is multiplied by 0 before the output projection; nothing is renormalised, and attention
     itself, its implementation included, is left alone. Contexts inside one another add up. Compiled code would not
-    see the change: inside the context nothing runs compiled, in no thread.
+    see the change: inside the context nothing runs compiled, in no thread. A copy that is made inside (`deepcopy`,
+    pickle) is not masked, and neither are saved weights (`save_pretrained`).
 
     Args:
         model: any model that `attention_layers` finds layers in.

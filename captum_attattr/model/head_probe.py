@@ -18,6 +18,9 @@ from torch.overrides import TorchFunctionMode
 from captum_attattr.model.projections import Heads, is_map, row_dim
 from captum_attattr.model.sample_inputs import Runs, run
 
+_ROUNDING = 1e-6
+"""Of the largest gradient: less is no influence."""
+
 
 class Owners(NamedTuple):
     """Whose a parameter, buffer or argument is, index by index along one dimension."""
@@ -159,7 +162,7 @@ class _Probe:
             for (kind, name, tensor), gradient in zip(wanted, gradients, strict=True):
                 gradient = torch.zeros_like(tensor) if gradient is None else gradient
                 lines = moved.setdefault((kind, name), [[] for _ in range(count)])[head]
-                lines.append(gradient.ne(0))
+                lines.append(gradient.abs())
         maps: dict[str, Owners] = {}
         tensors: dict[str, list[Owners]] = {}
         arguments: dict[str, list[Owners]] = {}
@@ -169,8 +172,8 @@ class _Probe:
             elif kind == "weight":
                 maps[name] = _owners(by_head, row_dim(self.maps[name]))
             else:
-                target = tensors if kind == "tensor" else arguments
-                target[name] = [_owners(by_head, dim) for dim in range(by_head[0][0].dim())]
+                target, rounding = (tensors, 0.0) if kind == "tensor" else (arguments, _ROUNDING)
+                target[name] = [_owners(by_head, dim, rounding) for dim in range(by_head[0][0].dim())]
         return Probed(maps, tensors, frozenset(self.ran), arguments)
 
     def _entries(self, context: Tensor, head: int) -> Tensor:
@@ -183,14 +186,20 @@ class _Probe:
         return (entries * torch.randn(entries.shape, generator=self.generator).to(entries)).sum()
 
 
-def _owners(by_head: list[list[Tensor]], dim: int) -> Owners:
-    """Return which heads move with each index of a dimension, over all calls of a map."""
+def _owners(by_head: list[list[Tensor]], dim: int, rounding: float = 0.0) -> Owners:
+    """Return which heads move with each index of a dimension, over all calls of a map.
+
+    Of arguments what is below rounding of the largest gradient is none: the one key that a first token sees has no
+    influence. What maps give and parameters are seen by all tokens.
+    """
     length = by_head[0][0].shape[dim]
     lines = []
     for calls in by_head:
-        same = [moved for moved in calls if moved.dim() > dim and moved.shape[dim] == length]
-        lines.append(torch.stack([moved.transpose(0, dim).reshape(length, -1).any(1) for moved in same]).any(0))
-    moved = torch.stack(lines)  # (H, length)
+        same = [moved for moved in calls if moved.dim() > dim and moved.shape[dim] == length and moved.numel()]
+        most = [moved.transpose(0, dim).reshape(length, -1).float().amax(1) for moved in same]
+        lines.append(torch.stack(most).amax(0) if most else torch.zeros(length))
+    sizes = torch.stack(lines)  # (H, length)
+    moved = ~(sizes <= rounding * sizes.max()) if sizes.numel() else sizes.bool()
     return Owners(dim, [frozenset(moved[:, index].nonzero()[:, 0].tolist()) for index in range(length)])
 
 

@@ -19,9 +19,9 @@ from captum_attattr.model.head_adapters import adapt, more, tell, told
 from captum_attattr.model.head_cuts import Cut, HeadCuts, assign, cut_parameter
 from captum_attattr.model.head_masks import HeadSpec, active_gates, mask_heads, selected_heads
 from captum_attattr.model.head_probe import argument_names, probed
-from captum_attattr.model.projections import Heads, UnknownPartError
+from captum_attattr.model.projections import Heads, UnknownPartError, not_cut
 from captum_attattr.model.pruning_record import Layout, record
-from captum_attattr.model.sample_inputs import Runs, difference
+from captum_attattr.model.sample_inputs import Runs, difference, first_line
 
 
 class Plan(NamedTuple):
@@ -85,6 +85,7 @@ def prune_heads(
         if named:
             runs = Runs(model, list(named), inputs)
             plans = _probed(named, runs)
+            _check_untied(model, plans)
             new = _new_parameters(plans)
             with mask_heads(model, chosen):
                 masked = runs.outputs()
@@ -98,9 +99,26 @@ def cut_by_name(model: nn.Module, chosen: Mapping[AttentionLayer, set[int]]) -> 
         ValueError, UnsupportedModelError: see `prune_heads`.
     """
     if plans := _known(_named(chosen)):
+        _check_untied(model, plans)
         new = _new_parameters(plans)
         with _undone_on_error(model):
             _cut(model, plans, new, {module: told(module) for module in plans})
+
+
+def _check_untied(model: nn.Module, plans: Mapping[nn.Module, Plan]) -> None:
+    """Check that no parameter to be cut is also another module's: that one would keep all heads.
+
+    Raises:
+        UnsupportedModelError: one is.
+    """
+    owners: dict[int, list[nn.Module]] = {}
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append(module)
+    for plan in plans.values():
+        for cut in plan.cuts:
+            if len(owners.get(id(getattr(cut.owner, cut.name)), [])) > 1:
+                raise not_cut(plan.heads.layer, f"its {cut.name!r} is tied to that of another layer")
 
 
 def _new_parameters(plans: Mapping[nn.Module, Plan]) -> dict[nn.Module, list[nn.Parameter]]:
@@ -224,7 +242,7 @@ def _cut_and_compare(
                 return
             failures.append(f"it differs from the masked model by {apart:.0f} times what rounding explains")
         except Exception as error:  # a forward on other shapes may raise anything
-            failures.append(f"its forward fails: {str(error).splitlines()[0] if str(error) else error!r}")
+            failures.append(f"its forward fails: {first_line(error)}")
         except BaseException:
             restore()
             raise

@@ -42,6 +42,10 @@ class Heads:
         self.output = _output(layer)
         bare = getattr(module, "o", None)
         width = bare.shape[1:].numel() if isinstance(bare, Tensor) else _inputs(self.output)
+        counts = (vars(module).get(name) for name in families.HEAD_COUNTS)
+        count: int = next((count for count in counts if isinstance(count, int)), 0)
+        if not self.size and (count or layer.kept):
+            self.size = width // count if count else 1
         if not self.size or width % self.size or not (width or layer.kept):
             has = "" if self.output is None else f"; it has a {type(self.output).__name__}"
             raise UnsupportedModelError(f"{layer!r}: no output projection is known of {type(module).__name__}{has}")
@@ -50,6 +54,13 @@ class Heads:
         kept = layer.kept
         self.indices = kept.indices if kept else tuple(range(self.count))
         self.original = kept.of if kept else self.count
+
+    @property
+    def left(self) -> int:
+        """How many heads the output projection has columns of now; `count` is of when this was made."""
+        bare = getattr(self.layer.module, "o", None)
+        width = bare.shape[1:].numel() if isinstance(bare, Tensor) else _inputs(self.output)
+        return width // self.size
 
     def group_of(self, head: int) -> list[int]:
         """Return the heads that can only go with one, itself included, by original indices: those of its group.
@@ -122,7 +133,7 @@ def _output(layer: AttentionLayer) -> nn.Module | None:
     """Return the output projection, inside the attention module or beside it; None if there is no such module."""
     for name in families.OUTPUTS:
         inside = getattr(layer.module, name, None)
-        if isinstance(inside, nn.Module):
+        if is_map(inside) or (isinstance(inside, nn.Module) and name not in families.LESS_SURE_OUTPUTS):
             return inside
     for path in families.OUTPUTS_BESIDE:
         try:

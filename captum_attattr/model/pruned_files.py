@@ -12,14 +12,15 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from captum_attattr.exceptions import ResultFileError
-from captum_attattr.files import checked_path
+from captum_attattr.exceptions import ResultFileError, warn_caller
+from captum_attattr.files import checked_path, replacing_files
 from captum_attattr.model.attention_layers import AttentionLayer
 from captum_attattr.model.head_adapters import HOWS
 from captum_attattr.model.head_cuts import assign
 from captum_attattr.model.head_masks import selected_heads
 from captum_attattr.model.head_pruning import cut_by_name, finish
 from captum_attattr.model.modes import plain
+from captum_attattr.model.plain_model import plain_model
 from captum_attattr.model.projections import Heads
 from captum_attattr.model.pruning_record import LAYOUTS, RECORD, Layout, named_layers, record
 
@@ -27,14 +28,27 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def save_pruned(model: PreTrainedModel, path: str | os.PathLike[str], **options: Any) -> Path:
-    """Save a pruned model with transformers' own `save_pretrained`; `load_pruned` reads it.
+FORMATS = ("captum_attattr", "transformers")
 
-    config.json has the heads that are gone as `pruned_heads`, {"encoder.0": [1, 3]}, by original indices.
+
+def save_pruned(
+    model: PreTrainedModel,
+    path: str | os.PathLike[str],
+    *,
+    format: str = "captum_attattr",  # noqa: A002
+    **options: Any,
+) -> Path:
+    """Save a pruned model with transformers' own `save_pretrained`.
 
     Args:
         model: a model of transformers, pruned or not.
-        path: the folder; made if it is missing.
+        path: the folder; made if it is missing. All files are written beside it first: on a full disk the old ones
+            are left. Other files in the folder stay.
+        format: "captum_attattr": the small weights, which `load_pruned` reads; config.json has the heads that are gone
+            as `pruned_heads`, {"encoder.0": [1, 3]}, by original indices. "transformers": a folder that plain
+            `from_pretrained` and `pipeline` read, without this package. There all layers have one count of heads:
+            that of the layer with the most where the config has `head_dim`, else that of the original model. Places
+            without a head are zeros, so that the output is the same; a warning says what that adds.
         options: of `save_pretrained`: `max_shard_size` ...
 
     Returns:
@@ -42,21 +56,31 @@ def save_pruned(model: PreTrainedModel, path: str | os.PathLike[str], **options:
 
     Raises:
         TypeError: `model` is no transformers model, or `path` is no path.
-        ValueError: `path` is a file, or a folder that cannot be made.
+        ValueError: `path` is a file, or a folder that cannot be made; an unknown format.
+        UnsupportedModelError: `format="transformers"`, and no such model gives what this one gives.
+        OSError: the files cannot be written to the end; the message has the path.
     """
     from transformers import PreTrainedModel
 
     model = plain(model)
     if not isinstance(model, PreTrainedModel):
         raise TypeError(f"model must be a transformers model, got {type(model).__name__}")
-    if checked_path(path).is_file():
-        raise ValueError(f"path must be a folder, but {str(path)!r} is a file")
-    try:
-        Path(path).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"the folder {str(path)!r} cannot be made: {error.strerror}") from error
+    if format not in FORMATS:
+        raise ValueError(f"format={format!r} is unknown; use one of {FORMATS}")
     record(model)  # the config may be that of another model
-    model.save_pretrained(path, **options)
+    saved = model if format == "captum_attattr" else plain_model(model)
+    with replacing_files(path) as temporary:
+        try:
+            saved.save_pretrained(temporary, **options)
+        except SafetensorError as error:  # a full disk, without its number
+            raise OSError(f"{str(path)!r} cannot be written: {error}") from error
+    if saved is not model:
+        ours, theirs = (sum(parameter.numel() for parameter in each.parameters()) for each in (model, saved))
+        if theirs > ours:
+            warn_caller(
+                f"{str(path)!r} has {theirs:,} parameters, the pruned model {ours:,}: a config of "
+                f"{type(model).__name__} has one count of heads for all layers, and the places without a head are zeros"
+            )
     return Path(path)
 
 
@@ -152,9 +176,8 @@ def _resize(model: Any, layer: AttentionLayer, name: str, gone: list[int], entry
             )
         if list(old.shape) != shape:
             assign(owner, own, torch.nn.Parameter(old.detach().new_empty(shape), requires_grad=old.requires_grad))
-    left = Heads(layer).count if keep else 0
-    if left != len(keep):
-        raise ValueError(f"the config's {LAYOUTS} of {name} leave {left} heads, its {RECORD} {len(keep)}")
+    if heads.left != len(keep):
+        raise ValueError(f"the config's {LAYOUTS} of {name} leave {heads.left} heads, its {RECORD} {len(keep)}")
     finish(model, heads, keep, entry["how"])
     module: Any = layer.module
     module.pruned_layout = Layout(entry["how"], dict(entry["shapes"]))

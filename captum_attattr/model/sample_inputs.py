@@ -20,8 +20,11 @@ from captum_attattr.model.modes import evaluation_mode, plain
 _ROWS, _TOKENS, _SEED = 2, 7, 20
 
 
-def sample_inputs(model: Any) -> dict[str, Tensor]:
+def sample_inputs(model: Any) -> list[dict[str, Tensor]]:
     """Return keyword arguments for a model of transformers: tokens, pixels, a spectrogram or a wave.
+
+    Returns:
+        What to try first, and what else: text with an image, and text alone.
 
     Raises:
         LookupError: nothing is known of what the model takes.
@@ -43,13 +46,16 @@ def sample_inputs(model: Any) -> dict[str, Tensor]:
         inputs["attention_mask"] = torch.ones_like(inputs[main])
     if "decoder_input_ids" in names:
         inputs["decoder_input_ids"] = _tokens(model.config, generator)[:, :-2]
-    if main == "input_ids" and "pixel_values" in names and hasattr(model.config, "vision_config"):
-        inputs["pixel_values"] = _pixels(model.config.vision_config, generator)
     place = next(model.parameters())
-    return {
-        name: value.to(place.device, place.dtype if value.is_floating_point() else value.dtype)
-        for name, value in inputs.items()
-    }
+
+    def there(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        floating = {name: value.is_floating_point() for name, value in inputs.items()}
+        return {name: value.to(place.device, place.dtype if floating[name] else None) for name, value in inputs.items()}
+
+    tries = [inputs]
+    if main == "input_ids" and "pixel_values" in names and hasattr(model.config, "vision_config"):
+        tries.insert(0, inputs | {"pixel_values": _pixels(model.config.vision_config, generator)})
+    return [there(each) for each in tries]
 
 
 def _tokens(config: Any, generator: torch.Generator) -> Tensor:
@@ -117,14 +123,20 @@ class Runs:
             if not inside:
                 continue
             try:
-                made = sample_inputs(part)
-                passed = _passed(part, made, inside)
-            except Exception as error:  # whatever a model raises on inputs that it was not made for
-                failures.append(f"{type(part).__name__}: {str(error).splitlines()[0] if str(error) else error!r}")
+                tries = sample_inputs(part)
+            except Exception as error:  # its config may lack anything
+                failures.append(f"{type(part).__name__}: {first_line(error)}")
                 continue
-            if passed:
-                self.calls.append((part, made))
-                left = [module for module in left if all(module is not other for other in passed)]
+            for made in tries:
+                try:
+                    passed = _passed(part, made, inside)
+                except Exception as error:  # whatever a model raises on inputs that it was not made for
+                    failures.append(f"{type(part).__name__}: {first_line(error)}")
+                    continue
+                if passed:
+                    self.calls.append((part, made))
+                    left = [module for module in left if all(module is not other for other in passed)]
+                    inside = [module for module in inside if any(module is other for other in left)]
         if left:
             why = f" ({failures[0]})" if failures else ""
             raise UnsupportedModelError(
@@ -198,6 +210,11 @@ def _tensors(value: Any) -> Iterator[Tensor]:
         yield from (tensor for part in parts for tensor in _tensors(part))
     elif isinstance(value, list | tuple):
         yield from (tensor for part in value for tensor in _tensors(part))
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or its name."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))
 
 
 def difference(ours: list[Tensor], theirs: list[Tensor]) -> float:

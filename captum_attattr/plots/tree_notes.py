@@ -51,7 +51,7 @@ def missing_links(tree: nx.DiGraph, explanation: Explanation) -> list[tuple[floa
     """
     maps = explanation.attributions.double().sum(1).numpy(force=True)
     if len(tree.graph["tokens"]) != len(explanation.tokens):
-        maps = summed(maps, words(explanation.tokens, explanation.special))
+        maps = summed(maps, words(explanation.tokens, explanation.special, explanation.scheme))
     size = maps.shape[-1]
     taken = {(data["layer"], i, j) for i, j, data in tree.edges(data=True)}
     order = abs(maps).ravel().argsort()[::-1][: len(taken) + _MISSING]

@@ -78,12 +78,18 @@ def partly_offloaded(model: Any) -> None:
     accelerate.cpu_offload(model.bert.encoder.layer[2])
 
 
+def tied(model: Any) -> None:
+    first, second = (layer.module for layer in attention_layers(model)[:2])
+    second.query.weight = first.query.weight  # type: ignore[union-attr]
+
+
 REFUSED: dict[str, tuple[Callable[[Any], None], Any, type[Exception], str]] = {
     "head out of range": (lambda _: None, {0: [4]}, ValueError, "head 4 of layer 0 is out of range"),
     "layer out of range": (lambda _: None, {3: [0]}, ValueError, "layer 3 is out of range"),
     "tensor subclass": (wrapped, {0: [1], 1: [2]}, UnsupportedModelError, "'key.weight' is a Quantised.*prune before"),
     "integers": (integers, {0: [1], 1: [2]}, UnsupportedModelError, "'value.weight' is torch.int8: prune before"),
     "float8": (eighths, {0: [1], 1: [2]}, UnsupportedModelError, "is torch.float8_e4m3fn: prune before quantization"),
+    "tied": (tied, {0: [1]}, UnsupportedModelError, "'weight' is tied to that of another layer"),
     "meta": (on_meta, {0: [1]}, ValueError, "is not in memory .*load the whole model onto a device"),
     "partly offloaded": (partly_offloaded, {0: [1]}, ValueError, "layer.2.*is not in memory"),
 }
