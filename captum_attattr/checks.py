@@ -88,6 +88,24 @@ def index(name: str, value: Any, count: int) -> int:
     return position
 
 
+def row_of(name: str, value: Any, numbers: Sequence[int]) -> int:
+    """Return where a number stands among others, of layers for example, that need not begin at 0 or be without gaps.
+
+    Raises:
+        TypeError: it is no integer.
+        ValueError: it is not among them.
+    """
+    numbers = list(numbers)
+    if numbers == list(range(len(numbers))):
+        return index(name, value, len(numbers))
+    number = integer(value)
+    if number is None:
+        raise TypeError(f"{name} must be an integer, not {type(value).__name__}: {value!r}")
+    if number not in numbers:
+        raise ValueError(f"{name} must be one of {', '.join(map(str, numbers))}, not {value}")
+    return numbers.index(number)
+
+
 def fraction(name: str, value: Any) -> float:
     """Return a number from 0 to 1 as Python's own.
 

@@ -41,17 +41,27 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def output_value(name: str, value: float | None) -> str:
-    """Return what F is and its value: "probability 0.9", "score −3.2"; "" if the value is not known.
+def output_value(name: str, value: float | None, contrasted: bool = False) -> str:
+    """Return what F is and its value: "probability 0.9", "logit difference −3.2"; "" if the value is not known.
 
     Args:
         name: what the model's task makes F; "" where that is not known, as in files of version 0.1: a value that no
             probability has is a score.
         value: F.
+        contrasted: whether F is the difference of two outputs.
     """
     if value is None or not math.isfinite(value):
         return ""
-    return f"{name or ('probability' if 0 <= value <= 1 else 'score')} {number(value)}"
+    name = (name or ("probability" if 0 <= value <= 1 else "score")).replace("_", "-")
+    return f"{name}{' difference' * contrasted} {number(value)}"
+
+
+def path_name(path: str, baseline: str | float) -> str:
+    """Return how F was integrated: "joint path from the baseline sink"; "" for the usual path from zeros."""
+    whole = {"layer": "", "joint": "joint path"}[path]
+    name = baseline if isinstance(baseline, str) else number(baseline)
+    start = "" if baseline == "zero" else f"from the baseline {name}"
+    return " ".join(filter(None, [whole, start]))
 
 
 def whole_text(text: str | Sequence[str]) -> str:

@@ -1,7 +1,8 @@
 """Writes the attribution scores and the attention of a task's dev rows.
 
 Of the rows of --example_index, attr_zero_base_exp{N}.json and att_score_zero_base_exp{N}.json, one line a layer, as
-the published code does: left sum of --batch_size times --num_batch nodes, predicted class. With --num_examples, of the
+the published code does: left sum of --batch_size times --num_batch nodes, predicted class (other names with --output,
+--path or --baseline). With --num_examples, of the
 first so many rows at once, an archive (read it with captum_attattr.Archive) in attr_zero_base_{N}/; a run that was
 interrupted goes on when it is started again, and torchrun or accelerate launch share it among processes.
 """
@@ -17,6 +18,8 @@ from typing import Any
 
 from common.command_line import (
     OneLineParser,
+    add_attribution_flags,
+    attribution_options,
     check_flags,
     flag_parser,
     load_model,
@@ -39,11 +42,12 @@ def read_flags() -> argparse.Namespace:
     add("--get_att_score", action="store_true", help="write attention")
     add("--batch_size", type=int, default=16, help="with --num_batch: the nodes of the sum are their product")
     add("--num_batch", type=int, default=4, help="see --batch_size")
-    add("--zero_baseline", action="store_true", default=True, help="accepted; the path starts at zero attention")
+    add("--zero_baseline", action="store_true", default=True, help="accepted; it is the default of --baseline")
     add("--example_index", help=f"dev rows: {SYNTAX}; 5 if not given")
     rules = parser.add_mutually_exclusive_group()
     rules.add_argument("--adaptive", action="store_true", help="choose nodes until the estimated error is small")
     rules.add_argument("--published", action="store_true", help="the paper's right sum instead of the left sum")
+    add_attribution_flags(parser)
     add("--tolerance", type=float, default=1e-3, help="estimated relative error of a map that --adaptive allows")
     add("--num_examples", type=int, help="the first so many dev rows, as an archive (all, if there are fewer)")
     add("--json", action="store_true", help="with --num_examples: write the JSON files too")
@@ -98,7 +102,7 @@ def main(args: argparse.Namespace) -> None:
         indices = example_indices(args.example_index or "5", len(texts), Path(args.data_dir) / task.files["dev"])
     folder = writable(args.output_dir)
     model, tokenizer = load_model(args, task)
-    options: dict[str, Any] = {"truncate": args.max_seq_length, "progress": not args.quiet}
+    options: dict[str, Any] = {"truncate": args.max_seq_length, "progress": not args.quiet, **attribution_options(args)}
     if args.adaptive:
         options["tolerance"] = args.tolerance
     else:
@@ -107,7 +111,7 @@ def main(args: argparse.Namespace) -> None:
     rank, world_size = rank_and_world_size()
     if args.num_examples:
         options |= {"attention": args.get_att_score, "dtype": "float16" if args.float16 else "float32"}
-        target = folder / f"attr_zero_base_{len(indices)}"
+        target = folder / f"attr_{start_name(args)}_{len(indices)}"
         archive: Archive = explain_dataset(model, tokenizer, texts[: len(indices)], target, **options)
         if not rank:
             print(f"{len(archive)} examples: {archive.folder}")
@@ -115,6 +119,7 @@ def main(args: argparse.Namespace) -> None:
             mine = indices[rank::world_size]
             write_files(args, folder, mine, (archive[index] for index in mine))
         return
+    options["attention"] = args.get_att_score
     mine = indices[rank::world_size]
     warnings.simplefilter("ignore", ConvergenceWarning)  # it counts examples from 0, in `mine`; here they have names
     explanations = explain_iter(model, tokenizer, [texts[index] for index in mine], **options)
@@ -124,9 +129,11 @@ def main(args: argparse.Namespace) -> None:
 def warn_of_errors(explanations: Iterable[Explanation], indices: list[int], tolerance: float) -> Iterable[Explanation]:
     """Pass explanations on, and warn of each whose estimated error is above --tolerance."""
     for index, explanation in zip(indices, explanations, strict=True):
-        if (worst := float(explanation.error.max())) > tolerance:
-            layer = int(explanation.error.argmax())
-            message = f"example {index}, layer {layer}: estimated error {worst:.1e} is above --tolerance"
+        joint = explanation.path == "joint"
+        worst = explanation.total_error if joint else float(explanation.error.max())
+        if worst > tolerance:
+            where = "all layers" if joint else f"layer {int(explanation.error.argmax())}"
+            message = f"example {index}, {where}: estimated error {worst:.1e} is above --tolerance"
             warnings.warn(message, stacklevel=1)
         yield explanation
 
@@ -137,9 +144,17 @@ def write_files(
     """Write the published code's files of each explanation, and print a line."""
     for index, explanation in zip(indices, explanations, strict=True):
         maps = {"attr": explanation.attributions} if args.get_att_attr else {}
-        maps |= {"att_score": explanation.attention} if args.get_att_score else {}
-        files = [write_maps(each, folder / f"{kind}_zero_base_exp{index}.json") for kind, each in maps.items()]
-        print(f"example {index}: {explanation.label!r}, F = {explanation.probability:.4f}: {' '.join(map(str, files))}")
+        if args.get_att_score and explanation.attention is not None:
+            maps["att_score"] = explanation.attention
+        start = start_name(args)
+        files = [write_maps(each, folder / f"{kind}_{start}_exp{index}.json") for kind, each in maps.items()]
+        print(f"example {index}: {explanation.label!r}, F = {explanation.value:.4f}: {' '.join(map(str, files))}")
+
+
+def start_name(args: argparse.Namespace) -> str:
+    """Return the part of the files' names that says what was attributed: the published "zero_base", or what differs."""
+    names = [str(args.baseline), "base", *["joint"] * (args.path == "joint"), args.output or "probability"]
+    return "_".join(names).removesuffix("_probability")
 
 
 if __name__ == "__main__":

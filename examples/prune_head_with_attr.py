@@ -8,13 +8,14 @@ import argparse
 import sys
 from typing import Any
 
+from common.command_line import attribution_options
 from common.head_pruning import run
 
 
 def method(args: argparse.Namespace) -> dict[str, Any]:
     """Return the options of `head_importance`."""
     rule = "riemann_right" if args.published else "riemann_left"
-    return {"method": "attattr", "n_steps": args.batch_size * args.num_batch, "rule": rule}
+    return {"method": "attattr", "n_steps": args.batch_size * args.num_batch, "rule": rule, **attribution_options(args)}
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def load(name: str | None) -> tuple[Any, Any]:
 def report(explanation: Explanation, top: int) -> None:
     """Print one explanation."""
     text = explanation.text if isinstance(explanation.text, str) else " | ".join(explanation.text)
-    print(f"\n{text}\n  {explanation.label!r}, F = {explanation.probability:.4f}")
+    print(f"\n{text}\n  {explanation.label!r}, F = {explanation.value:.4f}")
     print(f"  {'score':>9}  layer  head  query <- key")
     for layer, head, query, key, score in explanation.strongest(top, special=False):
         words = f"{explanation.tokens[query]} <- {explanation.tokens[key]}"

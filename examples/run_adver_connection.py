@@ -9,7 +9,16 @@ from __future__ import annotations
 
 import argparse
 
-from common.command_line import check_flags, flag_parser, load_model, rank_and_world_size, run_script, writable
+from common.command_line import (
+    add_attribution_flags,
+    attribution_options,
+    check_flags,
+    flag_parser,
+    load_model,
+    rank_and_world_size,
+    run_script,
+    writable,
+)
 from common.task_rows import class_task, texts_and_labels
 
 from captum_attattr import Pattern, find_patterns
@@ -43,6 +52,7 @@ def main(args: argparse.Namespace) -> None:
         resume=folder / f"{name}.jsonl" if args.resume else None,
         progress=not args.quiet,
         **({} if args.corrected else published),
+        **attribution_options(args),
     )
     if rank_and_world_size()[0]:
         return
@@ -55,15 +65,16 @@ def main(args: argparse.Namespace) -> None:
 
 
 def arguments() -> argparse.Namespace:
-    """Read the command line; the last two flags are new."""
+    """Read the command line; the last flags are new."""
     parser = flag_parser(__doc__)
     add = parser.add_argument
     add("--batch_size", type=int, default=16, help="with --num_batch: the nodes of the left sum are their product")
     add("--num_batch", type=int, default=4, help="see --batch_size")
-    add("--zero_baseline", action="store_true", help="accepted; the baseline is zero attention, as published")
+    add("--zero_baseline", action="store_true", help="accepted; it is the default of --baseline")
     add("--start_exp", type=int, default=0, help="the first row")
     add("--num_exp", type=int, default=500, help="how many rows")
     add("--data_type", choices=("train", "dev"), default="train", help="the set that the rows are of")
+    add_attribution_flags(parser)
     add("--resume", action="store_true", help="keep what is done in --output_dir, and go on from there")
     add("--corrected", action="store_true", help="interactions between words only, over all layers and heads")
     args = parser.parse_args()

@@ -50,7 +50,7 @@ def write_mnli(folder: Path) -> Path:
     return folder
 
 
-def flags(folder: Path, output: Path, **changes: Any) -> list[str]:
+def flags(folder: Path, output: Path, /, **changes: Any) -> list[str]:
     """Return the published code's flags for that model and data; None leaves one out, True gives it no value."""
     given = {
         "task_name": "MNLI",

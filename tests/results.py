@@ -20,7 +20,7 @@ def sparse(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
 
 
 def explanation(
-    layers: int, heads: int, words: int | list[str], scores: Scores = sparse, seed: int = 0, **changed: Any
+    layers: int, heads: int, words: int | list[str], /, scores: Scores = sparse, seed: int = 0, **changed: Any
 ) -> Explanation:
     """A made-up explanation, of the words "word0", "word1" ... or of given ones.
 

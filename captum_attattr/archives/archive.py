@@ -101,11 +101,15 @@ class Archive(Sequence[Explanation]):
             IndexError: there is no such example or layer.
             ResultFileError: as `archive[number]`.
         """
-        depth, wanted = self._index.form.layers, _integer("layer", layer)
-        if not -depth <= wanted < depth:
-            raise IndexError(f"layer {wanted} is not there: the model has {depth}")
+        form, wanted = self._index.form, _integer("layer", layer)
+        if form.numbers is None:
+            if not -form.layers <= wanted < form.layers:
+                raise IndexError(f"layer {wanted} is not there: the model has {form.layers}")
+            wanted %= form.layers
+        elif wanted not in form.numbers:
+            raise IndexError(f"layer {wanted} is not there: the archive has {', '.join(map(str, form.numbers))}")
         with self._batch(number) as (batch, row):
-            return batch.layer(row, wanted % depth)
+            return batch.layer(row, wanted if form.numbers is None else form.numbers.index(wanted))
 
     def verify(self, *, progress: bool = True) -> None:
         """Read every shard and compare it with the digest in the index.

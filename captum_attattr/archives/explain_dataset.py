@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from captum_attattr import checks
 from captum_attattr.archives.archive import Archive
 from captum_attattr.archives.index import INDEX, read_index
 from captum_attattr.archives.plan import Form
-from captum_attattr.archives.run import DatasetRun, Examples
-from captum_attattr.attribution.inputs import check_rule
+from captum_attattr.archives.run import DatasetRun, Examples, Pairs
 from captum_attattr.explanations.encoding import Text
-from captum_attattr.explanations.explain import Explainer, listed
+from captum_attattr.explanations.explainer import Explainer
+from captum_attattr.explanations.settings import Settings
+from captum_attattr.explanations.targets import each
 from captum_attattr.files import checked_path
 from captum_attattr.model.modes import evaluation_mode
+from captum_attattr.model.projections import Heads
 from captum_attattr.runs.processes import Processes
 
 
@@ -30,6 +33,11 @@ def explain_dataset(
     folder: str | os.PathLike[str],
     target: Any = None,
     *,
+    output: str | None = None,
+    contrast: Any = None,
+    path: str = "layer",
+    baseline: str | float | None = None,
+    layers: Iterable[int] | None = None,
     truncate: bool | int = False,
     n_steps: int | None = None,
     method: str = "gausslegendre",
@@ -38,7 +46,7 @@ def explain_dataset(
     internal_batch_size: int | None = None,
     batch_size: int = 32,
     attention: bool = True,
-    dtype: str = "float32",
+    dtype: torch.dtype | str = "float32",
     shard_bytes: int | None = None,
     progress: bool = True,
 ) -> Archive:
@@ -62,14 +70,16 @@ def explain_dataset(
         folder: where the files go; made if it is missing.
         target: as in `explain`: None for the predicted class, a class or token for all, or a list or array with one
             for each.
+        output, path, baseline, layers: as in `explain`.
+        contrast: as in `explain`: a second class or token for all, or a list or array with one for each.
         truncate: cut texts that are longer than the model takes, instead of raising; a number cuts to at most so
             many tokens.
         n_steps, method, tolerance, max_nodes, internal_batch_size: as in `LayerAttAttr.attribute`.
         batch_size: the most texts that are explained, and kept in memory, together.
-        attention: also store the attention probabilities; without them an explanation has zeros there.
-        dtype: of the maps in the files: "float32", or "float16", which takes half the room and changes an attribution
-            by at most a 2,000th of itself or 1e-11 of the layer's largest, an attention probability by at most a
-            2,000th of itself or 3e-8.
+        attention: also store the attention probabilities; without them an explanation has None there.
+        dtype: of the maps in the files: "float32" or "float16" (or torch's types), which takes half the room and
+            changes an attribution by at most a 2,000th of itself or 1e-11 of the layer's largest, an attention
+            probability by at most a 2,000th of itself or 3e-8.
         shard_bytes: the average size of a file; None for a 64th of the whole, between a MiB and a GiB.
         progress: announce what will be done, and show a bar for what takes longer than two seconds.
 
@@ -95,26 +105,44 @@ def explain_dataset(
         ...     [explanation.label for explanation in archive]
         ['positive', 'negative']
     """
-    options = check_rule(method, n_steps, tolerance, max_nodes, internal_batch_size)._asdict()
+    settings = Settings.of(
+        output=output,
+        path=path,
+        baseline=baseline,
+        layers=layers,
+        attention=attention,
+        n_steps=n_steps,
+        method=method,
+        tolerance=tolerance,
+        max_nodes=max_nodes,
+        internal_batch_size=internal_batch_size,
+    )
     batch_size = checks.at_least(1, batch_size, "batch_size")
     shard_bytes = shard_bytes if shard_bytes is None else checks.at_least(1, shard_bytes, "shard_bytes")
-    path = checked_path(folder, "folder")
+    folder = checked_path(folder, "folder")
     if isinstance(texts, str) or not isinstance(texts, Sequence):
         raise TypeError(f"texts must be a list of texts or of pairs, got {type(texts).__name__}; use [text]")
     if not texts:
         raise ValueError("texts is empty: give at least one text or pair")
-    target = listed(target)
-    if isinstance(target, list) and len(target) != len(texts):
-        raise ValueError(f"target lists {len(target)} entries for {len(texts)} texts")
-    explainer = Explainer(model, tokenizer, truncate, options)
-    form = Form(explainer.texts.depth, explainer.texts.width, dtype, checks.scalar(attention), inputs=True)
+    pairs = Pairs(each("target", target, len(texts)), each("contrast", contrast, len(texts)))
+    explainer = Explainer(model, tokenizer, truncate, settings, contrast is not None)
+    form = Form(
+        len(explainer.numbers),
+        max(Heads(layer).original for layer in explainer.layers),
+        str(dtype).removeprefix("torch.") if isinstance(dtype, torch.dtype) else dtype,
+        explainer.settings.attention,
+        inputs=True,
+        numbers=explainer.settings.layers,
+        value=contrast is not None or explainer.output != explainer.texts.output,
+        total=settings.path == "joint",
+    )
     with evaluation_mode(explainer.texts.model), Processes.together() as processes:
-        if processes.first_alone(lambda: _is_of_version_0_1(path)):
+        if processes.first_alone(lambda: _is_of_version_0_1(folder)):
             form = replace(form, inputs=False)
-        run = DatasetRun(explainer, Examples(explainer.texts, texts, target, form.inputs), path, form, progress)
+        run = DatasetRun(explainer, Examples(explainer, texts, pairs, form.inputs), folder, form, progress)
         run.plan(batch_size, shard_bytes)
         run.carry_out(processes)
-    return Archive(path)
+    return Archive(folder)
 
 
 def _is_of_version_0_1(folder: Path) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from captum_attattr import checks
-from captum_attattr.archives.plan import Form
+from captum_attattr.archives.plan import OPTIONAL, Form
 from captum_attattr.exceptions import ResultFileError
 from captum_attattr.files import check_version, read_json, reading, replacing
 from captum_attattr.runs.digests import data_digest
@@ -119,7 +119,7 @@ def _index(content: Mapping[str, Any]) -> Index:
         raise ValueError(f"it lacks {', '.join(missing)}")
     finished = checks.instance("finished", content["finished"], bool, "true or false")
     about = checks.instance("about", content["about"], dict, "an object")
-    form = Form(**_entries("about.form", about.get("form"), ("layers", "heads", "dtype", "attention"), ("inputs",)))
+    form = Form(**_entries("about.form", about.get("form"), ("layers", "heads", "dtype", "attention"), OPTIONAL))
     shards = [_shard(f"shards[{i}]", entry, finished) for i, entry in enumerate(_list("shards", content["shards"]))]
     if len({shard.file for shard in shards}) < len(shards):
         raise ValueError("two shards have one file")

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from captum_attattr.checks import at_least, instance
+from captum_attattr.checks import at_least, instance, integers, set_fields
 
 RUN = "captum_attattr run"
 """The entry of a shard's header that tells its run from others."""
@@ -31,6 +31,9 @@ ALIGNMENT = 8
 """Bytes. Every tensor begins at a multiple of its entries' size, so that a reader can map it without a copy."""
 SMALLEST, LARGEST, USUAL_COUNT = 2**20, 2**30, 64
 """A run is cut into 64 shards; into more or fewer where these would be above a GiB or below a MiB."""
+FLAGS = ("inputs", "value", "total")
+OPTIONAL = (*FLAGS, "numbers")
+"""Fields of a form that later versions added, each false or None in a form that lacks it."""
 MAPS_AT_ONCE = 2**27
 """The most attribution entries of a batch, which stays in memory until it is written: half a GiB of float32."""
 
@@ -46,6 +49,10 @@ class Form:
         attention: whether the attention probabilities are stored beside the attributions.
         inputs: whether the model's inputs and the name of its output are stored beside the text; version 0.1 stored
             neither.
+        value: whether F(A) is stored beside the target's probability, which it is not.
+        total: whether delta, error and nodes of all layers together are stored: those of the joint path.
+
+        numbers: the layers' own, L of them, where these are not all of the model's; else None.
 
     Raises:
         TypeError, ValueError: a value of another type or out of range; the message names it.
@@ -56,6 +63,9 @@ class Form:
     dtype: str
     attention: bool
     inputs: bool = False
+    value: bool = False
+    total: bool = False
+    numbers: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         at_least(1, self.layers, "layers")
@@ -63,12 +73,21 @@ class Form:
         if self.dtype not in ("float32", "float16"):
             raise ValueError(f"dtype={self.dtype!r} is unknown; use 'float32' or 'float16'")
         instance("attention", self.attention, bool, "True or False")
-        instance("inputs", self.inputs, bool, "True or False")
+        if self.numbers is not None:
+            numbers = tuple(integers("numbers", self.numbers, self.layers, smallest=0))
+            if sorted(set(numbers)) != list(numbers):
+                raise ValueError(f"numbers must rise, not {numbers}")
+            set_fields(self, numbers=numbers)
+        for name in FLAGS:
+            instance(name, getattr(self, name), bool, "True or False")
 
     def as_json(self) -> dict[str, Any]:
-        """Return the fields, without `inputs` where these are not stored: the form that version 0.1 wrote."""
-        entries = asdict(self)
-        return entries if self.inputs else {name: value for name, value in entries.items() if name != "inputs"}
+        """Return the fields, without those of what is not stored: the forms that older versions wrote."""
+        return {name: value for name, value in asdict(self).items() if value or name not in OPTIONAL}
+
+    def number(self, row: int) -> int:
+        """Return a layer's own number."""
+        return row if self.numbers is None else self.numbers[row]
 
     @property
     def half(self) -> bool:
@@ -86,6 +105,14 @@ class Form:
         # Types of 8 bytes first, then pairs of 4 bytes, then maps: odd shapes misalign nothing.
         tensors = [("target", "I64", [count]), ("prediction", "I64", [count]), ("probability", "F64", [count])]
         tensors += [("nodes", "I64", by_layer), ("delta", "F32", by_layer), ("error", "F32", by_layer)]
+        if self.value:
+            tensors.append(("value", "F64", [count]))
+        if self.total:
+            tensors += [
+                ("total_nodes", "I64", [count]),
+                ("total_delta", "F64", [count]),
+                ("total_error", "F64", [count]),
+            ]
         if self.half:
             tensors.append(("unit", "F32", by_layer))
         names = ("attributions", "attention")[: 1 + self.attention]

@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from heapq import nlargest
 from itertools import accumulate
 from pathlib import Path
@@ -23,9 +23,8 @@ from captum_attattr.archives.plan import Batch, Form, Layout, plan_batches, plan
 from captum_attattr.archives.shards import ShardWriter, bytes_done, is_whole, opened
 from captum_attattr.exceptions import ConvergenceWarning, ResultFileError, warn_caller
 from captum_attattr.explanations.encoding import Encoded, Text
-from captum_attattr.explanations.explain import Explainer
+from captum_attattr.explanations.explainer import Explainer
 from captum_attattr.explanations.explanation import Explanation
-from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.formatting import duration, file_size
 from captum_attattr.model.head_masks import active_gates
 from captum_attattr.runs.digests import differences, file_digest, model_digest
@@ -36,26 +35,37 @@ VISIBLE_AFTER = 60.0
 _WORST = 10  # maps that the warning about convergence names
 
 
+class Pairs(NamedTuple):
+    """The target of each text of a data set, and what it is contrasted with."""
+
+    targets: Sequence[Any]
+    contrasts: Sequence[Any]
+
+
 class Examples:
     """The texts of a data set, each tokenized whenever it is needed.
 
     Args:
-        model: tells how texts and targets are understood.
+        explainer: tells how texts and targets are understood, and what is attributed.
         texts: of the data set.
-        target: of all of them, or a list with one for each.
-        inputs: whether the model's inputs are stored.
+        pairs: of each of them.
+        inputs: whether the model's inputs, and what is attributed, are stored.
     """
 
-    def __init__(self, model: TextModel, texts: Sequence[Text], target: Any, inputs: bool) -> None:
-        self.model, self.texts, self.target, self.inputs = model, texts, target, inputs
+    def __init__(self, explainer: Explainer, texts: Sequence[Text], pairs: Pairs, inputs: bool) -> None:
+        self.model, self.texts, self.pairs, self.inputs = explainer.texts, texts, pairs, inputs
+        usual = {"path": "layer", "baseline": "zero"}
+        given = {name: getattr(explainer.settings, name) for name in usual}
+        self.attributed = {"output": explainer.output} | {
+            name: value for name, value in given.items() if value != usual[name]
+        }
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def __getitem__(self, index: int) -> tuple[Encoded, bytes]:
         """Return a text as the model takes it, and the JSON that is stored of it."""
-        target = self.target[index] if isinstance(self.target, list) else self.target
-        item = self.model.encode(index, self.texts[index], target)
+        item = self.model.encode(index, self.texts[index], self.pairs.targets[index], self.pairs.contrasts[index])
         stored = {
             "number": index,
             "text": item.text,
@@ -65,7 +75,9 @@ class Examples:
         }
         if self.inputs:
             stored["inputs"] = {name: tensor[0].tolist() for name, tensor in item.encoding.items()}
-            stored["output"] = self.model.output
+            stored |= self.attributed
+            if item.contrast is not None:
+                stored |= {"contrast": self.model.label(item.contrast), "contrast_target": item.contrast}
         return item, json.dumps(stored, separators=(",", ":")).encode()
 
 
@@ -103,6 +115,8 @@ class DatasetRun:
         self.form, self.progress = form, progress
         self.shards: list[list[Batch]] = []
         self.about: dict[str, Any] = {}
+        self.rows: Callable[[int], object] = int
+        """Is told how many rows are about to be run, many times within a long text."""
 
     def plan(self, batch_size: int, shard_bytes: int | None) -> None:
         """Read every text once: for its length, and for the digest that tells this data set from others."""
@@ -118,7 +132,7 @@ class DatasetRun:
             "model": model_digest(model),
             "data": digest.hexdigest()[:16],
             "examples": len(self.examples),
-            "options": self.explainer.options,
+            "options": self.explainer.settings.as_json(),
             "batch_size": batch_size,
             "shard_bytes": shard_bytes,
             "form": self.form.as_json(),
@@ -232,9 +246,11 @@ class DatasetRun:
             desc="explain" if alone else f"explain (process 0 of {processes.world})",
             unit="text",
             delay=2,
+            miniters=0,
             disable=not self.progress or processes.rank > 0,
             bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
         ) as bar:
+            self.rows = lambda _: bar.update(0)  # the bar's times move
             begin, done = time.monotonic(), 0.0
             for shard in shards:
                 with ShardWriter(self.path(shard), self.layout(shard)) as writer:
@@ -259,7 +275,7 @@ class DatasetRun:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # one warning for the whole run comes at its end
             try:
-                explanations = dict(self.explainer.run(items, lambda _: None))
+                explanations = dict(self.explainer.run(items, int, self.rows))
             except ValueError as error:
                 if type(error) is not ValueError:
                     raise
@@ -268,13 +284,14 @@ class DatasetRun:
 
     def _facts(self, shard: int) -> ShardFacts:
         """Read from a whole shard what the index says of it, and which of its maps did not converge."""
-        path, tolerance = self.path(shard), self.explainer.options["tolerance"]
-        targets: set[int] = set()
+        path, tolerance = self.path(shard), self.explainer.settings.rule.tolerance
+        joint, targets = self.form.total, set[int]()
         above: list[tuple[float, int, int]] = []
         with opened(path, self.digest) as file:
             for i, batch in enumerate(self.shards[shard]):
                 targets.update(file.get_tensor(f"{i}.target").tolist())
-                errors = file.get_tensor(f"{i}.error")  # (B, L)
+                # (B, L), or (B, 1) of all layers together
+                errors = file.get_tensor(f"{i}.total_error")[:, None] if joint else file.get_tensor(f"{i}.error")
                 rows = (errors > tolerance).nonzero().tolist()
                 above += [(float(errors[row, layer]), batch.examples[row], layer) for row, layer in rows]
         return ShardFacts(shard, file_digest(path), targets, len(above), nlargest(_WORST, above))
@@ -285,10 +302,16 @@ class DatasetRun:
         count = sum(fact.unconverged for fact in facts)
         if count and processes.rank == 0:
             worst = nlargest(_WORST, [one for fact in facts for one in fact.worst])
-            named = "; ".join(f"example {example}, layer {layer}: {error:.1e}" for error, example, layer in worst)
+            joint = self.form.total
+            named = "; ".join(
+                f"example {example}, {'all layers' if joint else f'layer {self.form.number(layer)}'}: {error:.1e}"
+                for error, example, layer in worst
+            )
+            total = len(self.examples) * (1 if joint else self.form.layers)
+            maps = "sets of maps" if joint else "attribution maps"
             warn_caller(
-                f"{count} of {len(self.examples) * self.form.layers} attribution maps have an estimated relative error "
-                f"above the tolerance {self.explainer.options['tolerance']:g}: "
+                f"{count} of {total} {maps} have an estimated relative error "
+                f"above the tolerance {self.explainer.settings.rule.tolerance:g}: "
                 f"{named}{'; ...' if count > _WORST else ''}",
                 ConvergenceWarning,
             )

@@ -23,6 +23,8 @@ from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.files import hold
 from captum_attattr.runs.journal import naming
 
+_UNUSUAL = {"contrast", "contrast_target", "path", "baseline"}
+"""Entries of a text's JSON that are there where they are not the usual ones."""
 _AGAIN = "delete it, and start the run that made the archive again to have it made again"
 
 
@@ -234,16 +236,16 @@ class StoredBatch:
         Raises:
             TypeError, ValueError: values that no explanation has.
         """
-        scalars = ("target", "prediction", "probability")
+        scalars = ["target", "prediction", "probability", *["value"] * self.form.value]
+        scalars += ["total_nodes", "total_delta", "total_error"] * self.form.total
         fields: dict[str, Any] = {name: self._values(name, row).item() for name in scalars}
         fields |= {name: self._values(name, row) for name in ("delta", "error", "nodes")}
         fields["attributions"] = self._values("attributions", row).float()
         if self.form.half:
             fields["attributions"] *= self._values("unit", row)[:, None, None, None]
-        kept = self.form.attention
-        fields["attention"] = (
-            self._values("attention", row).float() if kept else torch.zeros_like(fields["attributions"])
-        )
+        fields["attention"] = self._values("attention", row).float() if self.form.attention else None
+        if self.form.numbers is not None:
+            fields["layers"] = list(self.form.numbers)
         if fields["target"] not in labels:
             raise ValueError(f"the index has no label of the target {fields['target']}")
         return Explanation(**fields, **self._text(row), label=labels[fields["target"]])
@@ -256,9 +258,10 @@ class StoredBatch:
     def _text(self, row: int) -> dict[str, Any]:
         """Read the fields of one example that are JSON."""
         entry: dict[str, Any] = json.loads(bytes(self._tensors["texts"][:].numpy()))[row]
-        names_match(
-            entry, ("number", "text", "tokens", "segments", "special", *["inputs", "output"] * self.form.inputs)
-        )
+        wanted = {"number", "text", "tokens", "segments", "special"}
+        if self.form.inputs:
+            wanted |= {"inputs", "output"} | (set(entry) & _UNUSUAL)
+        names_match(entry, wanted)
         if entry.pop("number") != self.examples[row]:
             raise ValueError(f"it does not hold example {self.examples[row]} where the index has it")
         if isinstance(entry["text"], list):

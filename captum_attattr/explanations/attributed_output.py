@@ -13,6 +13,11 @@ from torch import Tensor, nn
 
 from captum_attattr.checks import integer, real, scalar
 
+CHOICES = ("probability", "logit", "log_probability")
+"""What may be asked for."""
+OUTPUTS = (*CHOICES, "score")
+"""What F may be: an output of a class, token or label, or a regression's score."""
+
 
 class Outputs:
     """How the outputs and labels of a model are understood.
@@ -42,14 +47,41 @@ class Outputs:
 
     @property
     def output(self) -> str:
-        """What F is called: "probability", or "score" where the model is a regression."""
+        """What F usually is: "probability", or "score" where the model is a regression."""
         return "score" if self.regression else "probability"
 
+    def chosen_output(self, output: str | None, contrasted: bool = False) -> str:
+        """Return what F is called, one of `OUTPUTS`.
+
+        Args:
+            output: what was asked for: "probability", "logit" or "log_probability"; of a regression "logit", which is
+                the score; None for the task's own.
+            contrasted: whether F is the difference of two outputs.
+
+        Raises:
+            ValueError: it means nothing for a regression, or for anything else.
+        """
+        if not self.regression:
+            if output == "score":
+                raise ValueError(f"output='score' is a regression's; use one of {', '.join(map(repr, CHOICES))}")
+            return output or "probability"
+        if output not in (None, "logit", "score"):
+            raise ValueError(f"output={output!r}: the model is a regression, which has a score only; use 'logit'")
+        if contrasted:
+            raise ValueError("contrast: the model is a regression, which gives a score and no classes; leave it out")
+        return "score"
+
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Return what is attributed: softmax, sigmoid of a multi-label model, the score itself of a regression."""
+        """Return softmax, sigmoid of a multi-label model, the score itself of a regression."""
         if self.regression:
             return logits
         return logits.sigmoid() if self.multilabel else logits.softmax(-1)
+
+    def values(self, logits: Tensor, output: str) -> Tensor:
+        """Return the output of that name, as `chosen_output` returned it, of every class."""
+        if output == "log_probability":
+            return nn.functional.logsigmoid(logits) if self.multilabel else logits.log_softmax(-1)
+        return logits if output == "logit" else self.probabilities(logits)
 
     def predictions(self, logits: Tensor) -> Tensor:
         """Return (B,) the class or token of the largest logit, or the score; (B, C) 0 or 1 of several labels."""
@@ -59,6 +91,7 @@ class Outputs:
 
     def losses(self, logits: Tensor, gold: Tensor) -> Tensor:
         """Return (B,) cross entropy (of several labels, the sum of theirs), or the squared error of a regression."""
+        gold = gold.to(logits.device)  # the last layers may be elsewhere than the first
         if self.regression:
             return (logits.squeeze(-1) - gold).square()
         if self.multilabel:
@@ -67,7 +100,7 @@ class Outputs:
 
     def right(self, logits: Tensor, gold: Tensor) -> Tensor:
         """Return (B,) whether the prediction is the gold class, or all of several labels are."""
-        same = self.predictions(logits) == gold
+        same = self.predictions(logits) == gold.to(logits.device)
         return same.all(-1) if self.multilabel else same
 
     def outcomes(self, logits: Tensor, gold: Tensor) -> Tensor:
@@ -103,6 +136,17 @@ class Outputs:
         if not 0 <= wanted < size:
             raise ValueError(f"{what} {wanted} of texts[{index}] is out of range: the model has {size}")
         return wanted
+
+    def contrasted(self, index: int, target: Any, contrast: Any) -> tuple[int | None, int | None]:
+        """Return the target and what it is contrasted with, each as `target` does.
+
+        Raises:
+            TypeError, ValueError: as `target`, or both are the same.
+        """
+        first, second = self.target(index, target), self.target(index, contrast, "contrast")
+        if first is not None and first == second:
+            raise ValueError(f"contrast {contrast!r} of texts[{index}] is its target, {first}: another class is needed")
+        return first, second
 
     def _named(self, index: int, name: str, what: str) -> int:
         """Return the index of the class, or the id of the token, of a name."""

@@ -25,6 +25,7 @@ class Encoded:
         special: (T,) whether a token is special.
         segments: (T,) 0 for the first text of a pair and the tokens around it, 1 for the second.
         target: the class or token to explain; None for the predicted one.
+        contrast: the class or token whose output is taken off that of the target; None for none.
     """
 
     index: int
@@ -33,6 +34,7 @@ class Encoded:
     special: list[bool]
     segments: list[int]
     target: int | None = None
+    contrast: int | None = None
 
     @property
     def ids(self) -> list[int]:

@@ -7,21 +7,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm.auto import tqdm
 
 from captum_attattr import checks
-from captum_attattr.attribution.inputs import check_rule
-from captum_attattr.attribution.integration import PathIntegral
-from captum_attattr.attribution.layer_attattr import LayerAttAttr
-from captum_attattr.explanations.encoding import Encoded, Text
+from captum_attattr.explanations.encoding import Text
+from captum_attattr.explanations.explainer import Explainer
 from captum_attattr.explanations.explanation import Explanation
-from captum_attattr.explanations.text_model import TextModel
-from captum_attattr.model.modes import evaluation_mode
-from captum_attattr.model.projections import head_count
-from captum_attattr.runs.memory import give_back
+from captum_attattr.explanations.settings import Settings
+from captum_attattr.explanations.targets import each, listed
 
 
 def explain(
@@ -30,6 +25,13 @@ def explain(
     texts: Sequence[Text],
     target: Any = None,
     *,
+    output: str | None = None,
+    contrast: Any = None,
+    path: str = "layer",
+    baseline: str | float | None = None,
+    layers: Iterable[int] | None = None,
+    attention: bool = True,
+    dtype: torch.dtype | str = torch.float32,
     truncate: bool | int = False,
     n_steps: int | None = None,
     method: str = "gausslegendre",
@@ -43,9 +45,11 @@ def explain(
     The output that is attributed is the probability of one class,
     :math:`F = \mathrm{softmax}(\mathrm{logits})_{target}`; for a causal language model that of the next
     token after the text; for a regression model (one label) the score itself; for a multi-label model the
-    label's own probability, :math:`\mathrm{sigmoid}(\mathrm{logit})`. Texts are run in groups of one length,
-    so nothing is padded. An encoder-decoder's encoder is explained. A model in training mode is put into evaluation
-    mode for as long as it runs, and back.
+    label's own probability, :math:`\mathrm{sigmoid}(\mathrm{logit})`. `output` and `contrast` choose another F. Where
+    the probability is above 0.99, softmax is flat: its gradients and all scores shrink to nothing, though the ranking
+    stays fine. Attribute the log-probability or the logit there, or contrast it with another class. Texts are run in
+    groups of one length, so nothing is padded. An encoder-decoder's encoder is explained. A model in training mode is
+    put into evaluation mode for as long as it runs, and back.
 
     Args:
         model: a transformers model for sequence classification, or a causal language model.
@@ -53,6 +57,20 @@ def explain(
         texts: texts, or (text, second text) pairs.
         target: None for the class (or token) that the model predicts; a class's index or name (a token's id, or a
             text of one token); or a list or array with one of these for each text.
+        output: F: the target's "probability", "logit" or "log_probability"; None for the probability, or for the score
+            of a regression, which has no other ("logit").
+        contrast: a second class, label or token, in the forms of `target`: F is the target's output minus that of this
+            one ("why Paris rather than London": `output="logit", contrast=" London"`).
+        path: "layer" opens one layer's attention at a time, all others as they are (the paper); "joint" opens all
+            layers together, so that the scores of all layers are parts of one budget, add up to F(A) - F(B) and can be
+            compared, at a fraction of the cost.
+        baseline: the start B of the path: None or "zero", "uniform" (over the keys that are attended to), "sink" (each
+            query's whole mass on the first key that its mask lets it see), or a number for all entries.
+        layers: the layers to attribute and keep, by their indices, 0 the one nearest to the input; None for all. On the
+            joint path only these are opened.
+        attention: keep the attention probabilities, which are as large as the attributions.
+        dtype: of the maps that are kept: torch.float32, float64, bfloat16, or float16, which rounds scores below 6e-8
+            to 0.
         truncate: cut texts that are longer than the model takes, instead of raising; an integer cuts to at most so
             many tokens.
         n_steps, method, tolerance, max_nodes, internal_batch_size: as in `LayerAttAttr.attribute`.
@@ -63,7 +81,9 @@ def explain(
 
     Raises:
         TypeError, ValueError: an empty list or text, a text longer than the model's positions, a target that
-            the model does not have, options that mean nothing; raised before the model runs.
+            the model does not have, a contrast that is the target, options that mean nothing; raised before the model
+            runs. A contrast that is what the model predicts, where no target is given; raised before anything is
+            explained.
         UnsupportedModelError: the model's attention cannot be read.
 
     Example:
@@ -77,16 +97,24 @@ def explain(
         raise TypeError(f"texts must be a list of texts or of pairs, got {type(texts).__name__}; use [text]")
     if not texts:
         raise ValueError("texts is empty: give at least one text or pair")
-    explainer = Explainer(
-        model, tokenizer, truncate, _options(n_steps, method, tolerance, max_nodes, internal_batch_size)
+    settings = Settings.of(
+        output=output,
+        path=path,
+        baseline=baseline,
+        layers=layers,
+        attention=attention,
+        dtype=dtype,
+        n_steps=n_steps,
+        method=method,
+        tolerance=tolerance,
+        max_nodes=max_nodes,
+        internal_batch_size=internal_batch_size,
     )
-    target = listed(target)
-    targets = target if isinstance(target, list) else [target] * len(texts)
-    if len(targets) != len(texts):
-        raise ValueError(f"target lists {len(targets)} entries for {len(texts)} texts")
-    items = [explainer.texts.encode(i, text, want) for i, (text, want) in enumerate(zip(texts, targets, strict=True))]
-    with tqdm(total=len(items), desc="explain", unit="text", delay=2, disable=not progress) as bar:
-        explanations = dict(explainer.run(items, bar.update))
+    explainer = Explainer(model, tokenizer, truncate, settings, contrast is not None)
+    targets, contrasts = (each(name, given, len(texts)) for name, given in (("target", target), ("contrast", contrast)))
+    items = [explainer.texts.encode(i, text, targets[i], contrasts[i]) for i, text in enumerate(texts)]
+    with _bar(len(items), progress) as bar:
+        explanations = dict(explainer.run(items, bar.update, _row_counter(bar)))
     return [explanations[i] for i in range(len(items))]
 
 
@@ -97,6 +125,13 @@ def explain_iter(
     target: Any = None,
     *,
     window: int = 256,
+    output: str | None = None,
+    contrast: Any = None,
+    path: str = "layer",
+    baseline: str | float | None = None,
+    layers: Iterable[int] | None = None,
+    attention: bool = True,
+    dtype: torch.dtype | str = torch.float32,
     truncate: bool | int = False,
     n_steps: int | None = None,
     method: str = "gausslegendre",
@@ -108,7 +143,9 @@ def explain_iter(
     """Explain texts one window after another, for lists that do not fit in memory.
 
     Args:
-        model, tokenizer, target, truncate, progress: as in `explain`; `target` cannot be a list.
+        model, tokenizer, target, output, contrast, path, baseline: as in `explain`; `target` and `contrast` cannot be
+            lists.
+        layers, attention, dtype, truncate, progress: as in `explain`.
         texts: any iterable of texts or pairs; read one window ahead.
         window: how many texts are read, sorted by length and explained together.
         n_steps, method, tolerance, max_nodes, internal_batch_size: as in `LayerAttAttr.attribute`.
@@ -127,120 +164,59 @@ def explain_iter(
     """
     if isinstance(texts, str) or not isinstance(texts, Iterable):
         raise TypeError(f"texts must be an iterable of texts or of pairs, got {type(texts).__name__}; use [text]")
-    if isinstance(listed(target), list):
-        raise TypeError("explain_iter takes one target for all texts; use explain for a list of targets")
+    for name, given in (("target", target), ("contrast", contrast)):
+        if isinstance(listed(given), list):
+            raise TypeError(f"explain_iter takes one {name} for all texts; use explain for a list of {name}s")
     size = checks.integer(window)
     if size is None:
         raise TypeError(f"window={window!r} must be an int")
     if size < 1:
         raise ValueError(f"window={window} is too small: at least 1 is needed")
     size = min(size, sys.maxsize)
-    explainer = Explainer(
-        model, tokenizer, truncate, _options(n_steps, method, tolerance, max_nodes, internal_batch_size)
+    settings = Settings.of(
+        output=output,
+        path=path,
+        baseline=baseline,
+        layers=layers,
+        attention=attention,
+        dtype=dtype,
+        n_steps=n_steps,
+        method=method,
+        tolerance=tolerance,
+        max_nodes=max_nodes,
+        internal_batch_size=internal_batch_size,
     )
-    explainer.texts.target(0, target)
-    return _windows(explainer, texts, target, size, progress)
+    explainer = Explainer(model, tokenizer, truncate, settings, contrast is not None)
+    explainer.texts.contrasted(0, target, contrast)
+    return _windows(explainer, texts, target, contrast, size, progress)
 
 
 def _windows(
-    explainer: Explainer, texts: Iterable[Text], target: Any, size: int, progress: bool
+    explainer: Explainer, texts: Iterable[Text], target: Any, contrast: Any, size: int, progress: bool
 ) -> Iterator[Explanation]:
     """Yield the explanations of texts, `size` of which are read and explained together."""
     source = enumerate(texts)
     total = len(texts) if isinstance(texts, Sequence) else None
-    with tqdm(total=total, desc="explain", unit="text", delay=2, disable=not progress) as bar:
-        while items := [explainer.texts.encode(i, text, target) for i, text in islice(source, size)]:
-            explanations = dict(explainer.run(items, bar.update))
+    with _bar(total, progress) as bar:
+        rows = _row_counter(bar)
+        while items := [explainer.texts.encode(i, text, target, contrast) for i, text in islice(source, size)]:
+            explanations = dict(explainer.run(items, bar.update, rows))
             yield from (explanations[item.index] for item in items)
 
 
-def _options(
-    n_steps: int | None, method: str, tolerance: float, max_nodes: int, internal_batch_size: int | None
-) -> dict[str, Any]:
-    """Return the quadrature's options by name, checked."""
-    check_rule(method, n_steps, tolerance, max_nodes, internal_batch_size)
-    return {
-        "n_steps": n_steps,
-        "method": method,
-        "tolerance": tolerance,
-        "max_nodes": max_nodes,
-        "internal_batch_size": internal_batch_size,
-    }
+def _bar(total: int | None, shown: bool) -> Any:
+    """Return a bar of texts that shows itself after two seconds; `miniters` lets it move within a text too."""
+    return tqdm(total=total, desc="explain", unit="text", delay=2, miniters=0, disable=not shown)
 
 
-def listed(target: Any) -> Any:
-    """Return an array of targets as a list; one target, or a list, as it is."""
-    return target.tolist() if isinstance(target, Tensor | np.ndarray) and target.ndim else target
+def _row_counter(bar: Any) -> Callable[[int], None]:
+    """Return what tells a bar how many rows are about to be run: a long text takes thousands."""
+    total = 0
 
+    def told(rows: int) -> None:
+        nonlocal total
+        total += rows
+        bar.set_postfix_str(f"{total:,} rows", refresh=False)
+        bar.update(0)
 
-class Explainer:
-    """Explains encoded texts of one model.
-
-    Args:
-        model, tokenizer, truncate: as in `TextModel`.
-        options: of `LayerAttAttr.integrate`.
-    """
-
-    MAPS_AT_ONCE = 2**28
-    """Most attention entries (examples x layers x heads x T x T) of a group: 1 GiB of float32."""
-
-    def __init__(self, model: nn.Module, tokenizer: Any, truncate: bool | int, options: dict[str, Any]) -> None:
-        self.texts = TextModel(model, tokenizer, truncate)
-        self.options = options
-
-    def run(self, items: list[Encoded], progress: Callable[[int], object]) -> Iterator[tuple[int, Explanation]]:
-        """Explain encoded texts in groups of one length, longest first; yield each with its index."""
-        by_length: dict[tuple[Any, ...], list[Encoded]] = {}
-        for item in items:
-            by_length.setdefault((item.length, tuple(item.encoding)), []).append(item)
-        heads = sum(head_count(layer) for layer in self.texts.layers)
-        for (length, *_), group in sorted(by_length.items(), key=lambda pair: -pair[0][0]):
-            size = max(1, self.MAPS_AT_ONCE // (heads * length**2))
-            for start in range(0, len(group), size):
-                part = group[start : start + size]
-                yield from self._explain(part)
-                progress(len(part))
-                give_back()
-
-    def _explain(self, group: list[Encoded]) -> Iterator[tuple[int, Explanation]]:
-        """Explain texts of one length."""
-        named = self.texts.inputs(group)
-        forward, inputs = self.texts.forward_function(named), tuple(named.values())
-        with evaluation_mode(self.texts.model):
-            with torch.no_grad():
-                predictions: list[int] = torch.cat(
-                    [forward(*(tensor[i : i + 32] for tensor in inputs)).argmax(-1) for i in range(0, len(group), 32)]
-                ).tolist()
-            targets = [p if item.target is None else item.target for item, p in zip(group, predictions, strict=True)]
-            result = LayerAttAttr(forward, self.texts.layers).integrate(
-                inputs[0],
-                target=targets,
-                additional_forward_args=inputs[1:],
-                keep_attention=True,
-                store="cpu",
-                **self.options,
-            )
-        for row, (item, target, prediction) in enumerate(zip(group, targets, predictions, strict=True)):
-            yield item.index, self._explanation(item, target, prediction, result, row)
-
-    def _explanation(self, item: Encoded, target: int, prediction: int, result: PathIntegral, row: int) -> Explanation:
-        """Return the explanation of one row of a batch."""
-        texts, value = self.texts, float(result.output[row])
-        return Explanation(
-            tokens=texts.tokenizer.convert_ids_to_tokens(item.ids),
-            attributions=texts.complete([map_[row] for map_ in result.attributions]).float(),
-            attention=texts.complete([map_[row] for map_ in result.attention]).float(),
-            delta=texts.by_layer(result.delta[:, row]).float(),
-            error=texts.by_layer(result.error[:, row]).float(),
-            nodes=texts.by_layer(result.nodes[:, row]),
-            target=target,
-            label=texts.label(target),
-            probability=value,
-            prediction=prediction,
-            text=item.text,
-            segments=item.segments,
-            special=item.special,
-            value=value,
-            inputs=item.encoding,
-            output=texts.output,
-        )
+    return told

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +14,18 @@ import torch
 from torch import Tensor
 
 from captum_attattr import checks
+from captum_attattr.explanations.attributed_output import OUTPUTS
 from captum_attattr.explanations.encoding import Text
+from captum_attattr.explanations.settings import checked_baseline
 from captum_attattr.files import read_tensors, reading, write_tensors
 
-OUTPUTS = ("probability", "score")
-"""What F may be: the probability of a class, token or label, or a regression's score."""
-
 _HEADER = "captum_attattr"
-_VERSION = 2
-_SINCE_2 = frozenset({"value", "inputs", "output"})
+_VERSION = 3
+_ADDED: dict[int, set[str]] = {
+    2: {"value", "output"},
+    3: {"contrast", "contrast_target", "path", "baseline", "total_delta", "total_error", "total_nodes", "layers"},
+}
+"""What each version of the files added to the one before; the inputs may be missing in all."""
 _MOST_SEGMENTS = 255
 _INPUT = "inputs."  # begins the names of the inputs' tensors in a file
 
@@ -34,25 +39,35 @@ class Explanation:
 
     Attributes:
         tokens: the T tokens, special ones included, padding never.
-        attributions: (L, H, T, T) float32, rows queries and columns keys; each layer adds up to
-            F(A) - F(0).
-        attention: (L, H, T, T) float32, the attention probabilities A.
-        delta: (L,) sum of a layer's attributions minus (F(A) - F(0)).
+        attributions: (L, H, T, T) float32, or what was asked for, rows queries and columns keys; each layer adds up to
+            F(A) - F(B), on the joint path all layers together do.
+        attention: (L, H, T, T), the attention probabilities A; None where they were not kept.
+        delta: (L,) sum of a layer's attributions minus (F(A) - F(B)); NaN on the joint path.
         error: (L,) estimated error of a layer's map relative to its Euclidean norm; NaN for a fixed rule, infinite
             where a map of zeros cannot be right.
         nodes: (L,) how many quadrature nodes were used.
-        target: the class (or, for a language model, the token) whose probability F is attributed.
+        target: the class (or, for a language model, the token) whose output F is attributed.
         label: its name.
         probability: the target's probability; for a regression model the score itself; NaN where it is not known.
         prediction: the class (or token) that the model prefers.
         text: what was explained.
         segments: (T,) 0 for the first text of a pair and the tokens around it, 1 for the second.
         special: (T,) whether a token is special ([CLS], [SEP], <s> ...).
-        value: F(A), the output that is attributed.
+        value: F(A), whatever F is; None for `probability`.
         inputs: the model's inputs by name, each (1, T): token ids, mask, token types. `model(**inputs)` runs the
             example again. None where they are not known: files of version 0.1 did not hold them.
-        output: what F is: "probability", or "score" of a regression. If it is not given, as in files of version 0.1,
-            a value outside of [0, 1] is a score.
+        output: what F is, of the target: "probability", "log_probability", "logit", or "score" of a regression. If it
+            is not given, as in files of version 0.1, a value outside of [0, 1] is a score.
+        contrast: the name of a second class whose output is taken off that of the target; None for none.
+        contrast_target: its index.
+        path: "layer", each layer opened alone, or "joint", all together.
+        baseline: B, the path's start: "zero", "uniform", "sink", or a number.
+        layers: the L layers' own numbers, 0 the one nearest to the input; 0 to L - 1 if they are not given. Whatever
+            takes or tells a layer speaks of these numbers.
+        total_delta: on the joint path the sum of all attributions minus (F(A) - F(B)); NaN on the layer path.
+        total_error: on the joint path the estimated error of all maps together, relative to their Euclidean norm; NaN
+            on the layer path and for a fixed rule.
+        total_nodes: how many quadrature nodes were used in all; if it is not given, the sum of `nodes`.
 
     Raises:
         TypeError, ValueError: a part of another type or shape, out of range, or not finite; the message names it.
@@ -60,7 +75,7 @@ class Explanation:
 
     tokens: list[str]
     attributions: Tensor
-    attention: Tensor
+    attention: Tensor | None
     delta: Tensor
     error: Tensor
     nodes: Tensor
@@ -74,16 +89,25 @@ class Explanation:
     value: float | None = None
     inputs: dict[str, Tensor] | None = None
     output: str = ""
+    contrast: str | None = None
+    contrast_target: int | None = None
+    path: str = "layer"
+    baseline: str | float = "zero"
+    layers: Sequence[int] = ()
+    total_delta: float = math.nan
+    total_error: float = math.nan
+    total_nodes: int | None = None
 
     def __post_init__(self) -> None:
         tokens = checks.strings("tokens", self.tokens)
         attributions = _maps("attributions", self.attributions, len(tokens))
-        attention = _maps("attention", self.attention, len(tokens))
-        if attention.shape != attributions.shape:
+        attention = None if self.attention is None else _maps("attention", self.attention, len(tokens))
+        if attention is not None and attention.shape != attributions.shape:
             raise ValueError(
                 f"attention has the shape {tuple(attention.shape)}, attributions have {tuple(attributions.shape)}"
             )
         layers = (len(attributions),)
+        nodes = checks.tensor("nodes", self.nodes, layers)
         probability = checks.finite("probability", self.probability, unknown=True)
         value = probability if self.value is None else checks.finite("value", self.value, unknown=True)
         checked: dict[str, Any] = {
@@ -92,7 +116,7 @@ class Explanation:
             "attention": attention,
             "delta": checks.tensor("delta", self.delta, layers, unknown=True),
             "error": checks.tensor("error", self.error, layers, unknown=True, infinite=True),
-            "nodes": checks.tensor("nodes", self.nodes, layers),
+            "nodes": nodes,
             "target": checks.at_least(0, self.target, "target"),
             "label": checks.instance("label", self.label, str, "a string"),
             "probability": probability,
@@ -103,6 +127,15 @@ class Explanation:
             "value": value,
             "inputs": None if self.inputs is None else _inputs(self.inputs, len(tokens)),
             "output": _output(self.output, probability),
+            "path": _one_of("path", self.path, ("layer", "joint")),
+            "baseline": checked_baseline(self.baseline),
+            "layers": _layers(self.layers, len(attributions)),
+            "total_delta": checks.finite("total_delta", self.total_delta, unknown=True),
+            "total_error": _error("total_error", self.total_error),
+            "total_nodes": int(nodes.sum())
+            if self.total_nodes is None
+            else checks.at_least(0, self.total_nodes, "total_nodes"),
+            **_contrast(self.contrast, self.contrast_target, self.target),
         }
         checks.set_fields(self, **checked)
 
@@ -111,11 +144,11 @@ class Explanation:
 
         .. math:: s_j = \frac{1}{|L|} \sum_{l \in L} \sum_h \sum_i \mathrm{Attr}_{lh}(A)_{ij}
 
-        Each layer's map is a whole budget, F(A) - F(0), so the scores of one layer add up to that, and so does the
-        mean over the layers.
+        Each layer's map is a whole budget, F(A) - F(B), so the scores of one layer add up to that, and so does the
+        mean over the layers. On the joint path all layers share one budget, and the sum over them stands for the mean.
 
         Args:
-            layer: one layer alone; the mean over all of them if it is None.
+            layer: one layer alone; the mean over all of them (joint path: the sum) if it is None.
 
         Returns:
             (T,), by key: what all queries of all heads took from the token.
@@ -131,8 +164,11 @@ class Explanation:
             >>> explanation.tokens[int(scores.argmax())], scores.shape
             ('fine', torch.Size([5]))
         """
-        maps = self.attributions.sum(dim=(1, 2))  # (L, T)
-        return maps.mean(0) if layer is None else maps[checks.index("layer", layer, len(maps))]
+        dtype = torch.promote_types(self.attributions.dtype, torch.float32)
+        maps = self.attributions.sum(dim=(1, 2), dtype=dtype)  # (L, T)
+        if layer is not None:
+            return maps[checks.row_of("layer", layer, self.layers)]
+        return maps.sum(0) if self.path == "joint" else maps.mean(0)
 
     def strongest(self, count: int = 10, *, special: bool = True) -> list[tuple[int, int, int, int, float]]:
         """List the edges that carried most.
@@ -148,14 +184,14 @@ class Explanation:
             ValueError: `count` is no integer of 1 or more.
         """
         count = checks.at_least(1, count, "count")
-        scores = self.attributions
+        scores, layers = self.attributions, self.layers
         if not special:
             words = ~torch.tensor(self.special)
             scores = scores.masked_fill(~(words[:, None] & words[None, :]), -torch.inf)
         values, positions = scores.flatten().topk(min(count, scores.numel()))
         indices = torch.unravel_index(positions, scores.shape)
         edges = zip(*(part.tolist() for part in indices), values.tolist(), strict=True)
-        return [(layer, head, query, key, v) for layer, head, query, key, v in edges if v != -torch.inf]
+        return [(layers[row], head, query, key, v) for row, head, query, key, v in edges if v != -torch.inf]
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a safetensors file: the arrays as tensors, everything else as JSON in its header.
@@ -184,8 +220,8 @@ class Explanation:
         with reading(path, "explanation", "Explanation.save") as file:
             version, content, tensors = read_tensors(file, _HEADER, _VERSION)
             inputs = {name.removeprefix(_INPUT): tensors.pop(name) for name in list(tensors) if name.startswith(_INPUT)}
-            wanted = {field.name for field in fields(cls)} - {"inputs"} - (_SINCE_2 if version == 1 else set())
-            checks.names_match(content.keys() | tensors.keys(), wanted)
+            later = set().union({"inputs"}, *(names for since, names in _ADDED.items() if since > version))
+            checks.names_match(content.keys() | tensors.keys(), {field.name for field in fields(cls)} - later)
             for name in ("attributions", "attention"):
                 if name in tensors and not tensors[name].is_floating_point():
                     raise ValueError(f"{name} must hold floating-point numbers, not {tensors[name].dtype}")
@@ -204,6 +240,17 @@ def _maps(name: str, value: Any, tokens: int) -> Tensor:
     return maps if maps.is_floating_point() else maps.float()
 
 
+def _layers(layers: Any, count: int) -> list[int]:
+    """Return the layers' own numbers, which rise; those from 0 on if there are none."""
+    if isinstance(layers, tuple) and not layers:
+        return list(range(count))
+    numbers = checks.integers("layers", layers, count, smallest=0)
+    for before, after in pairwise(numbers):
+        if after <= before:
+            raise ValueError(f"layers must rise, but {after} follows {before}")
+    return numbers
+
+
 def _segments(segments: Any, tokens: int) -> list[int]:
     """Return the segments of the tokens; some tokenizers have one of their own for a special token."""
     checked = checks.integers("segments", segments, tokens, smallest=0)
@@ -212,14 +259,43 @@ def _segments(segments: Any, tokens: int) -> list[int]:
     return checked
 
 
+def _one_of(name: str, value: Any, choices: Sequence[str]) -> str:
+    """Return one of some texts."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name}={value!r:.60} is unknown; use one of {', '.join(choices)}")
+    return value
+
+
+def _error(name: str, value: Any) -> float:
+    """Return an estimated error, which may not be known, or infinite."""
+    error = checks.real(value)
+    if error is None:
+        raise TypeError(f"{name} must be a number, not {type(value).__name__}: {value!r:.60}")
+    if error < 0:
+        raise ValueError(f"{name} must be 0 or more, not {error}")
+    return error
+
+
+def _contrast(label: Any, index: Any, target: int) -> dict[str, Any]:
+    """Return the name and the index of what the target is contrasted with, or None of both."""
+    if label is None and index is None:
+        return {"contrast": None, "contrast_target": None}
+    contrast = {
+        "contrast": checks.instance("contrast", label, str, "a string, beside contrast_target"),
+        "contrast_target": checks.at_least(0, index, "contrast_target"),
+    }
+    if contrast["contrast_target"] == target:
+        raise ValueError(f"contrast_target={index} is the target: another class is needed")
+    return contrast
+
+
 def _output(output: Any, probability: float) -> str:
     """Return what F is; if that is not given, what its value allows."""
     outside = probability < 0 or probability > 1  # NaN, not known, is not
     if output == "":
         return "score" if outside else "probability"
-    if output not in OUTPUTS:
-        raise ValueError(f"output={output!r:.60} is unknown; use one of {', '.join(OUTPUTS)}")
-    if outside and output == "probability":
+    _one_of("output", output, OUTPUTS)
+    if outside and output != "score":
         raise ValueError(f"probability must be from 0 to 1, not {probability}; of a regression, output is 'score'")
     return str(output)
 

@@ -74,7 +74,7 @@ class TextModel(Outputs):
 
     # ------------------------------------------------------------------------------------------ texts to inputs
 
-    def encode(self, index: int, text: Text, target: Any = None) -> Encoded:
+    def encode(self, index: int, text: Text, target: Any = None, contrast: Any = None) -> Encoded:
         """Tokenize and check one text; `index` is its index in its list, for the errors."""
         item = encode_text(self.tokenizer, index, text, self.longest if self.truncate else None)
         if item.length > self.longest:
@@ -82,7 +82,8 @@ class TextModel(Outputs):
                 f"texts[{index}] has {item.length} tokens and the model takes {self.longest}; shorten it, or pass "
                 "truncate=True"
             )
-        return self.for_model(replace(item, target=self.target(index, target)))
+        target, contrast = self.contrasted(index, target, contrast)
+        return self.for_model(replace(item, target=target, contrast=contrast))
 
     def for_model(self, item: Encoded) -> Encoded:
         """Return a text with only the tensors that the model accepts.
@@ -161,14 +162,17 @@ class TextModel(Outputs):
         logits: Tensor = self.model(**inputs, **self.extra).logits
         return (logits[:, -1] if self.language else logits).float()
 
-    def forward_function(self, names: Iterable[str]) -> Callable[..., Tensor]:
+    def forward_function(
+        self, names: Iterable[str], output: str | None = None, contrasted: bool = False
+    ) -> Callable[..., Tensor]:
         """Return F, the output that is attributed, as a function of the model's input tensors.
-
-        F is the probability of each class, or of each next token; of a multi-label model, of each label; of a
-        regression, the score (`Outputs.probabilities`).
 
         Args:
             names: of the inputs, in the order in which the function takes them: those of a batch of `inputs`.
+            output: of `chosen_output`; None for the probability of each class, or of each next token; of a multi-label
+                model, of each label; of a regression, the score.
+            contrasted: whether the function takes one more tensor, (B, 1), of the class of each example whose output
+                is taken off that of every class.
 
         Returns:
             A function of tensors (B, T), one for each name, that returns (B, C).
@@ -176,11 +180,26 @@ class TextModel(Outputs):
         order = list(names)
 
         def forward(*tensors: Tensor) -> Tensor:
-            return self.probabilities(self.logits(dict(zip(order, tensors, strict=True))))
+            inputs = dict(zip(order, tensors, strict=not contrasted))
+            values = self.values(self.logits(inputs), output or self.output)
+            return values - values.gather(1, tensors[-1].to(values.device)) if contrasted else values
 
         return forward
 
     # ------------------------------------------------------------------------------------------ layers and heads
+
+    def check_one_device(self) -> None:
+        """Check that all weights are on one device, which attribution needs.
+
+        Raises:
+            ValueError: they are spread over several.
+        """
+        devices = sorted({str(parameter.device) for parameter in self.model.parameters()})
+        if len(devices) > 1:
+            raise ValueError(
+                f"the weights of {type(self.model).__name__} are spread over {', '.join(devices)}: attribution needs "
+                "them on one device; load the model without device_map='auto', or with device_map='cuda:0'"
+            )
 
     @property
     def width(self) -> int:
@@ -194,19 +213,33 @@ class TextModel(Outputs):
             present[layer.index, list(layer.kept.indices) if layer.kept else slice(None)] = True
         return present
 
-    def complete(self, values: Sequence[Tensor]) -> Tensor:
-        """Return the layers' values of heads, each (H, ...), as (L, H, ...): zeros where `prune_heads` took a head."""
-        kept = [layer.kept for layer in self.layers]
-        heads = max(k.of if k else len(value) for k, value in zip(kept, values, strict=True))
-        whole = values[0].new_zeros(self.depth, heads, *values[0].shape[1:])
-        for layer, k, value in zip(self.layers, kept, values, strict=True):
-            whole[layer.index, list(k.indices) if k else slice(None)] = value
+    def chosen_layers(self, numbers: Sequence[int]) -> list[AttentionLayer]:
+        """Return the layers of some numbers that have a head left."""
+        return [layer for layer in self.layers if layer.index in numbers]
+
+    def complete(
+        self, values: Sequence[Tensor], numbers: Sequence[int] | None = None, dtype: torch.dtype | None = None
+    ) -> Tensor:
+        """Return the layers' values of heads, each (H, ...), as (L, H, ...): zeros where `prune_heads` took a head.
+
+        Args:
+            values: of `chosen_layers`.
+            numbers: of the layers; None for all.
+            dtype: of the result; None for that of the values.
+        """
+        numbers = range(self.depth) if numbers is None else numbers
+        layers = self.chosen_layers(numbers)
+        heads = max(layer.kept.of if layer.kept else len(value) for layer, value in zip(layers, values, strict=True))
+        whole = values[0].new_zeros(len(numbers), heads, *values[0].shape[1:], dtype=dtype or values[0].dtype)
+        for layer, value in zip(layers, values, strict=True):
+            whole[numbers.index(layer.index), list(layer.kept.indices) if layer.kept else slice(None)] = value.to(whole)
         return whole
 
-    def by_layer(self, values: Tensor) -> Tensor:
+    def by_layer(self, values: Tensor, numbers: Sequence[int] | None = None) -> Tensor:
         """Return one value for each layer as (L,): zero where `prune_heads` took all heads."""
-        whole = values.new_zeros(self.depth)
-        whole[[layer.index for layer in self.layers]] = values
+        numbers = range(self.depth) if numbers is None else numbers
+        whole = values.new_zeros(len(numbers))
+        whole[[numbers.index(layer.index) for layer in self.chosen_layers(numbers)]] = values
         return whole
 
 
@@ -252,7 +285,7 @@ def _device(model: nn.Module) -> torch.device:
         if parameter.is_meta:
             raise ValueError(
                 f"the weights of {type(model).__name__} are not there: {name!r} is on the meta device; load them, "
-                "without offloading (what is moved in only when it is used is on that device too)"
+                'without offloading (what a device_map puts on "cpu" or "disk" beside a GPU is on that device too)'
             )
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 

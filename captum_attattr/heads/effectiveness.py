@@ -27,7 +27,10 @@ from captum_attattr.heads.scoring import (
     attributed_classes,
     check_gradients,
     chosen_reduction,
+    contrasted_items,
     method_options,
+    options_for,
+    told_apart,
 )
 from captum_attattr.model.attention_layers import AttentionLayer
 from captum_attattr.model.head_masks import head_gates
@@ -177,11 +180,13 @@ def effectiveness_analysis(
     labelled = LabelledExamples.of(model, tokenizer, examples, labels, batch_size, truncate)
     evaluation = Evaluation.of(labelled, metric)
     texts, gold = labelled.texts, labelled.gold
+    settings = options_for(texts, settings)
     classes = attributed_classes(texts, gold, settings)
+    attributed = contrasted_items(texts, labelled.items, classes, settings)
     check_gradients(texts.model)
 
     def work(_: int, indices: list[int], unconverged: list[str]) -> Tensor:
-        items = [labelled.items[index] for index in indices]
+        items = [attributed[index] for index in indices]
         batch = LabelledBatch(texts, items, classes[indices], unconverged)
         scores = [
             chosen_reduction(values, settings)
@@ -189,7 +194,7 @@ def effectiveness_analysis(
         ]
         return torch.stack([_outcomes(texts, items, gold[indices], each) for each in scores], dim=1)
 
-    about = {"analysis": "effectiveness", "options": settings}
+    about = {"analysis": "effectiveness", "options": told_apart(settings)}
     (values,) = labelled.run(work, about, resume=resume, progress=progress, desc="effectiveness")
     by_score = values.permute(1, 2, 3, 0, 4)  # (score, mode, k, N, 1 + P)
     curves = {

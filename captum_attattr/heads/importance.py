@@ -23,7 +23,10 @@ from captum_attattr.heads.scoring import (
     attributed_classes,
     check_gradients,
     chosen_reduction,
+    contrasted_items,
     method_options,
+    options_for,
+    told_apart,
 )
 from captum_attattr.runs.digests import model_digest, text_digests
 
@@ -95,7 +98,7 @@ class HeadImportance:
         """The method, and the options that are not the usual ones: "attattr (reduce=sum)"."""
         usual = METHODS[self.method].options
         changed = [
-            f"{key}={value}"
+            f"{key}={'one each' if isinstance(value, list) else value}"
             for key, value in self.options.items()
             if usual.get(key) != value and key != "internal_batch_size"  # which changes no score
         ]
@@ -161,7 +164,8 @@ def head_importance(
     =====================  ===========================================================================
     "attattr"              :math:`\max_{ij} \mathrm{Attr}_h(A)_{ij}`, gold class (Hao et al. 2021).
                            Options: `reduce` "max", "sum" or "mean" over the map, `absolute`, `target`
-                           "gold" or "predicted"; `n_steps`, `rule`, `tolerance`, `max_nodes` and
+                           "gold" or "predicted"; `output`, `contrast`, `path` and `baseline` as in `explain`;
+                           `n_steps`, `rule`, `tolerance`, `max_nodes` and
                            `internal_batch_size` of the quadrature (`rule` is `method` of `LayerAttAttr`;
                            `tolerance` is 1e-2, since the mean over the examples has a far larger error)
     "taylor"               :math:`\sum_t |\langle \partial\,\mathrm{loss} / \partial o_{ht}, o_{ht}
@@ -221,7 +225,11 @@ def head_importance(
     settings = method_options(method, options)
     labelled = LabelledExamples.of(model, tokenizer, examples, labels, batch_size, truncate)
     texts, items, gold = labelled.texts, labelled.items, labelled.gold
-    classes = attributed_classes(texts, gold, settings) if method == "attattr" else gold
+    classes = gold
+    if method == "attattr":
+        settings = options_for(texts, settings)
+        classes = attributed_classes(texts, gold, settings)
+        items = contrasted_items(texts, items, classes, settings)
     if method == "accuracy_difference" and texts.regression:
         raise ValueError("method='accuracy_difference' needs classes, the model gives a score; use 'loss_difference'")
     scorer = METHODS[method]
@@ -236,7 +244,7 @@ def head_importance(
         return _finite(score(batch, settings), indices)
 
     # The file holds every reduction of the maps, so one file serves them all.
-    kept = {name: value for name, value in settings.items() if name not in ("reduce", "absolute", "normalize")}
+    kept = {name: v for name, v in told_apart(settings).items() if name not in ("reduce", "absolute", "normalize")}
     about = {"method": method, "options": kept}
     (values,) = labelled.run(work, about, resume=resume, progress=progress, desc=method)
     values = _finite(values, list(range(len(items))))  # a file of an older version may hold values that are not

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from captum_attattr import checks
-from captum_attattr.attribution.inputs import check_rule
+from captum_attattr.attribution.inputs import check_path, check_rule
 from captum_attattr.attribution.layer_attattr import LayerAttAttr
 from captum_attattr.exceptions import ConvergenceWarning
 from captum_attattr.explanations.encoding import Encoded
+from captum_attattr.explanations.settings import checked_baseline, checked_output
+from captum_attattr.explanations.targets import each, listed
 from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.model.attention_layers import AttentionLayer
 from captum_attattr.model.head_masks import head_gates, mask_heads
@@ -64,25 +66,36 @@ def _attattr_scores(batch: LabelledBatch, options: dict[str, Any]) -> Tensor:
     """Return every reduction of the attribution maps of a batch that is attributed at once, (B, V, L, H)."""
     texts = batch.texts
     named = texts.inputs(batch.items)
-    forward, inputs = texts.forward_function(list(named)), tuple(named.values())
+    contrasted = batch.items[0].contrast is not None
+    output = texts.chosen_output(options["output"], contrasted)
+    inputs = tuple(named.values())
+    further = inputs[1:]
+    if contrasted:
+        further += (torch.tensor([[item.contrast] for item in batch.items], device=texts.device),)
     target = torch.zeros_like(batch.labels, dtype=torch.long) if texts.regression else batch.labels
     if options["target"] == "predicted" and not texts.regression:
         with torch.no_grad():
-            target = forward(*inputs).argmax(-1)
+            target = texts.probabilities(texts.logits(named)).argmax(-1)
+        _check_contrasts(batch.items, target.tolist(), "is what the model predicts")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the run warns once, by the examples' indices
-        result = LayerAttAttr(forward, texts.layers).integrate(
+        result = LayerAttAttr(texts.forward_function(named, output, contrasted), texts.layers).integrate(
             inputs[0],
             target=target,
-            additional_forward_args=inputs[1:],
+            additional_forward_args=further,
+            path=options["path"],
+            attention_baselines=None if options["baseline"] == "zero" else options["baseline"],
             method=options["rule"],
             store="cpu",
             **{name: options[name] for name in _NUMBERS},
         )
+    if result.path == "joint":
+        names, errors = ["all layers"], result.total_error[None]
+    else:
+        names, errors = [f"{layer.kind} layer {layer.index}" for layer in texts.layers], result.error
     batch.unconverged.extend(
-        f"example {batch.items[example].index}, {texts.layers[layer].kind} layer {texts.layers[layer].index}: "
-        f"{float(result.error[layer, example]):.1e}"
-        for layer, example in (result.error > options["tolerance"]).nonzero().tolist()
+        f"example {batch.items[example].index}, {names[row]}: {float(errors[row, example]):.1e}"
+        for row, example in (errors > options["tolerance"]).nonzero().tolist()
     )
     return _reduced(batch, result.attributions)
 
@@ -206,8 +219,12 @@ _QUADRATURE = {
     "internal_batch_size": None,
 }
 _NUMBERS = ("n_steps", "tolerance", "max_nodes", "internal_batch_size")  # of the quadrature
+_ATTRIBUTED = {"output": None, "contrast": None, "path": "layer", "baseline": "zero"}
+"""What is attributed along which path; version 0.1 had these alone."""
 METHODS: dict[str, Method] = {
-    "attattr": Method(attattr_scores, {"reduce": "max", "absolute": False, "target": "gold", **_QUADRATURE}, True),
+    "attattr": Method(
+        attattr_scores, {"reduce": "max", "absolute": False, "target": "gold", **_QUADRATURE, **_ATTRIBUTED}, True
+    ),
     "taylor": Method(_taylor, {"normalize": True}, True),
     "taylor_logits": Method(_taylor_logits, {"normalize": True}, True),
     "attention": Method(attention_scores, {"reduce": "max"}, True),
@@ -243,7 +260,17 @@ def method_options(method: Any, options: Any) -> dict[str, Any]:
         numbers = {name: settings[name] for name in _NUMBERS}
         checked = check_rule(settings["rule"], **numbers, name="rule")._asdict()
         settings |= {name: checked[name] for name in _NUMBERS}
+        settings["path"] = "joint" if check_path(settings["path"], True) else "layer"
+        settings |= {"baseline": checked_baseline(settings["baseline"]), "output": checked_output(settings["output"])}
+        contrast = listed(settings["contrast"])
+        settings["contrast"] = [checks.scalar(one) for one in contrast] if isinstance(contrast, list) else contrast
     return settings
+
+
+def told_apart(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that tell a run from others: without those of `_ATTRIBUTED` that are as in version 0.1."""
+    usual = _ATTRIBUTED
+    return {name: value for name, value in settings.items() if name not in usual or value != usual[name]}
 
 
 def _checked_option(name: str, value: Any) -> Any:
@@ -290,3 +317,40 @@ def attributed_classes(texts: TextModel, gold: Tensor, options: dict[str, Any]) 
                     "a text once for each of its labels, or use target='predicted'"
                 )
     return gold.argmax(1)
+
+
+def options_for(texts: TextModel, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of "attattr" for a model: the output is None where it is the usual one.
+
+    Raises:
+        ValueError: an output or a contrast that a regression does not have; weights on several devices.
+    """
+    texts.check_one_device()
+    output = texts.chosen_output(options["output"], options["contrast"] is not None)
+    return options | {"output": None if output == texts.output else output}
+
+
+def contrasted_items(texts: TextModel, items: list[Encoded], classes: Tensor, options: dict[str, Any]) -> list[Encoded]:
+    """Return the examples with the classes that theirs are contrasted with; `classes` are those attributed.
+
+    Raises:
+        TypeError, ValueError: a contrast that the model does not have, or that is the class.
+    """
+    contrasts = each("contrast", options["contrast"], len(items))
+    items = [
+        replace(item, contrast=texts.target(item.index, contrast, "contrast"))
+        for item, contrast in zip(items, contrasts, strict=True)
+    ]
+    if options["contrast"] is not None and options["target"] == "gold":
+        _check_contrasts(items, classes.tolist(), "is the gold label")
+    return items
+
+
+def _check_contrasts(items: Sequence[Encoded], classes: Sequence[int], why: str) -> None:
+    """Check that no example is contrasted with the class that is attributed."""
+    for item, own in zip(items, classes, strict=True):
+        if item.contrast == own:
+            raise ValueError(
+                f"contrast {own} of texts[{item.index}] {why}, and that is attributed: give another, or a list with "
+                "one for each example"
+            )

@@ -31,6 +31,7 @@ _THUMBNAIL_CELLS = 30_000  # of all thumbnails together: plotly draws them anew 
 
 _HINT_CHOOSE = "Click a thumbnail or press the arrow keys to choose a head. "
 _HINT_ENLARGE = "Drag in the large map to enlarge a part of it, double-click to see all of it again. "
+_HINT_NOT_KEPT = " The attention was not kept."
 _HINT_RANGE = "Colours that end at less than the maximum show weak links."
 
 
@@ -45,8 +46,8 @@ def _large_maps(maps: Maps, view: str) -> list[dict[str, Any]]:
     common = {"type": "heatmap", "xaxis": "x2", "yaxis": "y2", "xgap": gap, "ygap": gap}
     texts = (
         "%{{y}}<br>layer {}, head {}<br>attribution %{{z:+.3~g}}",
-        "attention %{{z:.3~g}}",
-        "difference %{{z:+.3~g}} (each / its head’s largest)",
+        "attention %{{z:.3~g}}" if maps.kept else "attention not kept",
+        "difference %{{z:+.3~g}} (each / its head’s largest)" if maps.kept else "",
     )
     # plotly draws the axes of the labels only if they have a trace.
     holder = {"type": "scatter", "name": "labels", "xaxis": "x3", "yaxis": "y3", "x": [None], "y": [None]}
@@ -54,8 +55,9 @@ def _large_maps(maps: Maps, view: str) -> list[dict[str, Any]]:
     for (kind, values), text in zip(maps.views.items(), texts, strict=True):
         looks = {"coloraxis": COLOUR_AXES[kind], "opacity": float(kind == view)}
         for layer, head in np.ndindex(layers, heads):
-            corner = {"x0": head * size, "y0": -layer * size, "dy": -1, "name": f"{kind} {layer} {head}"}
-            hover = text.format(layer, head) + "<extra></extra>"
+            number = maps.layers[layer]
+            corner = {"x0": head * size, "y0": -layer * size, "dy": -1, "name": f"{kind} {number} {head}"}
+            hover = text.format(number, head) + "<extra></extra>"
             traces.append({**common, **looks, **corner, "z": values[layer, head], "hovertemplate": hover})
     return traces
 
@@ -119,7 +121,7 @@ def plot_attention(
     "difference" is attribution less attention, each map divided by its largest absolute value:
     :math:`D_{ij} = Attr_{ij} / \max_{kl} |Attr_{kl}| - A_{ij} / \max_{kl} A_{kl}` for every head, from -2 to 1.
     Above zero a link matters more than the attention it gets suggests, below zero less; a map of zeros counts
-    as zero.
+    as zero. Where the attention was not kept there are attributions alone.
 
     Args:
         explanation: of `explain`.
@@ -134,7 +136,7 @@ def plot_attention(
 
     Raises:
         TypeError: not an Explanation, or a layer or head that is not an integer.
-        ValueError: there is no such layer, head or view.
+        ValueError: there is no such layer, head or view, or no attention that the view needs.
 
     Example:
         >>> import torch
@@ -150,8 +152,12 @@ def plot_attention(
     if view not in VIEWS:
         raise ValueError(f"view must be 'attribution', 'attention' or 'difference', not {view!r}")
     maps = Maps.of(instance("explanation", explanation, Explanation, "an Explanation"))
+    if view != "attribution" and not maps.kept:
+        raise ValueError(
+            f"view={view!r} needs the attention, which this explanation does not hold; explain with attention=True"
+        )
     strength = np.abs(maps.attributions).sum((2, 3), dtype=np.float64)
-    layers, heads = indices("layer", layer, maps.shape[0]), indices("head", head, maps.shape[1])
+    layers, heads = indices("layer", layer, maps.layers), indices("head", head, range(maps.shape[1]))
     layer, head = max(((i, j) for i in layers for j in heads), key=lambda each: float(strength[each]))
 
     sizes = Sizes.of(maps)
@@ -168,12 +174,13 @@ def plot_attention(
         page_themes(sizes),
         scripts=["attention"],
         attention={
+            "layers": maps.layers,
             "labels": [token_label(token) for token in maps.tokens],
             "step": sizes.label_step(len(maps.tokens)),
             "tiles": {"x": maps.shape[1], "y": maps.shape[0]},
             "room": sizes.side / LABEL_HEIGHT,
         },
-        hint=(_HINT_CHOOSE if sizes.tile else "") + _HINT_ENLARGE + _HINT_RANGE,
+        hint=(_HINT_CHOOSE if sizes.tile else "") + _HINT_ENLARGE + _HINT_RANGE + _HINT_NOT_KEPT * (not maps.kept),
         filename="attention",
         differences=[[i, i - 2 * count, i - count] for i in range(last, len(figure.data))],
     )

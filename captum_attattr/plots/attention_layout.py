@@ -8,6 +8,7 @@ shows. "x3" and "y3" lie over these and have the labels of as many tokens as the
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -93,6 +94,8 @@ class _Direction(NamedTuple):
     """1 if positions count upwards along the axis, -1 if downwards"""
     units: int
     """how many heads or layers there are"""
+    numbers: Sequence[int]
+    """theirs"""
 
     def large(self, maps: Maps, domain: list[float]) -> dict[str, Any]:
         """Return the axis of the plane of large maps, whose ticks are the tokens as the hover tells them."""
@@ -116,7 +119,7 @@ class _Direction(NamedTuple):
         ends = [0, self.units] if self.sign > 0 else [self.units, 0]
         upright = self.axis == "x" and tile < _COLUMN_NAMES
         looks = {"tickfont": {"size": min(11, tile)}, "tickangle": -90 if upright else 0, "side": self.side}
-        texts = [f"{self.unit} {index}" for index in range(self.units)]
+        texts = [f"{self.unit} {number}" for number in self.numbers]
         ticks = {"tickvals": np.arange(self.units) + 0.5, "ticktext": texts}
         return {**_BARE, "domain": domain, "range": ends, **looks, **ticks, "fixedrange": True}
 
@@ -124,8 +127,8 @@ class _Direction(NamedTuple):
 def _axes(maps: Maps, sizes: Sizes) -> dict[str, Any]:
     """Return the axes of the thumbnails, of the plane of large maps, and of its labels."""
     layers, heads, size = maps.shape
-    x = _Direction("x", "y", "key", "head", "top", 1, heads)
-    y = _Direction("y", "x", "query", "layer", "left", -1, layers)
+    x = _Direction("x", "y", "key", "head", "top", 1, heads, range(heads))
+    y = _Direction("y", "x", "query", "layer", "left", -1, layers, maps.layers)
     large = sizes.domains(sizes.left, sizes.side, sizes.side)
     small = sizes.domains(_ROW_NAMES, heads * sizes.tile, layers * sizes.tile)
     axes: dict[str, Any] = {}
@@ -194,17 +197,17 @@ def range_changes(maps: Maps, divisor: int) -> dict[str, Any]:
 
 
 def _menus(maps: Maps, sizes: Sizes, active: dict[str, int]) -> list[dict[str, Any]]:
-    layers, heads, _ = maps.shape
+    heads = maps.shape[1]
     ranges = [(f"colours to {100 // divisor} % of max", divisor) for divisor in RANGES]
     options = {
         "view": [option(view, *view_changes(maps, view)) for view in VIEWS],
-        "layer": [option(f"layer {i}", layout=layer_changes(maps, i)) for i in range(layers)],
+        "layer": [option(f"layer {number}", layout=layer_changes(maps, i)) for i, number in enumerate(maps.layers)],
         "head": [option(f"head {i}", layout=head_changes(maps, i)) for i in range(heads)],
         "range": [option(text, layout=range_changes(maps, divisor)) for text, divisor in ranges],
     }
     menus, left = [], 0
     for name, choices in options.items():
-        if name in ("layer", "head") and not sizes.tile:
+        if (name in ("layer", "head") and not sizes.tile) or (name == "view" and not maps.kept):
             continue
         flat = name == "view"
         menus.append(sizes.area.menu(name, choices, above=_MENUS, left=left, active=active[name], flat=flat))
@@ -230,9 +233,7 @@ def page_themes(sizes: Sizes) -> dict[Theme, dict[str, Any]]:
 def attention_layout(explanation: Explanation, maps: Maps, sizes: Sizes, active: dict[str, int]) -> dict[str, Any]:
     """Return the layout, but for what the menus change; `active` has the index of each menu's first choice."""
     area = sizes.area
-    title = prediction_title(
-        "Self-attention attribution", explanation.label, explanation.target, explanation.output, explanation.value
-    )
+    title = prediction_title("Self-attention attribution", vars(explanation))
     note = {"xref": "paper", "x": area.x(area.width + _COLOUR_BAR), "xanchor": "right", "align": "right"}
     note |= {"yref": "paper", "y": area.above(_MENUS), "yanchor": "top", "showarrow": False}
 

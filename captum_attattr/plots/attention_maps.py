@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from captum_attattr.checks import index
+from captum_attattr.checks import row_of
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.words import readable
 
@@ -25,16 +27,21 @@ class Maps(NamedTuple):
     difference: Floats  # (L, H, T, T)
     delta: Floats  # (L,)
     error: Floats  # (L,)
+    layers: list[int]  # their own numbers
+    kept: bool  # whether the attention is; else there are zeros
 
     @classmethod
     def of(cls, explanation: Explanation) -> Maps:
         """Take the arrays of an explanation, and compute the difference."""
+        kept = explanation.attention
+        whole = torch.zeros_like(explanation.attributions) if kept is None else kept
         attributions, attention, delta, error = (
             part.float().numpy(force=True)
-            for part in (explanation.attributions, explanation.attention, explanation.delta, explanation.error)
+            for part in (explanation.attributions, whole, explanation.delta, explanation.error)
         )
         difference = _relative(attributions) - _relative(attention)
-        return cls(readable(explanation.tokens), attributions, attention, difference, delta, error)
+        tokens, layers = readable(explanation.tokens), list(explanation.layers)
+        return cls(tokens, attributions, attention, difference, delta, error, layers, kept is not None)
 
     @property
     def views(self) -> dict[str, Floats]:
@@ -55,9 +62,9 @@ def _relative(maps: Floats) -> Floats:
     return relative
 
 
-def indices(name: str, value: int | None, count: int) -> range:
-    """Return the index that a user gave, checked, as a range; all indices if it is None."""
+def indices(name: str, value: int | None, numbers: Sequence[int]) -> range:
+    """Return where the number that a user gave stands among all, checked, as a range; the whole range if it is None."""
     if value is None:
-        return range(count)
-    position = index(name, value, count)
+        return range(len(numbers))
+    position = row_of(name, value, numbers)
     return range(position, position + 1)

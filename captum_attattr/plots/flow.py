@@ -83,9 +83,9 @@ def _hovers(flow: Flow, edges: Edges, view: View) -> list[str]:
     for layer, query, key, score in zip(*edges.parts(flow.shape[2]), edges.score.tolist(), strict=True):
         lines = [f"{names[query]} from {names[key]}"]
         if view.head is not None:
-            lines.append(f"layer {layer}, head {view.head}: {signed(score)}")
+            lines.append(f"layer {flow.layers[layer]}, head {view.head}: {signed(score)}")
         else:
-            lines.append(f"layer {layer}, sum over {counted(flow.shape[1], 'head')}: {signed(score)}")
+            lines.append(f"layer {flow.layers[layer]}, sum over {counted(flow.shape[1], 'head')}: {signed(score)}")
             heads = flow.by_head[layer, :, query, key]
             top = np.argsort(-np.abs(heads), kind="stable")[: 3 * (len(heads) > 1)]
             lines += [f"head {head}: {signed(float(heads[head]))}" for head in top]
@@ -124,12 +124,10 @@ def _layout(explanation: Explanation, flow: Flow, text: str, view: View) -> dict
     height = min(_HEIGHT, 150 + 90 * layers)
     step = math.ceil(layers * 12 / height)
     marked = range(0, layers, step)
-    title = prediction_title(
-        "Attribution flow", explanation.label, explanation.target, explanation.output, explanation.value
-    )
+    title = prediction_title("Attribution flow", vars(explanation))
     subtitle = fitted(whole_text(explanation.text), WIDTH - LEFT - RIGHT)
     above = {"xref": "paper", "x": 0, "xanchor": "left", "yref": "paper", "y": 1 + 8 / height, "yanchor": "bottom"}
-    shown = "" if view.layer is None else f"layer {view.layer}, "
+    shown = "" if view.layer is None else f"layer {flow.layers[view.layer]}, "
     shown += "sum over heads" if view.head is None else f"head {view.head}"
     margin = 0.06 * max(layers / 6, 0.4)
     return columns.layout(
@@ -149,8 +147,8 @@ def _layout(explanation: Explanation, flow: Flow, text: str, view: View) -> dict
         },
         yaxis={
             "range": [-margin, layers + margin],
-            "tickvals": [layer + 0.5 for layer in marked],
-            "ticktext": [f"layer {layer}" for layer in marked],
+            "tickvals": [row + 0.5 for row in marked],
+            "ticktext": [f"layer {flow.layers[row]}" for row in marked],
             "ticks": "",
             "showgrid": False,
             "zeroline": False,
@@ -248,6 +246,7 @@ def _page_data(flow: Flow, view: View, sums: Edges, count: int) -> dict[str, Any
     """Return what flow.js needs: all edges of the sum over heads, every head's scores, and the first view."""
     return {
         "shape": list(flow.shape),
+        "layers": flow.layers,
         "tokens": [escape(visible(token, HOVER_LENGTH)) for token in flow.tokens],
         "special": flow.special,
         "segments": flow.segments,

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 import numpy.typing as npt
 
-from captum_attattr.checks import index
+from captum_attattr.checks import row_of
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.words import readable
 
@@ -28,6 +28,7 @@ class Flow(NamedTuple):
     sums: Floats  # (L, T, T)
     special: npt.NDArray[np.uint8]  # (T,)
     segments: npt.NDArray[np.uint8]  # (T,)
+    layers: list[int]  # (L,) their own numbers
 
     @classmethod
     def of(cls, explanation: Explanation) -> Flow:
@@ -41,7 +42,7 @@ class Flow(NamedTuple):
             raise ValueError("attributions are all 0: there is no edge to draw")
         special, segments = (np.array(part, np.uint8) for part in (explanation.special, explanation.segments))
         sums = by_head.sum(1, dtype=np.float64).astype(np.float32)
-        return cls(readable(explanation.tokens), by_head, sums, special, segments)
+        return cls(readable(explanation.tokens), by_head, sums, special, segments, list(explanation.layers))
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -54,7 +55,7 @@ class View(NamedTuple):
     """Which edges are selected."""
 
     layer: int | None
-    """None for all layers"""
+    """its row among the explanation's; None for all layers"""
     head: int | None
     """None for the sum over heads"""
     sign: str
@@ -79,7 +80,7 @@ def checked_view(flow: Flow, layer: Any, head: Any, sign: Any, special: Any, seg
     Raises:
         TypeError, ValueError: there is no such layer, head, sign or segment.
     """
-    layers, heads, _ = flow.shape
+    heads = flow.shape[1]
     for name, value, allowed in (("sign", sign, get_args(Sign)), ("segment", segment, get_args(Segment))):
         if value not in allowed:
             raise ValueError(f"{name} must be {', '.join(map(repr, allowed[:-1]))} or {allowed[-1]!r}, not {value!r}")
@@ -88,8 +89,8 @@ def checked_view(flow: Flow, layer: Any, head: Any, sign: Any, special: Any, seg
     if segment in ("second", "across") and not flow.segments.any():
         raise ValueError(f"segment={segment!r} needs a pair of texts; this explanation has one: use 'all'")
     layer, head = (
-        None if value is None else index(name, value, count)
-        for name, value, count in (("layer", layer, layers), ("head", head, heads))
+        None if value is None else row_of(name, value, numbers)
+        for name, value, numbers in (("layer", layer, flow.layers), ("head", head, range(heads)))
     )
     return View(layer, head, sign, special, segment)
 

@@ -17,7 +17,7 @@ from captum_attattr.checks import instance
 from captum_attattr.exceptions import EmptyTreeError
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.words import readable
-from captum_attattr.formatting import number, output_value, signed, visible
+from captum_attattr.formatting import number, output_value, path_name, signed, visible
 from captum_attattr.heads.importance import HeadImportance
 from captum_attattr.plots.attention import plot_attention
 from captum_attattr.plots.canvas.packing import halves
@@ -34,6 +34,12 @@ _INTRODUCTIONS = {
     "maps": "Every head's map: a row is a token that gathers, a column a token that it gathers from.",
     "heads": "Which heads matter, layer by layer.",
 }
+_FLAT = 0.99
+_NOTE_FLAT = (
+    "The probability is above 0.99, where softmax is flat: gradients and scores are tiny there, though their ranking is"
+    " fine. For scores of the usual size explain the log-probability or the logit (output=), or the difference to"
+    " another class (contrast=)."
+)
 
 
 def write_report(
@@ -144,13 +150,16 @@ def _flow(explanation: Explanation) -> go.Figure | str:
     return figure
 
 
-def _heads(explanation: Explanation, importance: Any) -> go.Figure:
-    """Return the figure of the given importance, or of the largest attribution of each head."""
+def _heads(explanation: Explanation, importance: Any) -> go.Figure | str:
+    """Return the figure of the given importance, or of the largest attribution of each head, or why there is none."""
     if importance is None:
+        if list(explanation.layers) != list(range(len(explanation.attributions))):
+            return "Of some layers alone no head map is drawn; give an importance of all layers."
         return plot_heads({"largest attribution in this text": _largest_attributions(explanation)})
     shape = tuple(explanation.attributions.shape[:2])
     given = scores_of(importance)[0].scores.shape
-    if given != shape:
+    chosen = list(explanation.layers) != list(range(shape[0]))
+    if given != shape and not (chosen and given[0] > explanation.layers[-1] and given[1] == shape[1]):
         raise ValueError(f"importance is that of {given} layers and heads, but the explanation has {shape}")
     return plot_heads(importance)
 
@@ -158,7 +167,8 @@ def _heads(explanation: Explanation, importance: Any) -> go.Figure:
 def _largest_attributions(explanation: Explanation) -> HeadImportance:
     """Return what one example adds to the importance of `head_importance`: the largest attribution of each head."""
     scores = explanation.attributions.double().amax((2, 3))
-    present = explanation.attention.ne(0).any(-1).any(-1)  # a head that `prune_heads` took attends to nothing
+    maps = explanation.attributions if explanation.attention is None else explanation.attention
+    present = maps.ne(0).any(-1).any(-1)  # a head that `prune_heads` took attends to nothing
     if present.any():
         scores = scores.masked_fill(~present, math.nan)
     return HeadImportance(
@@ -179,8 +189,16 @@ def _shown(text: str) -> str:
 
 
 def _title(explanation: Explanation) -> str:
-    value = output_value(explanation.output, explanation.value)
-    return ", ".join(filter(None, [f"Self-attention attribution: {explanation.label}", value]))
+    against = "" if explanation.contrast is None else f" against {explanation.contrast}"
+    how = path_name(explanation.path, explanation.baseline)
+    return ", ".join(
+        filter(None, [f"Self-attention attribution: {explanation.label}{against}", _value(explanation), how])
+    )
+
+
+def _value(explanation: Explanation) -> str:
+    """Return what F is and its value; "" if that is not known."""
+    return output_value(explanation.output, explanation.value, explanation.contrast is not None)
 
 
 def _decision(explanation: Explanation) -> str:
@@ -190,14 +208,23 @@ def _decision(explanation: Explanation) -> str:
     label = f"<bdi>{html.escape(_shown(explanation.label))}</bdi>"
     facts = {
         "explained": f"{label} (target {explanation.target})",
-        "its value": output_value(explanation.output, explanation.value) or "not known",
+        "its value": _value(explanation) or "not known",
     }
+    if explanation.contrast is not None:
+        other = f"<bdi>{html.escape(_shown(explanation.contrast))}</bdi>"
+        facts["against"] = f"{other} (target {explanation.contrast_target})"
+    if explanation.output != "score" and (explanation.output != "probability" or explanation.contrast is not None):
+        facts["probability"] = number(explanation.probability)
+    if how := path_name(explanation.path, explanation.baseline):
+        facts["integrated along"] = f"the {how if explanation.path == 'joint' else f'layer path {how}'}"
     if explanation.prediction == explanation.target:
         facts["the model's own choice"] = "the same"
     else:
         facts["the model's own choice"] = f"target {explanation.prediction}"
     rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items())
-    return f"{quoted}\n<dl>{rows}</dl>\n{_tokens(explanation)}\n{_layers(explanation)}"
+    flat = explanation.output == "probability" and explanation.probability > _FLAT
+    note = f'\n<p class="note">{_NOTE_FLAT}</p>' if flat else ""
+    return f"{quoted}\n<dl>{rows}</dl>{note}\n{_tokens(explanation)}\n{_layers(explanation)}"
 
 
 def _tokens(explanation: Explanation) -> str:
@@ -218,13 +245,25 @@ def _layers(explanation: Explanation) -> str:
         f"<tr><th scope=row>{layer}</th><td>{signed(total)}</td>"
         f"<td>{signed(delta) if math.isfinite(delta) else 'not known'}</td>"
         f"<td>{number(error) if math.isfinite(error) else 'not estimated'}</td><td>{int(nodes)}</td></tr>"
-        for layer, (total, delta, error, nodes) in enumerate(columns)
+        for layer, (total, delta, error, nodes) in zip(explanation.layers, columns, strict=True)
     )
     names = ("layer", "attributions sum to", "delta", "relative error", "nodes")
     heads = "".join(f"<th scope=col>{name}</th>" for name in names)
-    note = (
-        "The attributions of a layer add up to F(A) − F(0), what the value gains from the layer's attention, but for"
-        " delta. The error is an estimate, relative to the size of the layer's map; nodes are points of the integral."
-    )
+    start = "0" if explanation.baseline == "zero" else "B"
+    if explanation.path == "joint":
+        note = (
+            f"The attributions of all layers together add up to F(A) − F({start}), what the value gains from attention,"
+            f" but for a delta of {signed(explanation.total_delta)}."
+        )
+        if math.isfinite(explanation.total_error):
+            note += f" The estimated error of all maps together is {number(explanation.total_error)}."
+    else:
+        note = (
+            f"The attributions of a layer add up to F(A) − F({start}), what the value gains from the layer's attention,"
+            " but for delta."
+        )
+    if explanation.attention is None:
+        note += " The attention was not kept."
+    note += " The error is an estimate, relative to the size of the layer's map; nodes are points of the integral."
     table = f'<table aria-label="layers"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
     return f"{table}\n<p>{note}</p>"

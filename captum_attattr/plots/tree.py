@@ -37,8 +37,10 @@ _HINT = (
 )
 
 
-def _attention(tree: nx.DiGraph, explanation: Explanation | None) -> Floats | None:
-    """Return (L, H, T, T) of the explanation that the tree was made of, for words where the tree has words.
+def _attention(tree: nx.DiGraph, explanation: Explanation | None) -> dict[int, Floats] | None:
+    """Return (H, T, T) by layer of the explanation that the tree was made of, for words where the tree has words.
+
+    None without an explanation, or where it has no attention.
 
     Raises:
         TypeError, ValueError: no explanation, or one of other tokens, layers or heads.
@@ -47,7 +49,9 @@ def _attention(tree: nx.DiGraph, explanation: Explanation | None) -> Floats | No
         return None
     instance("explanation", explanation, Explanation, "an Explanation")
     tokens, wanted = explanation.tokens, tree.graph["tokens"]
-    attention: Floats = explanation.attention.double().numpy(force=True)
+    maps: Floats = explanation.attributions.double().numpy(force=True)
+    if explanation.attention is not None:
+        maps = explanation.attention.double().numpy(force=True)
     if tokens != wanted:
         positions = words(tokens, explanation.special)
         if [joined([tokens[i] for i in word]) for word in positions] != wanted:
@@ -55,13 +59,13 @@ def _attention(tree: nx.DiGraph, explanation: Explanation | None) -> Floats | No
                 f"explanation is not the one that tree was made of: its {counted(len(tokens), 'token')} begin with "
                 f"{tokens[:5]}, those of tree ({len(wanted)}) with {wanted[:5]}"
             )
-        attention = attention_of(attention, positions)
+        maps = attention_of(maps, positions)
     layers = max(data["layer"] for *_, data in tree.edges(data=True))
     heads = max(head for *_, data in tree.edges(data=True) for head, _ in data["heads"])
-    if layers >= attention.shape[0] or heads >= attention.shape[1]:
-        sizes = f"layer {layers} and head {heads}, that of explanation {attention.shape[0]} x {attention.shape[1]}"
+    if not {data["layer"] for *_, data in tree.edges(data=True)} <= set(explanation.layers) or heads >= maps.shape[1]:
+        sizes = f"layer {layers} and head {heads}, that of explanation {maps.shape[0]} x {maps.shape[1]}"
         raise ValueError(f"attention does not fit tree, which has {sizes}")
-    return attention
+    return None if explanation.attention is None else dict(zip(explanation.layers, maps, strict=True))
 
 
 def _heights(tree: nx.DiGraph) -> dict[int, float]:
@@ -83,28 +87,29 @@ def _curve(start: tuple[float, float], end: tuple[float, float]) -> tuple[Floats
     return np.array([x0, x0, x1, x1]) @ weights, np.array([y0, low, high, y1]) @ weights
 
 
-def _numbers(tree: nx.DiGraph, i: int, j: int, attention: Floats | None) -> list[str]:
+def _numbers(tree: nx.DiGraph, i: int, j: int, attention: dict[int, Floats] | None) -> list[str]:
     """Return the lines of an edge: its score, the heads that add most to it, and their attention."""
     data = tree.edges[i, j]
     score, layer = data["score"], data["layer"]
     lines = [f"layer {layer}, attribution {signed(score)}"]
     lines.append(f"{100 * data['share_of_max']:.0f} % of the layer's maximum".replace("-", "−"))
-    lines.append(f"attention {number(data['attention'])}, mean over heads")
+    if data["attention"] is not None:
+        lines.append(f"attention {number(data['attention'])}, mean over heads")
     for head, value in data["heads"]:
         share = f" ({100 * value / abs(score):+.0f} %)".replace("-", "−") if score else ""
-        seen = f", attention {number(float(attention[layer, head, i, j]))}" if attention is not None else ""
+        seen = f", attention {number(float(attention[layer][head, i, j]))}" if attention is not None else ""
         lines.append(f"head {head}: {signed(value)}{share}{seen}")
     return lines
 
 
-def _edge_hover(tree: nx.DiGraph, i: int, j: int, attention: Floats | None) -> str:
+def _edge_hover(tree: nx.DiGraph, i: int, j: int, attention: dict[int, Floats] | None) -> str:
     tokens = tree.graph["tokens"]
     final = ["gathered at the end"] if tree.edges[i, j]["class_edge"] else []
     names = [f"<b>{hover_label(tokens[i])}</b> [{i}] from <b>{hover_label(tokens[j])}</b> [{j}]"]
     return "<br>".join([*names, *final, *_numbers(tree, i, j, attention)])
 
 
-def _node_hover(tree: nx.DiGraph, node: int, attention: Floats | None) -> str:
+def _node_hover(tree: nx.DiGraph, node: int, attention: dict[int, Floats] | None) -> str:
     data, graph = tree.nodes[node], tree.graph
     role = ", root" if node == graph["root"] else ""
     lines = [f"<b>{hover_label(graph['tokens'][node])}</b> [{node}], layer {data['layer']}{role}"]
@@ -115,7 +120,7 @@ def _node_hover(tree: nx.DiGraph, node: int, attention: Floats | None) -> str:
     return "<br>".join(lines)
 
 
-def _edges(tree: nx.DiGraph, heights: dict[int, float], attention: Floats | None) -> list[Line]:
+def _edges(tree: nx.DiGraph, heights: dict[int, float], attention: dict[int, Floats] | None) -> list[Line]:
     """Return one trace for each edge; the final edges of [CLS] come first and so lie below."""
     ordered = sorted(tree.edges(data=True), key=lambda edge: (not edge[2]["class_edge"], edge[2]["order"]))
     lines = []
@@ -148,7 +153,7 @@ def _names_fit(tree: nx.DiGraph, heights: dict[int, float], column: float) -> bo
     return apart and all((end - row[-1]) * column > widths[row[-1]] - RIGHT for row in rows)
 
 
-def _nodes(tree: nx.DiGraph, heights: dict[int, float], attention: Floats | None, column: float) -> Line:
+def _nodes(tree: nx.DiGraph, heights: dict[int, float], attention: dict[int, Floats] | None, column: float) -> Line:
     """Return the marks of all tokens of the tree, and their names where these fit; `column` is a width in pixels."""
     graph, nodes = tree.graph, sorted(tree)
     size = min(11.0, max(6.0, 0.9 * column))
@@ -232,9 +237,7 @@ def _layout(tree: nx.DiGraph, columns: Columns, heights: dict[int, float], highe
 def _title(tree: nx.DiGraph, low: int) -> tuple[str, str]:
     """Return the title and the subtitle: what was explained and how, and what is not in the picture."""
     graph = tree.graph
-    title = prediction_title(
-        "Attribution tree", graph["label"], graph["target"], graph.get("output", ""), graph["probability"]
-    )
+    title = prediction_title("Attribution tree", graph)
     share = f"{100 * graph['left_out_share']:.0f} % of the positive attribution"
     left_out = f"left out: {graph['left_out_edges']:,} interactions with a positive score, {share}"
     parts = [*counting(tree), left_out]

@@ -62,12 +62,13 @@ def attribution_tree(
         first appearance), `special`; edges run from query to key, in the order in which the algorithm adds them
         (`order`), with `layer`, `score`, `share_of_max` and `share_of_positive` (of the layer's maximum and
         of its positive sum), `heads` (the three that give most, as [head, score]), `attention` (mean over
-        heads) and `class_edge` (whether it is one of [CLS]'s at the end). The graph has `algorithm`,
-        `threshold`, `layers` and `heads` (those that count; None for all), `root`, `class_token`, `tokens`,
-        `target`, `label`, `output` (what F is: "probability" or "score") and its value `probability`, `prediction`,
-        `text`, `delta` (of the layer where it is largest),
+        heads; None where it was not kept) and `class_edge` (whether it is one of [CLS]'s at the end). The graph has
+        `algorithm`, `threshold`, `layers` and `heads` (those that count; None for all), `root`, `class_token`,
+        `tokens`, `target`, `label`, `output` (what F is, as the explanation names it), the target's `probability`,
+        `prediction`, `text`, `delta` (of the layer where it is largest; on the joint path of all layers together),
         `left_out_edges` (interactions with a positive score that are not in the tree) and `left_out_share` (their
-        share of the positive attribution). A probability or delta that is not known is None.
+        share of the positive attribution). A probability or delta that is not known is None. Where they are not the
+        usual there are `value` (F, if it is not the probability), `contrast`, `path` and `baseline`.
 
     Raises:
         TypeError, ValueError: not an explanation, a threshold outside [0, 1], an unknown algorithm, a root, layer
@@ -113,11 +114,12 @@ def _graph(explanation: Explanation, maps: Maps, grown: Grown, threshold: float,
         graph.add_edge(i, j, order=order, **_edge(maps, positive, layer, i, j), class_edge=class_edge)
     left = maps.scores > 0
     left[tuple(zip(*grown.edges, strict=True))] = False
-    deltas = np.array(explanation.delta.tolist())[maps.layers]
+    deltas = np.array(explanation.delta.tolist())[[explanation.layers.index(layer) for layer in maps.layers]]
+    delta = explanation.total_delta if explanation.path == "joint" else float(deltas[np.abs(deltas).argmax()])
     graph.graph.update(
         algorithm=algorithm,
         threshold=threshold,
-        layers=maps.layers if len(maps.layers) < explanation.attributions.shape[0] else None,
+        layers=None if maps.layers == list(range(explanation.attributions.shape[0])) else maps.layers,
         heads=maps.heads if len(maps.heads) < explanation.attributions.shape[1] else None,
         root=grown.root,
         class_token=maps.class_token,
@@ -128,11 +130,23 @@ def _graph(explanation: Explanation, maps: Maps, grown: Grown, threshold: float,
         probability=_known(explanation.probability),
         prediction=explanation.prediction,
         text=explanation.text if isinstance(explanation.text, str) else list(explanation.text),
-        delta=_known(float(deltas[np.abs(deltas).argmax()])),
+        delta=_known(delta),
         left_out_edges=int(left.sum()),
         left_out_share=float(positive[left].sum() / positive.sum()) if positive.any() else 0.0,
+        **_unusual(explanation),
     )
     return graph
+
+
+def _unusual(explanation: Explanation) -> dict[str, Any]:
+    """Return what was attributed along which path, where that is not the usual."""
+    found: dict[str, Any] = {}
+    if explanation.contrast is not None:
+        found["contrast"] = explanation.contrast
+    if explanation.contrast is not None or explanation.output not in ("probability", "score"):
+        found["value"] = _known(explanation.value)
+    usual = {"path": "layer", "baseline": "zero"}
+    return found | {name: getattr(explanation, name) for name in usual if getattr(explanation, name) != usual[name]}
 
 
 def _edge(maps: Maps, positive: Floats, layer: int, i: int, j: int) -> dict[str, Any]:
@@ -148,10 +162,10 @@ def _edge(maps: Maps, positive: Floats, layer: int, i: int, j: int) -> dict[str,
         "share_of_max": score / largest if largest > 0 else 0.0,
         "share_of_positive": max(score, 0.0) / mass if mass > 0 else 0.0,
         "heads": [[maps.heads[int(h)], float(by_head[h])] for h in strongest],
-        "attention": float(maps.attention[layer, i, j]),
+        "attention": None if maps.attention is None else float(maps.attention[layer, i, j]),
     }
 
 
-def _known(value: float) -> float | None:
+def _known(value: float | None) -> float | None:
     """Return a number, and None for NaN."""
-    return None if math.isnan(value) else value
+    return None if value is None or math.isnan(value) else value

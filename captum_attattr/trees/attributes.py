@@ -7,7 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from captum_attattr import checks
-from captum_attattr.explanations.explanation import OUTPUTS
+from captum_attattr.explanations.attributed_output import OUTPUTS
+from captum_attattr.explanations.settings import checked_baseline
 from captum_attattr.formatting import counted
 
 if TYPE_CHECKING:
@@ -79,9 +80,17 @@ _OF_GRAPH: dict[str, Check] = {
     "left_out_edges": _integer,
     "left_out_share": checks.fraction,
 }
+_OPTIONAL: dict[str, Check] = {
+    "value": _optional(checks.finite),
+    "contrast": _text,
+    "path": _one_of("layer", "joint"),
+    "baseline": lambda _, value: checked_baseline(value),
+}
+"""Attributes of a graph that are there where they are not the usual: the probability, none, "layer", "zero"."""
 _OF_NODE: dict[str, Check] = {"token": _text, "state": _one_of("Appear", "Fixed"), "layer": _integer, "special": _flag}
 _OF_EDGE: dict[str, Check] = {"order": _integer, "layer": _integer, "heads": _heads, "class_edge": _flag}
-_OF_EDGE |= dict.fromkeys(("score", "share_of_max", "share_of_positive", "attention"), checks.finite)
+_OF_EDGE |= dict.fromkeys(("score", "share_of_max", "share_of_positive"), checks.finite)
+_OF_EDGE["attention"] = _optional(checks.finite)
 
 
 def check_tree(tree: Any) -> nx.DiGraph:
@@ -100,6 +109,8 @@ def check_tree(tree: Any) -> nx.DiGraph:
         raise ValueError(f"tree has {counted(len(tree), 'node')} and no edge: there is nothing to draw or to write")
     # Files of version 0.1 do not tell what the value is.
     _check_attributes("it", "tree's {}", {"output": OUTPUTS[0], **tree.graph}, _OF_GRAPH)
+    for name in _OPTIONAL.keys() & tree.graph.keys():
+        _OPTIONAL[name](f"tree's {name}", tree.graph[name])
     count = len(tree.graph["tokens"])
     for node, data in tree.nodes(data=True):
         if checks.integer(node) is None or not 0 <= node < count:

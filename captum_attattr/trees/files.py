@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captum_attattr.explanations.words import readable
 from captum_attattr.files import checked_path, read_json, reading, replacing, write_json
-from captum_attattr.formatting import cells, visible
+from captum_attattr.formatting import cells, path_name, visible
 from captum_attattr.trees.attributes import check_tree, counting
 
 if TYPE_CHECKING:
@@ -49,9 +50,13 @@ def tree_text(tree: nx.DiGraph) -> str:
         edges = [(data["order"], j, data) for j, data in tree.adj[position].items() if not data["class_edge"]]
         waiting += [(j, depth + 1, _edge_text(data)) for _, j, data in sorted(edges, reverse=True)]
     width = max(cells(name) for name, _ in lines)
-    value = "" if graph["probability"] is None else f"F = {graph['probability']:.4f}, "
-    head = f"{graph['label']!r} (target {graph['target']}), {value}"
-    head += ", ".join([f"threshold {graph['threshold']:g}", graph["algorithm"], *counting(tree)])
+    contrast, output = graph.get("contrast"), graph.get("output", "probability")
+    head = f"{graph['label']!r} (target {graph['target']})" + (f" against {contrast!r}" if contrast else "") + ", "
+    if (value := graph.get("value", graph["probability"])) is not None:
+        what = f"{output.replace('_', '-')}{' difference' if contrast else ''}"
+        head += f"F = {value:.4f}{f' ({what})' if contrast or output not in ('probability', 'score') else ''}, "
+    how = path_name(graph.get("path", "layer"), graph.get("baseline", "zero"))
+    head += ", ".join([*filter(None, [how]), f"threshold {graph['threshold']:g}", graph["algorithm"], *counting(tree)])
     rows = [f"{name}{' ' * (width - cells(name))}  {text}".rstrip() for name, text in lines]
     if any(data["class_edge"] for *_, data in tree.edges(data=True)):
         name = visible(tree.nodes[top]["token"], _NAME)
@@ -143,7 +148,7 @@ def load_tree(path: str | os.PathLike[str]) -> nx.DiGraph:
         return check_tree(tree)
 
 
-_AS_JSON = ("layers", "heads", "tokens", "text", "label")
+_AS_JSON = ("layers", "heads", "tokens", "text", "label", "contrast", "baseline")
 """Attributes that GraphML has no type for, or whose text XML may not hold: they are written as JSON, in ASCII."""
 
 _MAY_BE_NONE = ("layers", "heads", "class_token", "probability", "delta")
@@ -156,6 +161,9 @@ def _flattened(tree: nx.DiGraph) -> nx.DiGraph:
     for name in _MAY_BE_NONE:
         if flat.graph[name] is None:
             del flat.graph[name]
+    for *_, data in flat.edges(data=True):
+        if data["attention"] is None:
+            data["attention"] = math.nan
     for data in (flat.graph, *(d for _, d in flat.nodes(data=True)), *(d for *_, d in flat.edges(data=True))):
         data.update({name: json.dumps(data[name]) for name in _AS_JSON if name in data})
         data.update({name: _xml(value) for name, value in data.items() if isinstance(value, str)})
@@ -177,6 +185,9 @@ def _unflattened(tree: nx.DiGraph) -> nx.DiGraph:
         data.update({name: json.loads(data[name]) for name in _AS_JSON if name in data})
     for name in _MAY_BE_NONE:
         tree.graph.setdefault(name)
+    for *_, data in tree.edges(data=True):
+        if isinstance(data.get("attention"), float) and math.isnan(data["attention"]):
+            data["attention"] = None
     for node, data in tree.nodes(data=True):
         data["token"] = tree.graph["tokens"][node]  # with what XML cannot hold
     for name in ("node_default", "edge_default"):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from captum_attattr.checks import index
+from captum_attattr.checks import index, row_of
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.words import Floats, attention_of, joined, summed, words
 
@@ -28,8 +28,8 @@ class Maps:
     """(L, H, T, T)."""
     scores: Floats
     """(L, T, T), the sum over heads; 0 where a token takes no part."""
-    attention: Floats
-    """(L, T, T), the mean over heads."""
+    attention: Floats | None
+    """(L, T, T), the mean over heads; None where it was not kept."""
     causal: bool
     class_token: int | None
     """The position of [CLS]: 0, or None without it."""
@@ -47,17 +47,20 @@ class Maps:
     ) -> Maps:
         """Return the maps of an explanation; the arguments are those of `attribution_tree`."""
         tokens, special = explanation.tokens, explanation.special
-        by_head, attention = _array(explanation.attributions), _array(explanation.attention)
+        by_head = _array(explanation.attributions)
+        attention = None if explanation.attention is None else _array(explanation.attention)
         # A decoder has nothing above the diagonal. Attention alone does not tell: the published files may lack it.
-        causal = len(tokens) > 1 and not any(np.triu(maps, 1).any() for maps in (by_head, attention))
-        chosen_layers = _chosen("layers", layers, by_head.shape[0])
-        chosen_heads = _chosen("heads", heads, by_head.shape[1])
-        by_head = by_head[chosen_layers][:, chosen_heads]
-        attention = attention[chosen_layers][:, chosen_heads].mean(1)
+        known = [by_head] if attention is None else [by_head, attention]
+        causal = len(tokens) > 1 and not any(np.triu(maps, 1).any() for maps in known)
+        rows = _chosen("layers", layers, explanation.layers)
+        chosen_heads = _chosen("heads", heads, range(by_head.shape[1]))
+        by_head = by_head[rows][:, chosen_heads]
+        attention = None if attention is None else attention[rows][:, chosen_heads].mean(1)
         pieces = [[position] for position in range(len(tokens))]
         if merge:
             pieces = words(tokens, special)
-            by_head, attention = summed(by_head, pieces), attention_of(attention, pieces)
+            by_head = summed(by_head, pieces)
+            attention = None if attention is None else attention_of(attention, pieces)
             tokens = [joined([tokens[i] for i in word]) for word in pieces]
             special = [special[word[0]] for word in pieces]
         class_token = 0 if special[0] and not causal else None
@@ -66,9 +69,8 @@ class Maps:
             out = [i for i, flag in enumerate(special) if flag and i != class_token]
             scores[:, out] = 0
             scores[:, :, out] = 0
-        return cls(
-            tokens, special, chosen_layers, chosen_heads, by_head, scores, attention, causal, class_token, pieces
-        )
+        numbers = [explanation.layers[row] for row in rows]
+        return cls(tokens, special, numbers, chosen_heads, by_head, scores, attention, causal, class_token, pieces)
 
     @property
     def leaves_last(self) -> bool:
@@ -93,13 +95,13 @@ def _array(maps: Tensor) -> Floats:
     return array
 
 
-def _chosen(name: str, given: Iterable[int] | None, count: int) -> list[int]:
-    """Return the layers or heads that count, in order; all of them for None."""
+def _chosen(name: str, given: Iterable[int] | None, numbers: Sequence[int]) -> list[int]:
+    """Return where the layers or heads that count stand among all, in order; all of them for None."""
     if given is None:
-        return list(range(count))
+        return list(range(len(numbers)))
     if not isinstance(given, Iterable):
         raise TypeError(f"{name} must be a list of numbers, or None for all, not {given!r}")
-    chosen = sorted({index(f"each of {name}", one, count) for one in given})
+    chosen = sorted({row_of(f"each of {name}", one, numbers) for one in given})
     if not chosen:
         raise ValueError(f"{name} is empty: give at least one, or None for all")
     return chosen

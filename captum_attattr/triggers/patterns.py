@@ -155,7 +155,8 @@ def find_patterns(
 
     def work(batch: list[int]) -> Tensor:
         some = [examples[i] for i in batch]
-        explanations = explain(model, tokenizer, some, truncate=truncate, progress=False, **options)
+        settings = {"attention": False} | options  # patterns are of attributions
+        explanations = explain(model, tokenizer, some, truncate=truncate, progress=False, **settings)
         patterns = [pattern_of(one, 0, -1, pairs, special_tokens, rules) for one in explanations]
         return torch.stack([_packed(pattern, pairs) for pattern in patterns])
 
@@ -188,8 +189,9 @@ def pattern_of(
         word = np.array(_words(explanation.tokens, explanation.special))
         partner = np.array(explanation.special) if special_tokens else np.zeros_like(word)
         interactions = _largest_of_all(array, word, partner, pairs)
+    numbers = explanation.layers
     return Pattern(
-        interactions=interactions,
+        interactions=tuple((score, numbers[row], head, i, j) for score, row, head, i, j in interactions),
         tokens=tuple(explanation.tokens),
         special=tuple(explanation.special),
         segments=tuple(explanation.segments),

@@ -57,6 +57,36 @@ def flag_parser(description: str | None) -> OneLineParser:
     return parser
 
 
+def add_attribution_flags(parser: OneLineParser) -> None:
+    """Add the flags that say what is attributed, along which path; the defaults are the paper's.
+
+    Args:
+        parser: gets them.
+    """
+    add = parser.add_argument
+    add("--output", choices=("probability", "logit", "log_probability"), help="F; the probability if not given")
+    add("--path", choices=("layer", "joint"), default="layer", help="open one layer at a time, or all together")
+    add("--baseline", type=_baseline, default="zero", help="where the path starts: zero, uniform, sink or a number")
+
+
+def _baseline(given: str) -> str | float:
+    """Return a number, or a name that is checked later."""
+    try:
+        return float(given)
+    except ValueError:
+        return given
+
+
+def attribution_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what `add_attribution_flags` asked for, as arguments of `explain`; nothing for the defaults.
+
+    Args:
+        args: the flags.
+    """
+    usual = {"output": None, "path": "layer", "baseline": "zero"}
+    return {name: getattr(args, name) for name in usual if getattr(args, name) != usual[name]}
+
+
 def check_flags(parser: OneLineParser, args: argparse.Namespace, *counts: str) -> None:
     """End the program where a flag's value makes no sense.
 

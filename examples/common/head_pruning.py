@@ -16,12 +16,20 @@ from captum_attattr import (
     write_html,
 )
 from common.atomic_files import write_json
-from common.command_line import check_flags, flag_parser, load_model, rank_and_world_size, run_script, writable
+from common.command_line import (
+    add_attribution_flags,
+    check_flags,
+    flag_parser,
+    load_model,
+    rank_and_world_size,
+    run_script,
+    writable,
+)
 from common.task_rows import row_range, texts_and_labels
 
 
-def read_flags(argv: Sequence[str], description: str) -> argparse.Namespace:
-    """Read the command line; the names and defaults are the published code's, the last four flags are new."""
+def read_flags(argv: Sequence[str], description: str, kind: str) -> argparse.Namespace:
+    """Read the command line; the names and defaults are the published code's, the last flags are new."""
     parser = flag_parser(description)
     add = parser.add_argument
     add("--num_examples", type=int, default=200, help="how many dev rows, from the first on, rank the heads")
@@ -34,6 +42,8 @@ def read_flags(argv: Sequence[str], description: str) -> argparse.Namespace:
     )
     add("--structural", action="store_true", help="also cut the heads out, and measure parameters and latency")
     add("--resume", action="store_true", help="keep what is done in --output_dir, and go on from there")
+    if kind == "attr":
+        add_attribution_flags(parser)
     args = parser.parse_args(argv)
     check_flags(parser, args, "num_examples", "batch_size", "num_batch", "eval_batch_size")
     return args
@@ -50,7 +60,7 @@ def run(
         description: for --help.
         method: the method of `head_importance` and its options, from the flags.
     """
-    args = read_flags(argv, description)
+    args = read_flags(argv, description, kind)
     run_script(lambda: _run(args, kind, method(args)))
 
 

@@ -28,7 +28,8 @@ def test_index_comes_back_as_it_was_written(path):
     index = read_index(path)
     assert index is not None
     assert (index.finished, index.about, index.labels, index.shards) == (True, ABOUT, {0: "no", 12: "yes"}, SHARDS)
-    assert vars(index.form) == FORM
+    assert index.form.as_json() == FORM
+    assert (index.form.value, index.form.total) == (False, False)
     assert index.run == run_digest(ABOUT)
     assert index.positions.tolist() == [[0, 1, 0], [0, 0, 1], [1, 0, 0], [1, 0, 1], [0, 0, 0]]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import given, settings
@@ -24,6 +25,7 @@ from captum_attattr.runs.processes import Processes
 
 FORM = Form(layers=3, heads=5, dtype="float32", attention=True)
 FORMS = [Form(3, 5, dtype, attention) for dtype in ("float32", "float16") for attention in (True, False)]
+FORMS += [replace(form, value=True, total=True, inputs=True) for form in FORMS[:2]]
 
 
 def planned(lengths: list[int], form: Form = FORM, batch_size: int = 4) -> list[Batch]:

@@ -45,7 +45,7 @@ def explained(folder: Path, **options: Any) -> list[Explanation]:
     return explain(model, tokenizer, texts, progress=False, **options)
 
 
-def scores(folder: Path, output: Path, **changes: Any) -> int:
+def scores(folder: Path, output: Path, /, **changes: Any) -> int:
     given = {"get_att_attr": True, "batch_size": 4, "num_batch": 2, "quiet": True} | changes
     return run_here(SCORES, flags(folder, output, **given))
 
@@ -156,6 +156,35 @@ def test_several_examples_and_other_rules(folder, tmp_path):
         for number in (0, 7):
             maps = read_maps(tmp_path / name / f"attr_zero_base_exp{number}.json")
             torch.testing.assert_close(maps, explained(folder, **options)[number].attributions, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "start"),
+    [
+        ({"output": "logit"}, {"output": "logit"}, "zero_base_logit"),
+        ({"path": "joint", "baseline": "sink"}, {"path": "joint", "baseline": "sink"}, "sink_base_joint"),
+        ({"baseline": "0.25"}, {"baseline": 0.25}, "0.25_base"),
+    ],
+)
+def test_other_outputs_paths_and_starts(folder, tmp_path, given, options, start):
+    assert scores(folder, tmp_path, **given) == 0
+    assert names(tmp_path) == [f"attr_{start}_exp5.json"]
+    expected = explained(folder, method="riemann_left", n_steps=8, **options)[5]
+    torch.testing.assert_close(
+        read_maps(tmp_path / f"attr_{start}_exp5.json"), expected.attributions, rtol=0, atol=1e-6
+    )
+    assert scores(folder, tmp_path, example_index=None, num_examples=2, **given) == 0
+    archive = Archive(tmp_path / f"attr_{start}_2")
+    assert (archive[0].output, archive[0].path, archive[0].baseline) == (
+        expected.output,
+        expected.path,
+        expected.baseline,
+    )
+
+
+def test_an_unknown_start_is_one_line(folder, tmp_path, capsys):
+    assert scores(folder, tmp_path, baseline="zeros") == 2
+    assert "baseline='zeros' is unknown; use 'zero', 'uniform', 'sink' or a finite number" in capsys.readouterr().err
 
 
 def test_whole_data_set_is_an_archive_and_json_when_asked(folder, tmp_path, capsys):

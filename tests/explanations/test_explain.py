@@ -81,7 +81,7 @@ def assert_same(one: Explanation, two: Explanation, atol: float = 0) -> None:
                 name: tensor.tolist() for name, tensor in b.items()
             }
         elif isinstance(a, float):
-            assert a == pytest.approx(b, abs=atol)
+            assert a == pytest.approx(b, abs=atol, nan_ok=True)
         else:
             assert a == b, field.name
 

@@ -15,11 +15,15 @@ import pytest
 import safetensors.torch
 import torch
 from explanations.test_explain import TEXTS, assert_same
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from toy import HEADS, LAYERS, tiny_bert, tiny_tokenizer
 
 from captum_attattr import Explanation, ResultFileError, explain
+
+SINCE_1 = {"value", "inputs", "output", "contrast", "contrast_target", "path", "baseline"}
+SINCE_1 |= {"total_delta", "total_error", "total_nodes", "layers"}
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +146,8 @@ def test_damaged_file_is_refused_by_name(one, tmp_path, damage):
 
 def parts(one: Explanation) -> tuple[dict[str, Tensor], dict[str, Any]]:
     values = {field.name: getattr(one, field.name) for field in dataclasses.fields(one)}
-    del values["value"], values["inputs"], values["output"]  # version 1 had none of them
+    for name in SINCE_1:
+        del values[name]
     tensors = {name: value.contiguous() for name, value in values.items() if isinstance(value, Tensor)}
     return tensors, {name: value for name, value in values.items() if name not in tensors}
 
@@ -156,7 +161,7 @@ def parts(one: Explanation) -> tuple[dict[str, Tensor], dict[str, Any]]:
         (lambda rest: {"captum_attattr": "[]"}, "another version"),
         (lambda rest: {"captum_attattr": "null"}, "another version"),
         (lambda rest: {"captum_attattr": json.dumps(rest)}, "another version"),
-        (lambda rest: {"captum_attattr": json.dumps({"version": 3, **rest})}, "another version"),
+        (lambda rest: {"captum_attattr": json.dumps({"version": 4, **rest})}, "another version"),
         (lambda rest: {"captum_attattr": json.dumps({"version": 1, "text": "a"})}, r"lacks or adds \['label', 'pred"),
         (lambda rest: {"captum_attattr": json.dumps({"version": 1, "more": 1, **rest})}, r"adds \['more'\]"),
     ],
@@ -191,11 +196,24 @@ def test_files_of_version_1_load(tmp_path, probability, output):
     save_file(tensors, tmp_path / "x", metadata={"captum_attattr": json.dumps({"version": 1, **rest})})
     loaded = Explanation.load(tmp_path / "x")
     assert (loaded.value, loaded.inputs, loaded.output) == (probability, None, output)
+    assert (loaded.contrast, loaded.path, loaded.baseline, loaded.total_nodes) == (None, "layer", "zero", 14)
     for name, tensor in tensors.items():
         torch.testing.assert_close(getattr(loaded, name), tensor, rtol=0, atol=0, equal_nan=True)
     for name, value in (rest | {"text": ("a", "b")}).items():
         assert getattr(loaded, name) == value
     assert_same(Explanation.load(loaded.save(tmp_path / "again")), loaded)
+
+
+def test_files_of_version_2_load(one, tmp_path):
+    """As they were before outputs other than probabilities: with value, inputs and output, and nothing later."""
+    path = one.save(tmp_path / "x")
+    with safe_open(path, framework="pt") as file:
+        content = json.loads(file.metadata()["captum_attattr"]) | {"version": 2}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    for name in SINCE_1 - {"value", "inputs", "output"}:
+        del content[name]
+    save_file(tensors, tmp_path / "y", metadata={"captum_attattr": json.dumps(content)})
+    assert_same(Explanation.load(tmp_path / "y"), one)
 
 
 NESTED = "[" * 100_000
@@ -235,7 +253,7 @@ HOSTILE: dict[str, tuple[dict[str, Any], Any, str]] = {
     "label of a number": ({}, {"label": 3}, "label must be a string, not int: 3"),
     "probability of a text": ({}, {"probability": "high"}, "probability must be a number, not str: 'high'"),
     "infinite probability": ({}, {"probability": float("inf")}, "probability must be finite, not inf"),
-    "output of another kind": ({}, {"output": "odds"}, "output='odds' is unknown; use one of probability, score"),
+    "output of another kind": ({}, {"output": "odds"}, "output='odds' is unknown; use one of probability, logit"),
     "output that does not fit": ({}, {"probability": 3.0}, "probability must be from 0 to 1, not 3.0"),
     "header is a list": ({}, "[1, 2]", "was written by another version"),
     "header is a number": ({}, "7", "was written by another version"),
@@ -244,8 +262,8 @@ HOSTILE: dict[str, tuple[dict[str, Any], Any, str]] = {
     "header is another one": ({}, None, "it lacks 'captum_attattr'"),
     "a later version": (
         {},
-        {"version": 3},
-        r"format 3; this one reads 1 to 2\): read it with that version, or make it",
+        {"version": 4},
+        r"format 4; this one reads 1 to 3\): read it with that version, or make it",
     ),
     "version of a truth value": ({}, {"version": True}, "format True"),
     "no version": ({}, {"version": None}, "format None"),
@@ -260,7 +278,8 @@ def test_hostile_files_are_refused_with_path_reason_and_remedy(one, tmp_path, na
     tensors = inputs | {key: values.pop(key) for key, value in list(values.items()) if isinstance(value, Tensor)}
     tensors = {key: value.contiguous() for key, value in (tensors | changed).items() if value is not None}
     if isinstance(header, dict):
-        content = {key: value for key, value in ({"version": 2, **values} | header).items() if value is not None}
+        content = {"version": 3, **values} | header
+        content = {key: value for key, value in content.items() if key not in header or value is not None}
         header = json.dumps(content)
     save_file(tensors, tmp_path / "x", metadata={"format": "pt"} if header is None else {"captum_attattr": header})
     with pytest.raises(ResultFileError, match=message) as error:
@@ -323,7 +342,7 @@ NO_LAYERS = [*NO_TENSOR, torch.zeros(3), torch.zeros(0), torch.zeros(2, 1), torc
 WRONG: dict[str, list[Any]] = {
     "tokens": [None, 5, "abcd", ["a"] * 3, [], [1, 2, 3, 4], ["a", "b", "c", None], {"a"}],
     "attributions": NO_MAPS,
-    "attention": NO_MAPS,
+    "attention": NO_MAPS[1:],
     "delta": [*NO_LAYERS, torch.tensor([0.0, INF])],
     "error": NO_LAYERS,
     "nodes": [*NO_LAYERS, torch.tensor([5.0, NAN]), torch.tensor([5.0, INF])],
@@ -332,6 +351,14 @@ WRONG: dict[str, list[Any]] = {
     "probability": [*NO_NUMBER, INF, -INF, -0.1, 1.1],
     "prediction": NO_INDEX,
     "text": [None, 3, b"a", [], (), ("a",), ("a", "b", "c"), ("a", 1), ["a", "b"]],
+    "contrast": [3, b"a", ["a"], "negative"],  # a name without its index
+    "contrast_target": [0, 1, -1, 1.5, "2"],  # without its name
+    "path": [None, 0, "", "both", ["layer"]],
+    "baseline": ["", "zeros", [0.0], INF, NAN, True, 1j],
+    "layers": [0, "01", [0], [0, 1, 2], [1, 0], [1, 1], [0.0, 1.0], [-1, 0], [True, False]],
+    "total_delta": [*NO_NUMBER, INF],
+    "total_error": [*NO_NUMBER, -1.0],
+    "total_nodes": [*NO_INDEX[1:]],
     "segments": [None, 0, "0000", [0] * 3, [], [0.0] * 4, [None] * 4, [-1] * 4, [True] * 4],
     "special": [None, True, "abcd", [True] * 3, [], ["yes"] * 4, [None] * 4, [2] * 4, [NAN] * 4],
     "value": [*NO_NUMBER[1:], INF, -INF],
@@ -340,7 +367,7 @@ WRONG: dict[str, list[Any]] = {
         *({"input_ids": torch.ones(4)}, {"input_ids": torch.ones(1, 3)}, {"input_ids": torch.ones(2, 4)}),
         {"input_ids": torch.full((1, 4), NAN)},
     ],
-    "output": [None, 0, "odds", "Probability", ["probability"]],
+    "output": [None, 0, "odds", "Probability", "log-probability", ["probability"]],
 }
 
 
@@ -372,6 +399,23 @@ RIGHT: dict[str, tuple[Any, Any]] = {
     "value not given": ({"value": None, "probability": 0.25}, ("value", 0.25)),
     "whole probability": ({"probability": 1}, ("probability", 1.0)),
     "score": ({"probability": -3.25, "output": "score"}, ("probability", -3.25)),
+    "logit": ({"output": "logit", "value": -3.25}, ("value", -3.25)),
+    "log-probability": ({"output": "log_probability", "value": -0.125}, ("output", "log_probability")),
+    "contrast": ({"contrast": "negative", "contrast_target": 0, "value": -0.5}, ("contrast", "negative")),
+    "contrast of numpy": ({"contrast": "negative", "contrast_target": np.int64(0)}, ("contrast_target", 0)),
+    "joint path": ({"path": "joint", "delta": torch.full((2,), INF * 0)}, ("path", "joint")),
+    "total delta not known": ({}, ("total_delta", NAN)),
+    "total error": ({"total_error": np.float32(INF)}, ("total_error", INF)),
+    "total nodes of the layers": ({}, ("total_nodes", 14)),
+    "total nodes of all layers together": ({"total_nodes": torch.tensor(9)}, ("total_nodes", 9)),
+    "no attention": ({"attention": None}, ("attention", None)),
+    "layers not given": ({}, ("layers", [0, 1])),
+    "layers of a range": ({"layers": range(3, 5)}, ("layers", [3, 4])),
+    "layers of numpy": ({"layers": [np.int64(2), np.int64(5)]}, ("layers", [2, 5])),
+    "maps of half precision": ({"attributions": MAPS.bfloat16()}, ("attributions", MAPS.bfloat16())),
+    "sink": ({"baseline": "sink"}, ("baseline", "sink")),
+    "number": ({"baseline": np.float32(0.5)}, ("baseline", 0.5)),
+    "number 0": ({"baseline": 0}, ("baseline", "zero")),
     "score in [0, 1]": ({"output": "score"}, ("output", "score")),
     "output not given": ({"output": ""}, ("output", "probability")),
     "output of a score not given": ({"probability": -3.25, "output": ""}, ("output", "score")),
@@ -394,7 +438,7 @@ def test_what_fits_is_kept_as_pythons_own(name, tmp_path):
         if isinstance(expected, Tensor):
             torch.testing.assert_close(value, expected, rtol=0, atol=0, equal_nan=True)
         else:
-            assert value == expected
+            assert value == expected or (value != value and expected != expected)
 
 
 # ------------------------------------------------------------------------------------------ token_scores
@@ -416,6 +460,11 @@ def test_token_scores_add_up_to_what_the_layers_gained(explained):
         gained = one.attributions.sum((1, 2, 3))
         torch.testing.assert_close(one.token_scores().sum(), gained.mean(), rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(one.token_scores(2).sum(), gained[2], rtol=1e-4, atol=1e-6)
+
+
+def test_on_the_joint_path_the_sum_of_the_layers_stands_for_their_mean():
+    torch.testing.assert_close(made(path="joint").token_scores(), 2 * made().token_scores())
+    torch.testing.assert_close(made(path="joint").token_scores(1), made().token_scores(1))
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,7 @@ NO_TREES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "algorithm": (lambda: changed(lambda t: t.graph.update(algorithm="x")), ValueError, "'paper' or 'reference', not"),
     "text": (lambda: changed(lambda t: t.graph.update(text=["a"])), ValueError, "text must have the shape"),
     "layers": (lambda: changed(lambda t: t.graph.update(layers=[0.5])), TypeError, r"layers must be integers, but"),
-    "output": (lambda: changed(lambda t: t.graph.update(output="x")), ValueError, "'probability' or 'score', not"),
+    "output": (lambda: changed(lambda t: t.graph.update(output="x")), ValueError, "'probability' or .*'score', not"),
     "probability": (
         lambda: changed(lambda t: t.graph.update(probability=np.inf)),
         ValueError,

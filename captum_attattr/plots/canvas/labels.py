@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import html
 import math
+from collections.abc import Mapping
+from typing import Any
 
-from captum_attattr.formatting import cells, output_value, visible
+from captum_attattr.formatting import cells, output_value, path_name, visible
 
 NAME_LENGTH = 40  # characters of the name of a method, a curve or a metric
 HOVER_LENGTH = 600  # characters of a token in a hover
@@ -62,7 +64,19 @@ def token_width(token: str) -> int:
     return math.ceil(text_width(visible(token, _TOKEN_LENGTH)))
 
 
-def prediction_title(what: str, label: str, target: int, output: str, value: float | None) -> str:
-    """Return the title of a figure: what it shows, and which prediction it explains."""
-    prediction = f"{what}: <b>{name_label(label.strip() or label)}</b> (target {target})"
-    return ", ".join(filter(None, [prediction, output_value(output, value)]))
+def prediction_title(what: str, explained: Mapping[str, Any]) -> str:
+    """Return the title of a figure: what it shows, which output it explains against what, along which path.
+
+    Args:
+        what: the figure shows.
+        explained: the fields of an explanation, or the attributes of a tree.
+    """
+    names = [explained["label"], explained.get("contrast")]
+    label, contrast = (name and f"<b>{name_label(name.strip() or name)}</b>" for name in names)
+    against = "" if names[1] is None else f" against {contrast}"
+    value = output_value(
+        explained.get("output", ""), explained.get("value", explained["probability"]), names[1] is not None
+    )
+    how = path_name(explained.get("path", "layer"), explained.get("baseline", "zero"))
+    prediction = f"{what}: {label} (target {explained['target']}){against}"
+    return ", ".join(filter(None, [prediction, value, how]))

@@ -1,5 +1,5 @@
 // Chooses the head that the large map shows, by click, key or menu, and labels as many tokens as there is room for.
-const { labels, tiles, step, room } = meta.attention;
+const { labels, layers, tiles, step, room } = meta.attention;
 const menu = (name) => plot.layout.updatemenus.findIndex((each) => each.name === name);
 const [rows, columns] = [menu("layer"), menu("head")];
 
@@ -18,7 +18,7 @@ const choose = (layer, head) => {
   for (const [at, index] of [[rows, layer], [columns, head]]) {
     Object.assign(change, plot.layout.updatemenus[at].buttons[index].args[0]);
   }
-  chosen.textContent = `layer ${layer}, head ${head}`;
+  chosen.textContent = `layer ${layers[layer]}, head ${head}`;
   bring(layer * tiles.x + head, change);
 };
 

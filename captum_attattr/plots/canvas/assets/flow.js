@@ -1,6 +1,6 @@
 // Menus and the slider of a flow. plotly.js takes hundreds of milliseconds to draw a new cut, so the page draws the
 // edges itself, one path for each width and sign, and hands them to plotly (which saves the pictures) at rest.
-const { view, classes, most, dashed, heads } = meta.flow;
+const { view, classes, most, dashed, heads, layers: numbers } = meta.flow;
 const [layerCount, headCount, size] = meta.flow.shape;
 const area = size * size;
 const signs = ["negative", "positive"];
@@ -107,13 +107,13 @@ const tip = element("div", "flow-tip", plot);
 told.setAttribute("aria-live", "polite");
 tip.hidden = true;
 
-const numbered = (whole, what, count) => {
-  const each = Array.from({ length: count }, (_, i) => [`${what} ${i}`, i]);
+const numbered = (whole, what, count, name = (i) => i) => {
+  const each = Array.from({ length: count }, (_, i) => [`${what} ${name(i)}`, i]);
   return [[whole, null], ...each];
 };
 const within = [["all", "all"], ["within the first", "first"], ["within the second", "second"], ["across", "across"]];
 const menus = [
-  ["layer", numbered("all layers", "layer", layerCount), layerCount > 1],
+  ["layer", numbered("all layers", "layer", layerCount, (i) => numbers[i]), layerCount > 1],
   ["head", numbered("sum over heads", "head", headCount), headCount > 1],
   ["sign", [["both signs", "both"], ["positive", "positive"], ["negative", "negative"]], true],
   ["special", [["special tokens shown", true], ["special tokens hidden", false]], special.some(Boolean)],
@@ -224,7 +224,7 @@ const settle = () => {
     Object.assign(plot.data[trace], { x: Float32Array.from(x), y: Float32Array.from(y) });
     plot.data[trace].line.dash = isDashed(trace) ? "dash" : "solid";
   });
-  const layers = view.layer === null ? "" : `layer ${view.layer}, `;
+  const layers = view.layer === null ? "" : `layer ${numbers[view.layer]}, `;
   const whose = view.head === null ? "sum over heads" : `head ${view.head}`;
   Plotly.relayout(plot, { "annotations[0].text": `${describe()} (${layers}${whose})` });
 };
@@ -285,7 +285,7 @@ const tell = (i) => {
   element("b", "", first).textContent = tokens[key];
   first.append(` [${key}]`);
   const what = view.head === null ? `sum over ${headCount} head${headCount > 1 ? "s" : ""}` : `head ${view.head}`;
-  element("div", "", tip).textContent = `layer ${level}, ${what}: ${signed(edges.score[i])}`;
+  element("div", "", tip).textContent = `layer ${numbers[level]}, ${what}: ${signed(edges.score[i])}`;
   if (view.head !== null || headCount === 1) return;
   const scoreOf = (head) => values[codeAt(cell(level, head) + (index % area))];
   const each = Array.from({ length: headCount }, (_, head) => [head, scoreOf(head)]);

@@ -1,0 +1,178 @@
+"""`Explainer`: encoded texts of one model to explanations, in groups of one length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_attattr.attribution.integration import PathIntegral
+from captum_attattr.attribution.layer_attattr import LayerAttAttr
+from captum_attattr.explanations.encoding import Encoded
+from captum_attattr.explanations.explanation import Explanation
+from captum_attattr.explanations.settings import Settings
+from captum_attattr.explanations.text_model import TextModel
+from captum_attattr.model.modes import evaluation_mode
+from captum_attattr.model.projections import head_count
+from captum_attattr.runs.memory import give_back
+
+_CLEAN_ROWS = 32  # of a forward that gives predictions
+
+
+class Explainer:
+    """Explains encoded texts of one model.
+
+    Args:
+        model, tokenizer, truncate: as in `TextModel`.
+        settings: what is computed.
+        contrasted: whether F is the difference of two outputs, for some text.
+
+    Attributes:
+        output: what F is called.
+        numbers: of the layers that are attributed.
+        layers: those of them that have a head left.
+    """
+
+    MAPS_AT_ONCE = 2**28
+    """Most attention entries (examples x layers x heads x T x T) of a group: 1 GiB of float32."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        truncate: bool | int,
+        settings: Settings,
+        contrasted: bool = False,
+    ) -> None:
+        self.texts = TextModel(model, tokenizer, truncate)
+        self.texts.check_one_device()
+        self.output = self.texts.chosen_output(settings.output, contrasted)
+        usual = self.output == self.texts.output
+        self.settings = settings.for_model(None if usual else self.output, self.texts.depth)
+        self.numbers = list(range(self.texts.depth) if self.settings.layers is None else self.settings.layers)
+        self.layers = self.texts.chosen_layers(self.numbers)
+        if not self.layers:
+            raise ValueError(f"layers={self.numbers}: `prune_heads` took all of their heads; choose others")
+
+    def run(
+        self, items: list[Encoded], progress: Callable[[int], object], rows: Callable[[int], object] = int
+    ) -> Iterator[tuple[int, Explanation]]:
+        """Explain encoded texts in groups of one length, longest first; yield each with its index.
+
+        Args:
+            items: the texts.
+            progress: is told how many texts have just been explained.
+            rows: is told how many rows are about to be run, many times within a long text.
+
+        Raises:
+            ValueError: a text is contrasted with what the model predicts of it, and has no other target; raised before
+                any text is explained.
+        """
+        groups: dict[tuple[Any, ...], list[Encoded]] = {}
+        for item in self._with_targets(items):
+            groups.setdefault((item.length, tuple(item.encoding), item.contrast is None), []).append(item)
+        heads = sum(head_count(layer) for layer in self.layers)
+        for (length, *_), group in sorted(groups.items(), key=lambda pair: -pair[0][0]):
+            size = max(1, self.MAPS_AT_ONCE // (heads * length**2))
+            for start in range(0, len(group), size):
+                part = group[start : start + size]
+                yield from self._explain(part, rows)
+                progress(len(part))
+                give_back()
+
+    def _with_targets(self, items: list[Encoded]) -> list[Encoded]:
+        """Return the texts with the predicted classes as targets of those that are contrasted and have none."""
+        checked = list(items)
+        for position, item in enumerate(items):
+            if item.contrast is None or item.target is not None:
+                continue
+            with evaluation_mode(self.texts.model):
+                predicted = self._predictions([item])[0][0]
+            if predicted == item.contrast:
+                raise ValueError(
+                    f"contrast {self.texts.label(predicted)!r} of texts[{item.index}] is what the model predicts; give "
+                    "the target to contrast it with, or another contrast"
+                )
+            checked[position] = replace(item, target=predicted)
+        return checked
+
+    def _predictions(self, group: list[Encoded]) -> tuple[list[int], list[float]]:
+        """Return the predicted class of each text, and the probability of its target."""
+        named = self.texts.inputs(group)
+        predictions: list[int] = []
+        probabilities: list[float] = []
+        with torch.no_grad():
+            for start in range(0, len(group), _CLEAN_ROWS):
+                rows = slice(start, start + _CLEAN_ROWS)
+                values = self.texts.probabilities(self.texts.logits({name: t[rows] for name, t in named.items()}))
+                predicted = values.argmax(-1).tolist()
+                targets = [p if i.target is None else i.target for i, p in zip(group[rows], predicted, strict=True)]
+                wanted = torch.tensor(targets, device=values.device)
+                predictions += predicted
+                probabilities += values.gather(1, wanted[:, None])[:, 0].tolist()
+        return predictions, probabilities
+
+    def _explain(self, group: list[Encoded], rows: Callable[[int], object]) -> Iterator[tuple[int, Explanation]]:
+        """Explain texts of one length."""
+        texts, contrasted = self.texts, group[0].contrast is not None
+        named = texts.inputs(group)
+        inputs = tuple(named.values())
+        further: tuple[Tensor, ...] = inputs[1:]
+        if contrasted:
+            further += (torch.tensor([[item.contrast] for item in group], device=texts.device),)
+        with evaluation_mode(texts.model):
+            predictions, probabilities = self._predictions(group)
+            targets = [p if item.target is None else item.target for item, p in zip(group, predictions, strict=True)]
+            forward = texts.forward_function(named, self.output, contrasted)
+
+            def told(*tensors: Tensor) -> Tensor:
+                rows(len(tensors[0]))
+                return forward(*tensors)
+
+            result = LayerAttAttr(told, self.layers).integrate(
+                inputs[0],
+                target=targets,
+                additional_forward_args=further,
+                store="cpu",
+                **self.settings.integral,
+            )
+        usual = self.output == texts.output and not contrasted
+        for row, item in enumerate(group):
+            probability = float(result.output[row]) if usual else probabilities[row]
+            yield item.index, self._explanation(item, targets[row], predictions[row], probability, result, row)
+
+    def _explanation(
+        self, item: Encoded, target: int, prediction: int, probability: float, result: PathIntegral, row: int
+    ) -> Explanation:
+        """Return the explanation of one row of a batch."""
+        texts, numbers, dtype = self.texts, self.numbers, self.settings.dtype
+        maps, attention = ([map_[row] for map_ in maps] for maps in (result.attributions, result.attention))
+        return Explanation(
+            tokens=texts.tokenizer.convert_ids_to_tokens(item.ids),
+            attributions=texts.complete(maps, numbers, dtype),
+            attention=texts.complete(attention, numbers, dtype) if attention else None,
+            delta=texts.by_layer(result.delta[:, row], numbers).float(),
+            error=texts.by_layer(result.error[:, row], numbers).float(),
+            nodes=texts.by_layer(result.nodes[:, row], numbers),
+            target=target,
+            label=texts.label(target),
+            probability=probability,
+            prediction=prediction,
+            text=item.text,
+            segments=item.segments,
+            special=item.special,
+            value=float(result.output[row]),
+            inputs=item.encoding,
+            output=self.output,
+            contrast=None if item.contrast is None else texts.label(item.contrast),
+            contrast_target=item.contrast,
+            path=self.settings.path,
+            baseline=self.settings.baseline,
+            layers=numbers,
+            total_delta=float(result.total_delta[row]),
+            total_error=float(result.total_error[row]),
+            total_nodes=int(result.total_nodes[row]),
+        )

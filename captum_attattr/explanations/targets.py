@@ -1,0 +1,27 @@
+"""Targets as users give them: one for all texts, or a list or an array with one for each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+
+def listed(target: Any) -> Any:
+    """Return an array of targets as a list; one target, or a list, as it is."""
+    return target.tolist() if isinstance(target, Tensor | np.ndarray) and target.ndim else target
+
+
+def each(name: str, given: Any, count: int) -> list[Any]:
+    """Return a target for each of `count` texts, of one for all or of a list or array with one for each.
+
+    Raises:
+        ValueError: a list of more or fewer.
+    """
+    given = listed(given)
+    if not isinstance(given, list):
+        return [given] * count
+    if len(given) != count:
+        raise ValueError(f"{name} lists {len(given)} entries for {count} texts")
+    return given
