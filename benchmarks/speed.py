@@ -101,13 +101,17 @@ def matrix_rate(device: str, width: int, tokens: int) -> float:
     return best
 
 
+def synchronize(device: str) -> None:
+    """Wait until the device has done what it was given."""
+    if torch.device(device).type != "cpu":
+        torch.accelerator.synchronize(torch.device(device))
+
+
 def seconds(run: Callable[[], object], device: str) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
+    synchronize(device)
     begin = time.perf_counter()
     run()
-    if device == "cuda":
-        torch.cuda.synchronize()
+    synchronize(device)
     return time.perf_counter() - begin
 
 
@@ -119,8 +123,8 @@ def peak_megabytes(args: argparse.Namespace, nodes: int) -> float:
 
 def print_peak(args: argparse.Namespace, sweep: Callable[[int | None], PathIntegral]) -> None:
     sweep(args.peak)
-    if args.device == "cuda":
-        print(torch.cuda.max_memory_allocated() / 2**20)
+    if torch.device(args.device).type == "cuda":
+        print(torch.cuda.max_memory_allocated(args.device) / 2**20)
     else:
         import resource
 
@@ -190,7 +194,9 @@ def main() -> None:
         for ours, theirs in zip(default.attributions, plain.attribute(ids), strict=True)
     )
     achieved = useful_operations(model.config, args.tokens, SWEEP_NODES) / middle["b"]
-    device = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    device = f"CPU, {torch.get_num_threads()} threads" if args.device == "cpu" else args.device
+    if torch.device(args.device).type == "cuda":
+        device = torch.cuda.get_device_name(args.device)
     print(f"torch {torch.__version__}, captum {captum.__version__}, transformers {transformers.__version__}, {device}")
     print(f"BERT-base shape, {args.tokens} tokens, median of {args.repeats} runs in turn\n")
     print_table(middle, default)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import transformers
+from device import place
 from packaging.version import Version
 from torch import Tensor
 from torch.nn.functional import pad
@@ -60,7 +61,7 @@ class Family:
 
 def stack(batch: int, draw: Callable[[torch.Generator], Tensor]) -> Tensor:
     """Draw each example with its own seed: the first one is the same in every batch."""
-    return torch.stack([draw(torch.Generator().manual_seed(row)) for row in range(batch)])
+    return place(torch.stack([draw(torch.Generator().manual_seed(row)) for row in range(batch)]))
 
 
 def tokens(batch: int = 1, padding: int | None = None, length: int = LENGTH) -> dict[str, Tensor]:
@@ -106,7 +107,7 @@ def build(name: str, **config: Any) -> PreTrainedModel:
         for parameter in model.parameters():
             if not parameter.any():
                 parameter.normal_(std=0.1)
-    return model
+    return place(model)
 
 
 def task(cls: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from device import place
 from torch import Tensor, nn
 from toy import tiny_bert, tiny_tokenizer
 from transformers import BertForSequenceClassification
@@ -28,12 +29,12 @@ def undecided() -> BertForSequenceClassification:
 def encoded(text: Any) -> dict[str, Tensor]:
     """The (1, T) inputs of a text or a pair."""
     parts = (text,) if isinstance(text, str) else text
-    return dict(tiny_tokenizer()(*parts, return_tensors="pt"))
+    return place(dict(tiny_tokenizer()(*parts, return_tensors="pt")))
 
 
 def loss(model: nn.Module, text: Any, label: int) -> Tensor:
     """The cross entropy of one example."""
-    return nn.functional.cross_entropy(model(**encoded(text)).logits, torch.tensor([label]))
+    return nn.functional.cross_entropy(model(**encoded(text)).logits, place(torch.tensor([label])))
 
 
 def importance(values: Any, method: str = "taylor", **options: Any) -> HeadImportance:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from device import place
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -53,7 +54,7 @@ def tiny_bert(seed: int = 0, **changes: Any) -> BertForSequenceClassification:
         model.classifier.weight.mul_(10)
         for block in model.bert.encoder.layer:
             block.attention.output.dense.weight.mul_(3)
-    return model
+    return place(model)
 
 
 def wavering_bert(seed: int = 6, **changes: Any) -> BertForSequenceClassification:
@@ -68,7 +69,7 @@ def wavering_bert(seed: int = 6, **changes: Any) -> BertForSequenceClassificatio
 def tiny_llama(seed: int = 0, **changes: Any) -> LlamaForCausalLM:
     torch.manual_seed(seed)
     grouped = {"num_key_value_heads": 2, "head_dim": HIDDEN // HEADS, "pad_token_id": PAD, "bos_token_id": CLS}
-    return LlamaForCausalLM(LlamaConfig(**SIZES | grouped | {"eos_token_id": SEP} | changes)).eval()
+    return place(LlamaForCausalLM(LlamaConfig(**SIZES | grouped | {"eos_token_id": SEP} | changes)).eval())
 
 
 def tiny_bart(seed: int = 0) -> BartForSequenceClassification:
@@ -91,7 +92,7 @@ def tiny_bart(seed: int = 0) -> BartForSequenceClassification:
         decoder_start_token_id=SEP,
         num_labels=LABELS,
     )
-    return BartForSequenceClassification(config).eval()
+    return place(BartForSequenceClassification(config).eval())
 
 
 def probabilities(model: nn.Module) -> Callable[..., Tensor]:
@@ -107,7 +108,7 @@ def sentences(batch: int = 3, length: int = 6, seed: int = 0) -> Tensor:
     """(B, T) token ids, [CLS] first and [SEP] last."""
     ids = torch.randint(SEP + 1, VOCAB, (batch, length), generator=torch.Generator().manual_seed(seed))
     ids[:, 0], ids[:, -1] = CLS, SEP
-    return ids
+    return place(ids)
 
 
 class LinearInAttention(nn.Module):
@@ -122,7 +123,7 @@ class LinearInAttention(nn.Module):
         torch.manual_seed(seed)
         self.bert = BertModel(bert_config(num_hidden_layers=layers), add_pooling_layer=False).eval()
         self.weight = nn.Parameter(torch.randn(outputs, layers, length, HIDDEN) / 10)
-        self.eval()
+        place(self.eval())
 
     def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         hidden = self.bert.embeddings(ids)

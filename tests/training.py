@@ -10,6 +10,7 @@ import run_classifier_orig
 import torch
 from common.command_line import run_script
 from common.film_reviews import ARCHIVE
+from device import place
 from transformers import BertConfig, BertForSequenceClassification
 
 QUERY = "bert.encoder.layer.0.attention.self.query"
@@ -31,7 +32,7 @@ def tiny_model(seed: int = 0) -> BertForSequenceClassification:
     torch.manual_seed(seed)
     model = BertForSequenceClassification(tiny_config())
     model.train(False)
-    return model
+    return place(model)
 
 
 def packed(files: dict[str, bytes]) -> bytes:

@@ -93,7 +93,7 @@ def test_taylor_is_the_gradient_times_the_heads_output_summed_over_tokens(model,
             hook.remove()
         for layer, (output, gradient) in enumerate(zip(outputs, gradients, strict=True)):
             product = (output * gradient).unflatten(-1, (HEADS, -1)).sum(-1)  # (1, T, H)
-            total[layer] += product.abs().sum((0, 1)).detach()
+            total[layer] += product.abs().sum((0, 1)).detach().cpu()
     expected = total / len(TEXTS)
     expected = expected / expected.norm(dim=1, keepdim=True) if normalize else expected
     found = scores(model, method, normalize=normalize).scores
