@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from captum_attattr.attribution.baselines import Baseline
-from captum_attattr.attribution.quadrature import ArraySpace
+from captum_attattr.attribution.quadrature import ROUNDINGS, ArraySpace
 from captum_attattr.model.attention_control import LayerCall, times_values
 
 ENTRIES_AT_ONCE = 2**22
@@ -54,13 +54,17 @@ class Edges(ArraySpace):
         """Read the edges of a layer's call in some of its rows, which are copies of these examples."""
         attention = call.attention(rows).detach()
         dtype = torch.promote_types(attention.dtype, torch.float32)
-        attention, replaced = attention.to(dtype), call.tensor.detach()[rows].to(dtype)
+        attention = attention.to(dtype)
         value = None if call.value is None else call.value.detach()[rows].to(dtype)
-        if baseline is None:
-            return cls(attention, attention, value, 0.0, replaced)
-        difference = attention - baseline(layer, attention, examples, call.visible(rows))
-        start = attention - difference if value is None else times_values(attention - difference, value)
-        return cls(attention, difference, value, start, replaced - start)
+        difference = attention
+        if baseline is not None:
+            difference = attention - baseline(layer, attention, examples, call.visible(rows))
+        if torch.equal(difference, attention):
+            return cls(attention, attention, value, 0.0, call.tensor.detach()[rows].to(dtype))
+        # A baseline that is the attention itself, read in another batch, differs from it by rounding.
+        difference[difference.abs() <= ROUNDINGS * torch.finfo(dtype).eps * attention.abs()] = 0
+        start, step = (e if value is None else times_values(e, value) for e in (attention - difference, difference))
+        return cls(attention, difference, value, start, step)
 
     def at(self, nodes: Tensor) -> Tensor:
         """Return what takes the place of the rows at these nodes (k,): of each its own, or of one row all."""

@@ -169,11 +169,7 @@ class Integrator:
             if not queue:
                 result.total_nodes[:] = result.nodes[0] if self.joint else result.nodes.sum(0)
                 return result
-            room = size.rows - (0 if self.joint else self.sweep.control_rows)
-            if room < 1:
-                self.sweep.verify(queue[0].example)
-                room = size.rows
-            rows = [queue.popleft() for _ in range(min(len(queue), room))]
+            rows = [queue.popleft() for _ in range(min(len(queue), size.rows))]
             try:
                 chunk = self.sweep.run(rows)
             except (RuntimeError, MemoryError) as error:

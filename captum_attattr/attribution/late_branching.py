@@ -59,7 +59,7 @@ class BlockRecorder:
         control: the model's attention, already under control.
         evaluate: F of the examples with these indices.
         space: see `AttentionControl.watch`.
-        dimensions: what is known already, added to.
+        known: what was learned before; `learn` adds to its dimensions.
     """
 
     def __init__(
@@ -67,38 +67,39 @@ class BlockRecorder:
         control: AttentionControl,
         evaluate: Callable[[Tensor], Tensor],
         space: str,
-        dimensions: Dimensions | None = None,
+        known: LateBranching | None = None,
     ) -> None:
         self.control = control
         self.evaluate = evaluate
         self.space = space
         self.stacks = block_stacks(control.layers) or []
         """Emptied where the blocks turn out not to be cut."""
-        self.calls: list[BlockCall] = []
-        self.dimensions = {} if dimensions is None else dimensions
+        self.single: list[BlockCall] = known.single if known else []
+        self.dimensions: Dimensions = known.dimensions if known else {}
 
-    def run(self, rows: Tensor, read: Callable[[int, LayerCall], None]) -> tuple[Tensor, set[int]]:
-        """Check some rows, show `read` their attention, and learn from them.
+    def run(self, example: Tensor, read: Callable[[int, LayerCall], None]) -> tuple[Tensor, set[int]]:
+        """Check one example, and show `read` its attention.
 
         Returns:
             F, and the ids of modules whose fused attention computes what their eager function does.
         """
-        calls: list[BlockCall] = []
-        value, fused = self._record(rows, calls, read, check=True)
-        self.control.fused = fused
-        self.learn(rows, calls)
-        return value, fused
+        self.single.clear()
+        return self._record(example, self.single, read, check=True)
 
-    def learn(self, rows: Tensor, single: list[BlockCall]) -> None:
-        """Learn the dimensions of what blocks were given in a run of these rows, from a run of twice as many.
+    def learn(self, rows: Tensor, calls: list[BlockCall]) -> None:
+        """Learn the dimensions of what blocks were given in a run of these rows.
 
-        Not all examples bring a block the same tensors: only padded ones bring a mask, for instance.
+        They are compared with the run of one example, or with a run of one row more: not all examples bring a block the
+        same tensors, only padded ones bring a mask, for instance.
         """
-        if any((call.site, path) not in self.dimensions for call in single for path in call.shapes):
-            double: list[BlockCall] = []
-            self._record(rows.repeat(2), double)
-            if self.stacks and not self._learn(single, double, len(rows)):
-                self.stacks = []
+        if all((call.site, path) in self.dimensions for call in calls for path in call.shapes):
+            return
+        other, count = self.single, 1
+        if len(rows) == 1 or [(c.site, c.shapes.keys()) for c in other] != [(c.site, c.shapes.keys()) for c in calls]:
+            other, count = [], len(rows) + 1
+            self._record(torch.cat((rows, rows[:1])), other)
+        if self.stacks and not self._learn(calls, len(rows), other, count):
+            self.stacks = []
 
     def _record(
         self,
@@ -122,27 +123,26 @@ class BlockRecorder:
 
         with block_hooks(self.stacks, enter), self.control.watch(visit, space=self.space, check=check) as watch:
             value = self.evaluate(rows)
-        self.calls = self.calls or calls
-        if [call.site for call in calls] != [call.site for call in self.calls]:
+        if [call.site for call in calls] != [call.site for call in self.single]:
             self.stacks = []
         return value, watch.fused
 
-    def _learn(self, single: list[BlockCall], double: list[BlockCall], rows: int) -> bool:
-        """Compare the shapes of some rows and of twice as many; return whether they tell where the rows are."""
-        for one, two in zip(single, double, strict=True):
-            if one.shapes.keys() != two.shapes.keys():
+    def _learn(self, calls: list[BlockCall], rows: int, others: list[BlockCall], count: int) -> bool:
+        """Compare the shapes of two runs of so many rows; return whether they tell where the rows are."""
+        for call, other in zip(calls, others, strict=True):
+            if call.shapes.keys() != other.shapes.keys():
                 return False
-            for path, shape in one.shapes.items():
-                twice = two.shapes[path]
-                if len(shape) != len(twice):
+            for path, shape in call.shapes.items():
+                more = other.shapes[path]
+                if len(shape) != len(more):
                     return False
-                changed = [dim for dim, (m, n) in enumerate(zip(shape, twice, strict=True)) if m != n]
-                if len(changed) > 1 or any(twice[d] != 2 * shape[d] or shape[d] % rows for d in changed):
+                changed = [dim for dim, (m, n) in enumerate(zip(shape, more, strict=True)) if m != n]
+                if len(changed) > 1 or any(shape[d] * count != more[d] * rows or shape[d] % rows for d in changed):
                     return False
                 if changed:
-                    self.dimensions[one.site, path] = RowDimension(changed[0], shape[changed[0]] // rows)
+                    self.dimensions[call.site, path] = RowDimension(changed[0], shape[changed[0]] // rows)
                 else:
-                    self.dimensions.setdefault((one.site, path), None)
+                    self.dimensions.setdefault((call.site, path), None)
         return True
 
     def branching(self) -> LateBranching | None:
@@ -150,10 +150,10 @@ class BlockRecorder:
         if not self.stacks:
             return None
         stack_of = {block: i for i, stack in enumerate(self.stacks) for block in stack}
-        stacks = [(stack, list(calls)) for stack, calls in groupby(self.calls, lambda call: stack_of[call.site[0]])]
+        stacks = [(stack, list(calls)) for stack, calls in groupby(self.single, lambda call: stack_of[call.site[0]])]
         if len({stack for stack, _ in stacks}) < len(stacks):
             return None  # stacks take turns: there is no moment at which one has ended
-        return LateBranching(self.stacks, [calls for _, calls in stacks], self.dimensions)
+        return LateBranching(self.stacks, [calls for _, calls in stacks], self.dimensions, self.single)
 
 
 @dataclass
@@ -164,11 +164,13 @@ class LateBranching:
         stacks: the model's blocks.
         calls: per stack that runs, the calls of its blocks in order.
         dimensions: where the tensors that blocks are given hold the rows.
+        single: the calls in a run of one example.
     """
 
     stacks: list[list[nn.Module]]
     calls: list[list[BlockCall]]
     dimensions: Dimensions
+    single: list[BlockCall]
 
     @contextmanager
     def applied(

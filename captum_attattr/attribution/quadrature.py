@@ -167,6 +167,8 @@ class _Panel:
     def judge(self, space: ArraySpace, sections: Sequence[slice]) -> None:
         """Integrate by the present rule, and compare with the two coarser rules in it and with the ends."""
         self.total = self.integral(self.rule)
+        if not math.isfinite(space.gain(self.total)):
+            return
         half = (self.rule + 1) // 2
         coarse = self.integral(half)
         # Of Simpson's rule only one coarser rule can be told apart; the step before it is the integral itself.
@@ -176,7 +178,7 @@ class _Panel:
         (self.size, self.spread), (step, _), (previous, _), *magnitudes = measured
         if not math.isfinite(self.size):
             return
-        self.ratio = step / previous if previous > 0 else 0.0
+        self.ratio = step / previous if previous > 0 else math.inf if step > 0 else 0.0
         lowered = min(1.0, self.ratio) ** LOWERED[self.rule]
         self.step_error = step * lowered
         self.section_errors = lowered * np.array([norm((self.total - coarse)[section]) for section in sections])

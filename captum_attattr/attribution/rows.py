@@ -85,12 +85,3 @@ class Chunk:
         in_order = torch.empty_like(outputs.detach())
         in_order[torch.tensor(layout.listed, device=outputs.device)] = outputs.detach()
         return cls(in_order)
-
-    def first(self, count: int) -> Chunk:
-        """Return the results of the first rows alone."""
-        layers = {}
-        for layer, part in self.layers.items():
-            kept = [i for i, row in enumerate(part.rows) if row < count]
-            if kept:
-                layers[layer] = LayerRows([part.rows[i] for i in kept], part.values[kept])
-        return Chunk(self.outputs[:count], layers, self.attention)

@@ -38,8 +38,6 @@ from captum_attattr.exceptions import UnsupportedModelError
 from captum_attattr.model.attention_control import AttentionControl, LayerCall, Visitor, times_values
 from captum_attattr.runs.memory import out_of_memory
 
-_CONTROL_ROWS = 3
-
 
 @dataclass
 class CleanExample:
@@ -103,7 +101,7 @@ class Sweep:
             outputs = self._outputs(rows, visit)
         self._compare(rows, outputs)
         if branching:
-            recorder = BlockRecorder(self.control, self.evaluate, self.facts.space, branching.dimensions)
+            recorder = BlockRecorder(self.control, self.evaluate, self.facts.space, branching)
             with torch.no_grad():
                 recorder.learn(rows, clean.calls)
             if not recorder.stacks:
@@ -116,7 +114,7 @@ class Sweep:
     def run(self, rows: Sequence[Row], *, backward: bool = True) -> Chunk:
         """Run one forward for these rows and, unless only F is wanted, one backward.
 
-        Examples of rows that open one layer must have been run as they are.
+        Examples of rows that open one layer must have been run as they are; the first time rows of them are verified.
 
         Raises:
             UnsupportedModelError: the model computes something else once its attention is replaced.
@@ -124,45 +122,37 @@ class Sweep:
         """
         if any(row.layer == ALL for row in rows):
             return self._run_open(rows, backward=backward)
-        if self.facts.verified:
-            return self._run(rows, backward=backward)
-        return self._run_verified(rows, (rows[0].example, rows[-1].example), backward=backward)
-
-    @property
-    def control_rows(self) -> int:
-        """How many rows the next chunk is given more, to verify rows that branch."""
-        return 0 if self.facts.verified else _CONTROL_ROWS
-
-    def verify(self, example: int) -> None:
-        """Verify rows that branch, where a chunk has no room for control rows."""
         if not self.facts.verified:
-            self._run_verified((), (example, example), backward=False)
+            self._verify(rows[0].example, rows[-1].example)
+        return self._run(rows, backward=backward)
 
-    def _run_verified(self, rows: Sequence[Row], examples: tuple[int, int], *, backward: bool) -> Chunk:
-        """Run rows with control rows: at node 1, where they are the clean run.
+    def _verify(self, *examples: int) -> None:
+        """Verify that rows at node 1 are the clean run; where they are so only without, blocks are not cut.
 
-        Where these are not, blocks are not cut. No block is given one row alone or all of them: of a forward function
-        that reads a hidden state between the blocks the first would broadcast, and the second not tell.
+        No block is given one row alone or all of them: of a forward function that reads a hidden state between the
+        blocks the first would broadcast, and the second not tell.
+
+        Raises:
+            UnsupportedModelError: they are not.
         """
         order = self.facts.order
         layers = order[0], order[len(order) // 2], order[-1]
-        control = [Row(examples[i % 2], layer, 1.0) for i, layer in enumerate(layers)]
-        expected = torch.stack([self.clean[row.example].output for row in control])
+        rows = [Row(examples[i % 2], layer, 1.0) for i, layer in enumerate(layers)]
+        expected = torch.stack([self.clean[row.example].output for row in rows])
         for branching in (self.facts.branching, None):
             self.facts.branching = branching
             try:
-                chunk = self._run([*rows, *control], backward=backward, least=2)
+                outputs = self._run(rows, backward=False, least=2).outputs
             except (UnsupportedModelError, RuntimeError, ValueError, TypeError, IndexError, KeyError) as error:
                 if branching is None or out_of_memory(error):
                     raise
                 continue
-            if close(chunk.outputs[len(rows) :], expected, self.facts.dtype):
+            if close(outputs, expected, self.facts.dtype):
                 self.facts.verified = True
-                return chunk.first(len(rows))
+                return
         raise UnsupportedModelError(
             "replacing a layer's attention by itself, in a batch, changes the model's output, from "
-            f"{expected.tolist()} to {chunk.outputs[len(rows) :].tolist()}; examples of one batch must not influence "
-            "each other"
+            f"{expected.tolist()} to {outputs.tolist()}; examples of one batch must not influence each other"
         )
 
     def _run(self, rows: Sequence[Row], *, backward: bool, least: int = 1) -> Chunk:
