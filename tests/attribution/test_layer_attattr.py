@@ -859,7 +859,7 @@ def test_ceiling_warns_with_example_layer_and_error(every, ids):
     assert len(caught) == 1
     message = str(caught[0].message)
     above = (result.error > 1e-6).nonzero().tolist()
-    assert bool((result.nodes == 3).all())
+    assert bool((result.nodes == 5).all())
     assert not result.converged.any()
     assert len(above) == LAYERS * BATCH
     for layer, example in above:
