@@ -1,9 +1,10 @@
 """What an explanation costs, in units of one forward, and in memory; and the joint path beside the paper's.
 
-One forward is one row through the model with its default attention, under no_grad, at the same length, the median of 5.
-By default BERT-base's shape with random weights, one text at each length, default settings, each in a fresh process. With
---demo the demonstration model and one text of 17 tokens; with --decoder a decoder of 30 layers with random weights, where
-both paths take the same nodes, and SmolLM2 if it is installed, where both meet the same tolerance from the sink.
+One forward is one row through the model with its default attention, under no_grad, at the same length, the median of
+5. By default BERT-base's shape with random weights, one text at each length, default settings, each in a fresh process.
+With --demo the demonstration model and one text of 17 tokens; with --decoder a decoder of 30 layers with random
+weights, where both paths take the same nodes, and SmolLM2 if it is installed, where both meet the same tolerance from
+the sink.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
 from captum_attattr import LayerAttAttr, attention_layers
 
-HEADER = "| model, tokens | one forward, s | attribution, s | forwards | rows | peak above the model, MB |\n|---|" + "---:|" * 5
+HEADER = "| model, tokens | one forward, s | attribution, s | forwards | rows | peak above the model, MB |"
 
 
 def seconds(run: Callable[[], object], repeats: int = 5) -> float:
@@ -144,7 +145,7 @@ def main() -> None:
     if args.decoder:
         decoders(args.repeats)
         return
-    print(HEADER, flush=True)
+    print(HEADER + "\n|---|" + "---:|" * 5, flush=True)
     for tokens in [0] if args.demo else args.tokens:
         repeats = args.repeats if tokens < 512 else 1
         command = [sys.executable, __file__, "--one", "--tokens", str(tokens), "--repeats", str(repeats)]

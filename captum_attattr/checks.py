@@ -6,17 +6,22 @@ ValueError that has the value and what would be right.
 
 from __future__ import annotations
 
+import difflib
+import functools
+import inspect
 import math
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 Kind = TypeVar("Kind")
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 _REAL = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 _REAL |= {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
@@ -317,3 +322,36 @@ def set_fields(made: object, **values: Any) -> None:
     """Set fields of a frozen dataclass to their checked values, in its `__post_init__`."""
     for name, value in values.items():
         object.__setattr__(made, name, value)
+
+
+def checked_arguments(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Return a function whose misspelt arguments are named with the nearest, and whose switches must be True or False.
+
+    A switch is a parameter whose default is True or False, and whose annotation is `bool`. "no", 0 and None are refused
+    there: Python takes the first for true and the others for false.
+
+    Args:
+        function: a public function. Where it takes `**options`, it checks their names itself.
+    """
+    signature = inspect.signature(function)
+    parameters = signature.parameters
+    open_ended = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
+    switches = {
+        name for name, each in parameters.items() if isinstance(each.default, bool) and each.annotation == "bool"
+    }
+
+    @functools.wraps(function)
+    def checked(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        if not open_ended and (unknown := [name for name in kwargs if name not in parameters]):
+            raise TypeError(f"{function.__qualname__} has no argument {unknown[0]!r}{nearest(unknown[0], parameters)}")
+        for name in switches & kwargs.keys():
+            flag(name, kwargs[name])
+        return function(*args, **kwargs)
+
+    return checked
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return the words that ask for the name that was meant; "" where none is near."""
+    found = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {found[0]!r}?" if found else ""

@@ -254,11 +254,19 @@ ALSO = {
 }
 
 
+CUT = pytest.mark.skipif(
+    chosen().type == "second",
+    reason="the second device's tensors are of a class of their own, whose heads prune_heads refuses to cut",
+)
+CUTTING = ("prune_heads, save_pruned, load_pruned", "pruning_curve structural", "compare_pruning")
+
+
 def cases() -> Iterator[Any]:
     for names, rows in TABLE.items():
         for row, case in rows.items():
             for model in ("BERT", *ALSO.get(names, {}).get(row, ())):
-                yield pytest.param(model, case, id=f"{names} {row}-{model}".replace("  ", " "))
+                marks = [CUT] * ((names + row) in CUTTING)
+                yield pytest.param(model, case, id=f"{names} {row}-{model}".replace("  ", " "), marks=marks)
 
 
 def flat(found: Any) -> Iterator[Any]:

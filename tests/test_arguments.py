@@ -12,7 +12,7 @@ from toy import tiny_bert, tiny_tokenizer
 
 import captum_attattr
 from captum_attattr import Archive, explain, find_patterns, head_importance
-from captum_attattr.arguments import nearest
+from captum_attattr.checks import nearest
 
 FUNCTIONS = {name: getattr(captum_attattr, name) for name in captum_attattr.__all__}
 FUNCTIONS = {name: function for name, function in FUNCTIONS.items() if inspect.isfunction(function)}

@@ -12,7 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "captum_attattr"
 LEVELS = {
-    **dict.fromkeys(("exceptions", "checks", "arguments", "files", "formatting", "notebooks"), 0),
+    **dict.fromkeys(("exceptions", "checks", "files", "formatting", "notebooks"), 0),
     **dict.fromkeys(("model", "runs"), 1),
     "attribution": 2,
     "explanations": 3,

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from captum_attattr import checks
 from captum_attattr.archives.index import INDEX, read_index
 from captum_attattr.archives.shards import StoredBatch, opened
-from captum_attattr.arguments import checked_arguments
+from captum_attattr.checks import checked_arguments
 from captum_attattr.exceptions import ResultFileError
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.files import checked_path

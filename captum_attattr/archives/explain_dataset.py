@@ -16,7 +16,7 @@ from captum_attattr.archives.archive import Archive
 from captum_attattr.archives.index import INDEX, read_index
 from captum_attattr.archives.plan import Form
 from captum_attattr.archives.run import DatasetRun, Examples, Pairs
-from captum_attattr.arguments import checked_arguments
+from captum_attattr.checks import checked_arguments
 from captum_attattr.explanations.examples import Texts, sequence_of
 from captum_attattr.explanations.explainer import Explainer
 from captum_attattr.explanations.settings import Settings

@@ -8,6 +8,7 @@ dimension of a tensor holds the rows is learned beforehand, from runs of the sam
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -258,10 +259,16 @@ class CleanRun:
 
 @contextmanager
 def block_hooks(stacks: list[list[nn.Module]], hook: Callable[[Site, Any], Any]) -> Iterator[None]:
-    """Call `hook` with site and (args, kwargs) before each block of one forward; what it returns replaces these."""
+    """Call `hook` with site and (args, kwargs) before each block of one forward; what it returns replaces these.
+
+    What other threads run at the same time is let alone.
+    """
     calls = Counter[nn.Module]()
+    thread = threading.get_ident()
 
     def before(block: nn.Module, args: Any, kwargs: Any) -> Any:
+        if threading.get_ident() != thread:
+            return None
         calls[block] += 1
         return hook((block, calls[block] - 1), (args, kwargs))
 

@@ -147,6 +147,7 @@ class Sweep:
                 if branching is None or out_of_memory(error):
                     raise
                 continue
+            self.edges.clear()  # a second call, which does not verify, gives the same bits
             if close(outputs, expected, self.facts.dtype):
                 self.facts.verified = True
                 return

@@ -12,7 +12,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from captum_attattr import checks
-from captum_attattr.arguments import checked_arguments
+from captum_attattr.checks import checked_arguments
 from captum_attattr.explanations.examples import Texts, examples_one_by_one, sequence_of
 from captum_attattr.explanations.explainer import Explainer
 from captum_attattr.explanations.explanation import Explanation

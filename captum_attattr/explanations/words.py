@@ -107,8 +107,13 @@ def _bytes_of(token: str, scheme: str) -> bytes:
         return bytes(map(ord, token))
     if scheme == "sentencepiece":
         pieces = _BYTE.split(token.replace(SPACE, " "))  # every other one is a byte
-        return b"".join(bytes([int(p, 16)]) if i % 2 else p.encode() for i, p in enumerate(pieces))
-    return token.encode()
+        return b"".join(bytes([int(p, 16)]) if i % 2 else _utf8(p) for i, p in enumerate(pieces))
+    return _utf8(token)
+
+
+def _utf8(text: str) -> bytes:
+    """Return the bytes of a text; halves of surrogate pairs, which no bytes stand for, read as "?"."""
+    return text.encode(errors="replace")
 
 
 def _texts_of(parts: Sequence[bytes]) -> list[str]:

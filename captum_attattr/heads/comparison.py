@@ -10,8 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from captum_attattr.arguments import checked_arguments
-from captum_attattr.checks import at_least
+from captum_attattr.checks import at_least, checked_arguments
 from captum_attattr.explanations.encoding import Text
 from captum_attattr.heads.curves import ORDERS, PruningComparison
 from captum_attattr.heads.evaluation import Evaluation, Metric

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from captum_attattr import checks
-from captum_attattr.arguments import checked_arguments
+from captum_attattr.checks import checked_arguments
 from captum_attattr.heads.importance import HeadImportance
 
 

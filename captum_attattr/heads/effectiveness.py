@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_attattr import checks
-from captum_attattr.arguments import checked_arguments
+from captum_attattr.checks import checked_arguments
 from captum_attattr.explanations.encoding import Encoded, Text
 from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.files import read_json, reading, write_json

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_attattr.arguments import checked_arguments
-from captum_attattr.checks import at_least
+from captum_attattr.checks import at_least, checked_arguments
 from captum_attattr.exceptions import UnsupportedModelError
 from captum_attattr.explanations.encoding import Encoded, Text
 from captum_attattr.explanations.text_model import TextModel

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from captum_attattr import checks
-from captum_attattr.arguments import nearest
 from captum_attattr.attribution.inputs import check_path, check_rule
 from captum_attattr.attribution.layer_attattr import LayerAttAttr
+from captum_attattr.checks import nearest
 from captum_attattr.exceptions import ConvergenceWarning
 from captum_attattr.explanations.encoding import Encoded
 from captum_attattr.explanations.settings import checked_baseline, checked_output

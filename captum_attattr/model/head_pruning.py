@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from captum_attattr.arguments import checked_arguments
+from captum_attattr.checks import checked_arguments
 from captum_attattr.exceptions import UnsupportedModelError
 from captum_attattr.model.attention_control import _claimed
 from captum_attattr.model.attention_layers import AttentionLayer, KeptHeads, every_layer, family_name

@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from captum_attattr.checks import checked_arguments
 from captum_attattr.exceptions import ResultFileError, warn_caller
 from captum_attattr.files import checked_path, replacing_files
 from captum_attattr.model.attention_layers import AttentionLayer
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 FORMATS = ("captum_attattr", "transformers")
 
 
+@checked_arguments
 def save_pruned(
     model: PreTrainedModel,
     path: str | os.PathLike[str],
@@ -84,6 +86,7 @@ def save_pruned(
     return Path(path)
 
 
+@checked_arguments
 def load_pruned(path: str | os.PathLike[str], **options: Any) -> PreTrainedModel:
     """Load what `save_pruned` wrote, with transformers' own `from_pretrained`.
 

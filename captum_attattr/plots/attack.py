@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
 
-from captum_attattr.arguments import checked_arguments
-from captum_attattr.checks import instance
+from captum_attattr.checks import checked_arguments, instance
 from captum_attattr.plots.attack_hovers import clean_hover, draw_hover, fixed, mean_hover, trigger_hover, trigger_origin
 from captum_attattr.plots.attack_layout import (
     CONTROL_STEP,

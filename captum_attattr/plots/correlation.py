@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
 
-from captum_attattr.arguments import checked_arguments
-from captum_attattr.checks import instance
+from captum_attattr.checks import checked_arguments, instance
 from captum_attattr.formatting import counted
 from captum_attattr.heads.correlation import importance_correlation
 from captum_attattr.heads.importance import HeadImportance

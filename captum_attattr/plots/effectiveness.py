@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from captum_attattr.arguments import checked_arguments
-from captum_attattr.checks import instance
+from captum_attattr.checks import checked_arguments, instance
 from captum_attattr.formatting import counted, number
 from captum_attattr.heads.effectiveness import Effectiveness
 from captum_attattr.heads.scoring import ATTRIBUTED

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from captum_attattr.arguments import checked_arguments
-from captum_attattr.checks import fraction, instance, integer
+from captum_attattr.checks import checked_arguments, fraction, instance, integer
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.formatting import counted, signed, visible, whole_text
 from captum_attattr.plots.canvas.labels import HOVER_LENGTH, escape, fitted, hover_label, prediction_title

@@ -87,7 +87,7 @@ def checked_view(flow: Flow, layer: Any, head: Any, sign: Any, special: Any, seg
         if value not in allowed:
             raise ValueError(f"{name} must be {', '.join(map(repr, allowed[:-1]))} or {allowed[-1]!r}, not {value!r}")
     if not isinstance(special, bool):
-        raise TypeError(f"special_tokens must be True or False, not {special!r}")
+        raise TypeError(f"special_tokens must be True or False, not {type(special).__name__}: {special!r}")
     if segment in ("second", "across") and not flow.segments.any():
         raise ValueError(f"segment={segment!r} needs a pair of texts; this explanation has one: use 'all'")
     layer, head = (

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 
-from captum_attattr.arguments import checked_arguments
+from captum_attattr.checks import checked_arguments
 from captum_attattr.formatting import counted, number
 from captum_attattr.heads.importance import HeadImportance
 from captum_attattr.plots.canvas.labels import fitted

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 
-from captum_attattr.arguments import checked_arguments
-from captum_attattr.checks import instance
+from captum_attattr.checks import checked_arguments, instance
 from captum_attattr.formatting import counted, number, visible
 from captum_attattr.heads.curves import PruningComparison, PruningCurve
 from captum_attattr.plots.canvas.labels import NAME_LENGTH, name_label

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from captum_attattr.arguments import checked_arguments
-from captum_attattr.checks import fraction, instance
+from captum_attattr.checks import checked_arguments, fraction, instance
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.formatting import number, path_name, signed
 from captum_attattr.heads.importance import HeadImportance

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import plotly.graph_objects as go
 
 from captum_attattr import checks
+from captum_attattr.checks import checked_arguments
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.formatting import output_value, signed
 from captum_attattr.plots.canvas.labels import escape, fitted, name_label, text_width
@@ -32,6 +33,7 @@ class _Word(NamedTuple):
     special: bool
 
 
+@checked_arguments
 def plot_tokens(explanations: Explanation | Iterable[Explanation], *, layer: int | None = None) -> go.Figure:
     """Draw texts whose words are tinted by their token scores, one below the other.
 

@@ -9,8 +9,7 @@ import networkx as nx
 import numpy as np
 import plotly.graph_objects as go
 
-from captum_attattr.arguments import checked_arguments
-from captum_attattr.checks import instance
+from captum_attattr.checks import checked_arguments, instance
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.words import Floats, attention_of, joined, words
 from captum_attattr.formatting import counted, number, signed

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from captum_attattr.arguments import checked_arguments
-from captum_attattr.checks import fraction, instance
+from captum_attattr.checks import checked_arguments, fraction, instance
 from captum_attattr.exceptions import EmptyTreeError
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.words import Floats

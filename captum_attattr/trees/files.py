@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captum_attattr.arguments import checked_arguments
+from captum_attattr.checks import checked_arguments
 from captum_attattr.explanations.words import readable
 from captum_attattr.files import checked_path, read_json, reading, replacing, write_json
 from captum_attattr.formatting import cells, path_name, visible

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_attattr.arguments import checked_arguments
-from captum_attattr.checks import at_least, instance
+from captum_attattr.checks import at_least, checked_arguments, instance
 from captum_attattr.explanations.encoding import Text
 from captum_attattr.model.modes import evaluation_mode
 from captum_attattr.runs.batches import run_batches

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from captum_attattr.arguments import checked_arguments
-from captum_attattr.checks import at_least, instance, integer
+from captum_attattr.checks import at_least, checked_arguments, instance, integer
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.triggers.patterns import Interaction, Pattern, check_options, pattern_of
 from captum_attattr.triggers.trigger import Trigger as Trigger

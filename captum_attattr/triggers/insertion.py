@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from captum_attattr import checks
-from captum_attattr.arguments import checked_arguments
+from captum_attattr.checks import checked_arguments
 from captum_attattr.explanations.encoding import Encoded, Text, check_tokenizer, encode_text
 from captum_attattr.explanations.special_tokens import special_ids
 from captum_attattr.triggers.trigger import Trigger

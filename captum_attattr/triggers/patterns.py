@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_attattr import checks
-from captum_attattr.arguments import checked_arguments
+from captum_attattr.checks import checked_arguments
 from captum_attattr.explanations.encoding import Text
 from captum_attattr.explanations.examples import sequence_of
 from captum_attattr.explanations.explain import explain

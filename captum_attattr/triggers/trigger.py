@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from captum_attattr import checks
-from captum_attattr.arguments import checked_arguments
+from captum_attattr.checks import checked_arguments
 from captum_attattr.files import from_entry, read_format, reading, write_json
 
 RULES = ("default", "reference")

@@ -770,7 +770,7 @@ def test_example_that_fails_is_told_by_its_number(tmp_path):
 
 
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
-    "texts": ({"texts": "a b"}, "texts must be a list of texts"),
+    "texts": ({"texts": 3}, "texts must be"),
     "none": ({"texts": []}, "texts is empty"),
     "empty": ({"texts": ["a", " "]}, r"texts\[1\] = ' ' is empty"),
     "long": ({"texts": [" ".join(WORDS)]}, r"texts\[0\] has 34 tokens and the model takes 24"),

@@ -376,7 +376,7 @@ NO_MEMORY = [
 @pytest.mark.parametrize("error", NO_MEMORY, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("call", [1, 2, 3, 4, 5, 6])
 def test_memory_that_runs_out_once_halves_the_rows(error, call):
-    """Call 1 is the batch by itself, 2 and 3 one example in one row and in two, 4 the examples as they are."""
+    """Call 1 is the batch by itself, 2 one example, 3 the examples as they are, 4 verifies, with 3 rows."""
     model = tiny_bert()
     expected = attribute(model, n_steps=9, internal_batch_size=4)
     rows: list[int] = []
@@ -388,14 +388,14 @@ def test_memory_that_runs_out_once_halves_the_rows(error, call):
 
     handle = model.bert.encoder.layer[2].attention.self.register_forward_pre_hook(last_layer, with_kwargs=True)
     with unchanged(model):
-        if call in (2, 3):  # fewer rows there are not
+        if call == 2:  # fewer rows there are not
             with pytest.raises(torch.OutOfMemoryError, match="internal_batch_size"):
                 attribute(model, n_steps=9, internal_batch_size=4)
             assert len(rows) == call
         else:
             for actual, maps in zip(attribute(model, n_steps=9, internal_batch_size=4), expected, strict=True):
                 torch.testing.assert_close(actual, maps, rtol=0, atol=1e-6)
-            assert rows[call] <= max(1, rows[call - 1] // 2)
+            assert call == 4 or rows[call] <= max(1, rows[call - 1] // 2)
     handle.remove()
 
 

@@ -12,6 +12,7 @@ from toy import HEADS, LAYERS, SIZES, VOCAB, tiny_bert, tiny_llama, tiny_tokeniz
 
 from captum_attattr import UnsupportedModelError, attention_layers, explain, prune_heads
 from captum_attattr.explanations.explain import Explainer
+from captum_attattr.explanations.settings import Settings
 from captum_attattr.explanations.text_model import most_tokens
 from captum_attattr.model.projections import head_count
 
@@ -92,7 +93,7 @@ def test_groups_of_texts_keep_to_the_most_maps_at_once(
     build: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two texts at once fit, three do not."""
-    explainer = Explainer(build(), tiny_tokenizer(), False, {"n_steps": 1})
+    explainer = Explainer(build(), tiny_tokenizer(), False, Settings.of(n_steps=1))
     texts = ["good film", "bad plot", "good plot", "bad film", "a man"]
     items = [explainer.texts.encode(i, text) for i, text in enumerate(texts)]
     sizes: list[int] = []

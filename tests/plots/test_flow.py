@@ -237,7 +237,7 @@ def test_hostile_tokens_are_literal_text() -> None:
         ({}, {"sign": "plus"}, ValueError, "sign must be 'both', 'positive' or 'negative', not 'plus'"),
         ({}, {"segment": "third"}, ValueError, "segment must be .* or 'across', not 'third'"),
         ({"segments": [0] * 6}, {"segment": "across"}, ValueError, "'across' needs a pair of texts"),
-        ({}, {"special_tokens": 1}, TypeError, "special_tokens must be True or False, not 1"),
+        ({}, {"special_tokens": 1}, TypeError, "special_tokens must be True or False, not int: 1"),
         ({}, {"share": 0}, ValueError, "share=0 shows nothing: it must be above 0"),
         ({}, {"most": 3001}, ValueError, "most must be from 1 to 3000, not 3001"),
         ({}, {"most": 1.5}, TypeError, "most must be an integer, not float: 1.5"),

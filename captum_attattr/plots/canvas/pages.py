@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import plotly.graph_objects as go
 
-from captum_attattr.arguments import checked_arguments
+from captum_attattr.checks import checked_arguments
 from captum_attattr.files import replacing
 from captum_attattr.plots.canvas.library import content_script, library_element, library_script, write_library
 from captum_attattr.plots.canvas.packing import figure_json
