@@ -29,7 +29,7 @@ from captum_attattr.exceptions import ConvergenceWarning, warn_caller
 from captum_attattr.model.attention_layers import AttentionLayer
 from captum_attattr.runs.memory import ChunkSize
 
-TOKENS_PER_CHUNK = {"cpu": 3_000, "cuda": 8_192}
+TOKENS_PER_CHUNK = {"cpu": 2_000, "cuda": 8_192}
 """Rows times tokens of a forward by default; a CPU slows down above its caches' size."""
 Integral = FixedIntegral | AdaptiveIntegral
 
