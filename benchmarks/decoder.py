@@ -44,12 +44,14 @@ def dense(lattr: LayerAttAttr, ids: Tensor, target: int, position: int, panels: 
     weights = torch.from_numpy(np.tile(w / 2 / panels, panels))
     batch = make_batch(lattr.forward_func, ids, None, target)
     total: Any = 0.0
-    with prepared_sweep([lattr.layers[position]], batch, 0.0) as sweep:
+    with prepared_sweep([lattr.layers[position]], batch, 0.0, {}) as sweep:
+        sweep.run_clean([0], backward=False)
         for start in range(0, len(nodes), rows):
-            chunk = sweep.run([Row(0, 0, float(node)) for node in nodes[start : start + rows]])
-            layer = chunk.layers[0]
+            layer = sweep.run([Row(0, 0, float(node)) for node in nodes[start : start + rows]]).layers[0]
             chosen = weights[start + torch.tensor(layer.rows)]
-            total = total + torch.einsum("n,nhqk->hqk", chosen, (layer.gradient * layer.difference).double())
+            total = total + torch.einsum("n,nqhd->qhd", chosen, layer.values.double())
+        edges = sweep.edges[0, 0]
+        total = edges.maps(total[None].to(edges.attention.dtype))[0].double()
     return total
 
 

@@ -36,11 +36,10 @@ def dense(lattr: LayerAttAttr, ids: Tensor, target: int, start: str | None, pane
     weights = torch.from_numpy(np.tile(w / 2 / panels, panels))
     total: Any = 0.0
     baselines = check_attention_baselines(start, len(lattr.layers))
-    with prepared_sweep(lattr.layers, make_batch(lattr.forward_func, ids, None, target), baselines) as sweep:
+    with prepared_sweep(lattr.layers, make_batch(lattr.forward_func, ids, None, target), baselines, {}) as sweep:
         for part, weight in zip(np.array_split(nodes, panels), weights.tensor_split(panels), strict=True):
             rows = sweep.run([Row(0, ALL, float(node)) for node in part]).layers[ALL]
-            maps = (rows.gradient * rows.difference).flatten(1).double()
-            total = total + (weight[torch.tensor(rows.rows), None] * maps).sum(0)
+            total = total + (weight[torch.tensor(rows.rows), None] * rows.values.double()).sum(0)
     return total
 
 
