@@ -51,8 +51,7 @@ def dense(lattr: LayerAttAttr, ids: Tensor, target: int, position: int, panels: 
             chosen = weights[start + torch.tensor(layer.rows)]
             total = total + torch.einsum("n,nqhd->qhd", chosen, layer.values.double())
         edges = sweep.edges[0, 0]
-        total = edges.maps(total[None].to(edges.attention.dtype))[0].double()
-    return total
+        return edges.maps(total[None].to(edges.attention.dtype))[0].double()
 
 
 def main() -> None:

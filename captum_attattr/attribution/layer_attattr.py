@@ -176,8 +176,8 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
                 with that many nodes.
             method: "gausslegendre", "riemann_left", "riemann_right", "riemann_middle" or
                 "riemann_trapezoid"; used with `n_steps`.
-            internal_batch_size: most rows of one forward pass, the clean rows that carry the model's own
-                attention included (two at least: one clean, one scaled). None for a default by device.
+            internal_batch_size: most rows of one forward with gradients. None for a default by device and length. Where
+                memory runs out it is halved.
             return_convergence_delta: also return, per layer, sum(attributions) - (F(A) - F(B)), (B,).
             attention_baselines: the path's start B itself: None (zeros), a number, "uniform" (the same for
                 every key that is attended to), "sink" (each query's whole mass on the first key that its mask lets it
