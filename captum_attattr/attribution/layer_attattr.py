@@ -272,7 +272,9 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
                 joint=joint,
             )
             unit = "example" if joint else "map"
-            with tqdm(total=len(integrator.pairs), disable=not show_progress, desc="AttAttr", unit=unit) as bar:
+            with tqdm(
+                total=len(integrator.pairs), disable=not show_progress, desc="AttAttr", unit=unit, miniters=0
+            ) as bar:
 
                 def progress(finished: int, rows: int) -> None:
                     bar.set_postfix(rows=rows, refresh=False)
