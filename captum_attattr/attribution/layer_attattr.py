@@ -178,7 +178,8 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
                 "riemann_trapezoid"; used with `n_steps`.
             internal_batch_size: most rows of one forward with gradients. None for a default by device and length. Where
                 memory runs out it is halved.
-            return_convergence_delta: also return, per layer, sum(attributions) - (F(A) - F(B)), (B,).
+            return_convergence_delta: also return, per layer, sum(attributions) - (F(A) - F(B)), (B,); on the joint
+                path one for all layers together.
             attention_baselines: the path's start B itself: None (zeros), a number, "uniform" (the same for
                 every key that is attended to), "sink" (each query's whole mass on the first key that its mask lets it
                 see), or one tensor per layer that broadcasts to (B, H, Tq, Tk).

@@ -90,7 +90,7 @@ def norm(values: Any) -> float:
 
 
 class ArraySpace:
-    """How values are measured: here by their own entries; see `spaces.Edges` for those that stand for maps."""
+    """How values are measured: here by their own entries; see `edges.Edges` for those that stand for maps."""
 
     def measure(self, values: Sequence[Any]) -> list[tuple[float, float]]:
         """Return each value's Euclidean norm, and the sum of its entries' absolute values."""
