@@ -295,5 +295,5 @@ class Integrator:
 
     def _default_limit(self) -> int:
         """Return how many rows a forward has where no limit is given."""
-        tokens = max(shape[-2] for shape in self.sweep.facts.shapes)
+        tokens = max(max(shape[-2:]) for shape in self.sweep.facts.shapes)
         return max(1, TOKENS_PER_CHUNK.get(self.sweep.device.type, TOKENS_PER_CHUNK["cuda"]) // tokens)

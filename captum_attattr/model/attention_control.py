@@ -288,11 +288,8 @@ def _check_output(module: nn.Module, output: Tensor, attention: Tensor, value: T
         UnsupportedModelError: it is something else.
     """
     expected = times_values(attention, value)
-    scale = output.abs().max() + 1e-30
-    close = output.shape == expected.shape and bool(
-        (output - expected).abs().max() <= torch.finfo(output.dtype).eps ** 0.5 * scale
-    )
-    if not close:
+    tolerance = torch.finfo(output.dtype).eps ** 0.5 * (output.abs().max() + 1e-30)
+    if output.shape != expected.shape or not bool((output - expected).abs().max() <= tolerance):
         raise UnsupportedModelError(
             f"{type(module).__name__}: its output is not attention times values (it is rescaled or mixed "
             "afterwards), so replacing the attention would not give the model's own function"
@@ -319,13 +316,19 @@ class _SoftmaxMode(TorchFunctionMode):
 
 @contextmanager
 def _inside(module: nn.Module, watch: _Watch) -> Iterator[None]:
-    """Keep `module` at the end of `watch.inside` while it is being computed."""
-    before = module.register_forward_pre_hook(lambda m, _: watch.inside.append(m))
+    """Keep `module` at the end of `watch.inside` while this thread computes it."""
+    thread = threading.get_ident()
+
+    def enter(*_: object) -> None:
+        if threading.get_ident() == thread:
+            watch.inside.append(module)
 
     def leave(*_: object) -> None:
-        if watch.inside and watch.inside[-1] is module:  # not where another hook has raised before ours was called
+        # Not where another hook has raised before ours was called.
+        if threading.get_ident() == thread and watch.inside[-1:] == [module]:
             watch.inside.pop()
 
+    before = module.register_forward_pre_hook(enter)
     after = module.register_forward_hook(leave, always_call=True)
     try:
         yield

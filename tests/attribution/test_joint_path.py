@@ -310,3 +310,22 @@ def test_a_model_may_be_in_wider_types():
     result = lattr.integrate(IDS, target=1, path="joint", tolerance=1e-8)
     assert result.attributions[0].dtype == torch.float64
     assert result.total_delta.abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("path", ["layer", "joint"])
+def test_no_sink_where_nothing_is_attended(path: str) -> None:
+    """Cross attention to a source that is all padding; other starts take it."""
+    model = tiny_bart().model
+    layers = attention_layers(model, "cross")
+    source, target = torch.randint(3, 30, (2, 5)), torch.randint(3, 30, (2, 4))
+    mask = torch.tensor([[1, 1, 1, 1, 0], [0, 0, 0, 0, 0]])
+
+    def forward(source: Tensor, mask: Tensor, target: Tensor) -> Tensor:
+        hidden: Tensor = model(input_ids=source, attention_mask=mask, decoder_input_ids=target)[0]
+        return hidden[:, -1].softmax(-1)
+
+    lattr = LayerAttAttr(forward, layers)
+    options: Any = {"target": 0, "n_steps": 3, "path": path}
+    with pytest.raises(ValueError, match="'sink': no query of example 1 sees any key"):
+        lattr.attribute((source, mask, target), attention_baselines="sink", **options)
+    lattr.attribute((source, mask, target), **options)
