@@ -316,6 +316,7 @@ def test_a_model_may_be_in_wider_types():
 def test_no_sink_where_nothing_is_attended(path: str) -> None:
     """Cross attention to a source that is all padding; other starts take it."""
     model = tiny_bart().model
+    model.set_attn_implementation("eager")  # fused attention gives such rows other numbers, and they are refused
     layers = attention_layers(model, "cross")
     source, target = torch.randint(3, 30, (2, 5)), torch.randint(3, 30, (2, 4))
     mask = torch.tensor([[1, 1, 1, 1, 0], [0, 0, 0, 0, 0]])
