@@ -93,12 +93,12 @@ def _sink(layer: int, attention: Tensor, examples: Tensor, visible: Tensor | Non
     if visible is None:
         first = torch.zeros_like(mass, dtype=torch.long)
     else:
-        nothing = (~visible.expand_as(attention).flatten(1).any(1)).nonzero()
+        nothing = (~visible.flatten(1).any(1)).nonzero()  # of one mask for all rows, the first stands for them
         if len(nothing):
             raise ValueError(
                 f"attention_baselines='sink': no query of example {int(examples[nothing[0, 0]])} sees any key, so "
                 "there is no sink; mask less, or leave the example out"
             )
         # A query that is padding itself may see no key; its mass goes to the first, and nothing depends on it.
-        first = visible.expand_as(attention).to(torch.uint8).argmax(-1, keepdim=True)
+        first = visible.to(torch.uint8).argmax(-1, keepdim=True).expand_as(mass)
     return torch.zeros_like(attention).scatter(-1, first, mass)

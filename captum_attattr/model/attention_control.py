@@ -116,7 +116,7 @@ class AttentionControl:
     def __enter__(self) -> AttentionControl:
         self._stack = ExitStack()
         with ExitStack() as stack:
-            stack.enter_context(_claimed(self.model))
+            stack.enter_context(claimed(self.model))
             stack.enter_context(uncompiled())
             stack.enter_context(_eager_attention(self.model))
             # So that no graph is kept below the attention that is attributed.
@@ -343,7 +343,7 @@ _CLAIM = threading.Lock()
 
 
 @contextmanager
-def _claimed(model: nn.Module) -> Iterator[None]:
+def claimed(model: nn.Module) -> Iterator[None]:
     """Claim the model's attention for one control, and have the interface's function registered until the last ends."""
     parts = {id(module) for module in model.modules() if attention_route(module)} | {
         id(config) for config in attention_configs(model)

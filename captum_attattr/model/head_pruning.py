@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from captum_attattr.checks import checked_arguments
 from captum_attattr.exceptions import UnsupportedModelError
-from captum_attattr.model.attention_control import _claimed
+from captum_attattr.model.attention_control import claimed
 from captum_attattr.model.attention_layers import AttentionLayer, KeptHeads, every_layer, family_name
 from captum_attattr.model.families import NEVER_EMPTY, RETURNED
 from captum_attattr.model.head_adapters import adapt, more, tell, told
@@ -76,7 +76,7 @@ def prune_heads(
         (torch.Size([12, 24]), {'encoder.0': [1, 3], 'encoder.1': [0, 1, 2, 3]})
     """
     chosen = _checked(model, heads)
-    with _claimed(model), torch.inference_mode(False):
+    with claimed(model), torch.inference_mode(False):
         _check_in_memory(model)
         if not verify:
             cut_by_name(model, chosen)
