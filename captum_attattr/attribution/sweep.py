@@ -312,7 +312,7 @@ class Sweep:
         if len(examples):
             opened = [Row(example, layer, 0.0) for example in examples.tolist()]
             self.run_clean(examples.tolist(), backward=False)
-            outputs = self._run(opened, backward=False).outputs
+            outputs = self.run(opened, backward=False).outputs
             self._check_independent(outputs, torch.stack([self.clean[row.example].output for row in opened]), layer)
             for row in opened:
                 del self.clean[row.example], self.edges[row.example, layer]
