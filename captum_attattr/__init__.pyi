@@ -4,6 +4,8 @@ from .archives.archive import Archive as Archive
 from .archives.explain_dataset import explain_dataset as explain_dataset
 from .attribution.integration import PathIntegral as PathIntegral
 from .attribution.layer_attattr import LayerAttAttr as LayerAttAttr
+from .evaluation.effects import RemovalEffects as RemovalEffects
+from .evaluation.effects import removal_effects as removal_effects
 from .exceptions import ConvergenceWarning as ConvergenceWarning
 from .exceptions import EmptyTreeError as EmptyTreeError
 from .exceptions import ResultFileError as ResultFileError
