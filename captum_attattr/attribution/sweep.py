@@ -21,7 +21,7 @@ one layer alone it is the path of the paper.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -110,6 +110,19 @@ class Sweep:
         for row, example in enumerate(examples):
             by_layer = [self._or_zeros(gradients[layer], tensors[layer])[row] for layer in range(len(tensors))]
             self.clean[example] = CleanExample(clean, outputs.detach()[row], by_layer)
+
+    @torch.no_grad()
+    def read(self, examples: Sequence[int], visit: Callable[[int, LayerCall], None]) -> Tensor:
+        """Return F of examples as they are, and show `visit` their attention."""
+        rows = torch.tensor(examples, device=self.device)
+
+        def checked(layer: int, call: LayerCall) -> None:
+            self._check_shape(layer, call)
+            visit(layer, call)
+
+        outputs = self._outputs(rows, checked)
+        self._compare(rows, outputs)
+        return outputs
 
     def run(self, rows: Sequence[Row], *, backward: bool = True) -> Chunk:
         """Run one forward for these rows and, unless only F is wanted, one backward.

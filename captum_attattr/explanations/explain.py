@@ -28,9 +28,10 @@ def explain(
     texts: Texts,
     target: Any = None,
     *,
+    attribution: str = "attattr",
     output: str | None = None,
     contrast: Any = None,
-    path: str = "layer",
+    path: str | None = None,
     baseline: str | float | None = None,
     task: str | None = None,
     split_into_words: bool = False,
@@ -68,13 +69,18 @@ def explain(
             a language model, or gone on with where its last message is the assistant's.
         target: None for the class (or token) that the model predicts; a class's index or name (a token's id, or a
             text of one token); or a list or array with one of these for each text.
+        attribution: how edges are scored: "attattr", the paper; "attattr_joint", the same with `path="joint"`;
+            "gradient_attention" (attention x gradient, one row); "attention" itself; "chefer" and "rollout", which give
+            one map for all layers and heads, (1, 1, T, T); "random", the control. What each computes, and its source,
+            stands in its file in `captum_attattr.attribution.methods`. Only integrals have the options of a quadrature,
+            only they and gradient_attention a baseline.
         output: F: the target's "probability", "logit" or "log_probability"; None for the probability, or for the score
             of a regression, which has no other ("logit").
         contrast: a second class, label or token, in the forms of `target`: F is the target's output minus that of this
             one ("why Paris rather than London": `output="logit", contrast=" London"`).
-        path: "layer" opens one layer's attention at a time, all others as they are (the paper); "joint" opens all
-            layers together, so that the scores of all layers are parts of one budget, add up to F(A) - F(B) and can be
-            compared, at a fraction of the cost.
+        path: None or "layer" opens one layer's attention at a time, all others as they are (the paper); "joint" opens
+            all layers together, so that the scores of all layers are parts of one budget, add up to F(A) - F(B) and can
+            be compared, at a fraction of the cost.
         baseline: the start B of the path: None or "zero", "uniform" (over the keys that are attended to), "sink" (each
             query's whole mass on the first key that its mask lets it see), or a number for all entries.
         task: "classification" or "next_token", where neither the model's class nor its outputs tell it.
@@ -108,6 +114,7 @@ def explain(
     """
     texts = sequence_of(texts, split_into_words)
     settings = Settings.of(
+        attribution=attribution,
         output=output,
         path=path,
         baseline=baseline,
@@ -138,9 +145,10 @@ def explain_iter(
     target: Any = None,
     *,
     window: int = 256,
+    attribution: str = "attattr",
     output: str | None = None,
     contrast: Any = None,
-    path: str = "layer",
+    path: str | None = None,
     baseline: str | float | None = None,
     task: str | None = None,
     split_into_words: bool = False,
@@ -158,10 +166,10 @@ def explain_iter(
     """Explain texts one window after another, for lists that do not fit in memory.
 
     Args:
-        model, tokenizer, target, output, contrast, path, baseline, task, split_into_words, truncate, progress: as in
+        model, tokenizer, target, attribution, output, contrast, path, baseline, task, split_into_words: as in
             `explain`; `target` and `contrast` cannot be lists.
         texts: any iterable of what `explain` takes; read one window ahead.
-        layers, attention, dtype: as in `explain`.
+        layers, attention, dtype, truncate, progress: as in `explain`.
         window: how many texts are read, sorted by length and explained together.
         n_steps, method, tolerance, max_nodes, internal_batch_size: as in `LayerAttAttr.attribute`.
 
@@ -188,6 +196,7 @@ def explain_iter(
         raise ValueError(f"window={window} is too small: at least 1 is needed")
     size = min(size, sys.maxsize)
     settings = Settings.of(
+        attribution=attribution,
         output=output,
         path=path,
         baseline=baseline,
