@@ -46,7 +46,7 @@ def checked_fractions(name: str, value: Any) -> list[float]:
     Raises:
         TypeError, ValueError: they are something else, or there is none; the message begins with `name`.
     """
-    fractions = checks.reals(name, _listed(value))
+    fractions = checks.reals(name, listed(value))
     if not fractions:
         raise ValueError(f"{name} is empty; give at least one fraction, such as 0.01")
     for position, fraction in enumerate(fractions):
@@ -62,12 +62,12 @@ def checked_counts(name: str, value: Any) -> list[int]:
     Raises:
         TypeError, ValueError: they are something else; the message begins with `name`.
     """
-    counts = checks.integers(name, _listed(value), smallest=1)
+    counts = checks.integers(name, listed(value), smallest=1)
     _check_rising(name, counts)
     return counts
 
 
-def _listed(value: Any) -> Any:
+def listed(value: Any) -> Any:
     """Return the numbers of an array as a list, and anything else as it is."""
     return value.tolist() if isinstance(value, np.ndarray | Tensor) and value.ndim == 1 else value
 

@@ -2,7 +2,8 @@
 
 Removing an edge sets its gate to 0 on the attention A that the row computes itself, from whatever hidden states the
 removals below have left: with "zero" nothing is renormalised; with "sink" the mass goes to the first key that the
-query may see. Rows enter the model at the first layer in which something is removed.
+query may see. Rows enter the model at the first layer in which something is removed. With "replace" whole tokens are
+removed from the text itself: another token stands in their place.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Removals:
 
     Args:
         model, tokenizer: those that were explained.
-        removal: "zero" or "sink".
+        removal: "zero", "sink", or "replace" for tokens.
         limit: most rows of one forward; None for a default by device.
         reading: further arguments of `TextModel`.
 
@@ -135,7 +136,10 @@ class Removals:
             for i, explanation in enumerate(explanations):
                 _check_same(indices[i], explanation, float(sweep.uncontrolled[i]), sweep)
             for i, gates in enumerate(wanted):
-                values = self._outputs(sweep, layers, explanations[i], i, gates)
+                if self.removal == "replace":
+                    values = self._replaced(explanations[i], gates, default_limit(sweep))
+                else:
+                    values = self._outputs(sweep, layers, explanations[i], i, gates)
                 yield indices[i], torch.cat((sweep.uncontrolled[i : i + 1].double().cpu(), values))
 
     def batch(self, explanations: Sequence[Explanation]) -> Batch:
@@ -186,6 +190,40 @@ class Removals:
         in_chunks(len(gates), self.limit or default_limit(sweep), run)
         del sweep.clean[example]
         return values
+
+    def _replaced(self, explanation: Explanation, gates: Sequence[Gates], limit: int) -> Tensor:
+        """Return F of one example's rows, with other tokens in the place of those that are removed."""
+        single = self.batch([explanation])
+        opened = torch.cat([each.open(0).reshape(1, -1) for each in gates]).to(single.device)
+        name = list(explanation.inputs or {}).index("input_ids")
+        values = torch.empty(len(gates), dtype=torch.float64, device="cpu")
+
+        @torch.no_grad()
+        def run(part: range) -> None:
+            rows = torch.zeros(len(part), dtype=torch.long, device=single.device)
+            inputs = single.arguments(rows)
+            ids = inputs[name].where(opened[part.start : part.stop], self.replacement)
+            arguments = (*inputs[:name], ids, *inputs[name + 1 :])
+            batch = make_batch(single.forward, arguments[0], arguments[1:], single.target * len(part))
+            every = torch.arange(len(part), device=single.device)
+            values[part.start : part.stop] = batch.evaluate(every).double().cpu()
+            self.rows += len(part)
+
+        in_chunks(len(gates), self.limit or limit, run)
+        return values
+
+    @property
+    def replacement(self) -> int:
+        """The id of the token that takes the place of those that are replaced.
+
+        Raises:
+            ValueError: the tokenizer has none.
+        """
+        for name in ("mask", "eos", "pad", "unk"):
+            token = getattr(self.texts.tokenizer, f"{name}_token_id", None)
+            if token is not None:
+                return int(token)
+        raise ValueError("removal='replace': the tokenizer has no mask, end-of-text, padding or unknown token")
 
     def _gated(self, call: LayerCall, rows: Tensor, opened: list[Tensor]) -> Tensor:
         """Return what takes the place of a call's tensor, where edges of some of its rows are removed."""
