@@ -4,6 +4,9 @@ from .archives.archive import Archive as Archive
 from .archives.explain_dataset import explain_dataset as explain_dataset
 from .attribution.integration import PathIntegral as PathIntegral
 from .attribution.layer_attattr import LayerAttAttr as LayerAttAttr
+from .evaluation.effects import RemovalEffects as RemovalEffects
+from .evaluation.effects import removal_effects as removal_effects
+from .evaluation.faithfulness import faithfulness as faithfulness
 from .evaluation.result import Faithfulness as Faithfulness
 from .exceptions import ConvergenceWarning as ConvergenceWarning
 from .exceptions import EmptyTreeError as EmptyTreeError
