@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from captum_attattr.checks import checked_arguments, instance
-from captum_attattr.evaluation.measures import Floats, bands, unit_counts
+from captum_attattr.evaluation.measures import FEWEST, Floats, bands, unit_counts
 from captum_attattr.evaluation.result import REMOVALS, UNITS, Faithfulness
 from captum_attattr.formatting import counted, number, visible
 from captum_attattr.plots.canvas.attributions import attribution_colours
@@ -26,7 +26,7 @@ _MOST_TICKS = 12  # fractions that are named below an axis
 _FEW = 4  # results whose bands need not be faint
 _SAME = 0.05  # of the largest output: how far outputs of the same example may differ, computed in other batches
 
-_HINT = PANELS_HINT + " The bands are 95 % bootstrap intervals over the examples."
+_HINT_BANDS = " The bands are 95 % bootstrap intervals over the examples."
 
 
 class _Curves(NamedTuple):
@@ -37,6 +37,8 @@ class _Curves(NamedTuple):
     result: Faithfulness
     symbol: str
     dash: str
+    bounds: dict[str, tuple[Floats, Floats]]
+    """by panel, of the intervals"""
 
 
 def _named(results: Any) -> list[tuple[str, Faithfulness]]:
@@ -87,7 +89,8 @@ def _looks(given: list[tuple[str, Faithfulness]]) -> list[_Curves]:
         colours = attribution_colours(result.attribution, result.path)
         dash = _DASHES[before.count(colours) % len(_DASHES)]
         before.append(colours)
-        curves.append(_Curves(name_label(name), result, SYMBOLS[index % len(SYMBOLS)], dash))
+        bounds = {part: bands(getattr(result, part)) for part in _PANELS}
+        curves.append(_Curves(name_label(name), result, SYMBOLS[index % len(SYMBOLS)], dash, bounds))
     return curves
 
 
@@ -127,6 +130,7 @@ def plot_faithfulness(results: Faithfulness | Sequence[Faithfulness] | Mapping[s
     units, output = UNITS[first.unit], name_label(first.output.replace("_", "-"))
     curves = _looks(given)
     lines = [line for part in _PANELS for line in _ends(first, part)]
+    hint = PANELS_HINT + _HINT_BANDS * (len(first.full) >= FEWEST)
     faint = 0.4 if len(curves) <= _FEW else 0.2
     banded = [_band(each, part, faint) for each in curves for part in _PANELS]
     lines += [line for line in banded if line is not None]
@@ -143,7 +147,7 @@ def plot_faithfulness(results: Faithfulness | Sequence[Faithfulness] | Mapping[s
     subtitle = f"Mean over {counted(len(first.full), 'example')}; {units} {REMOVALS[first.removal]}"
     title = f"Faithfulness: <b>{output}</b> with and without the top {units}"
     area = panels_area([*names, f"all {units}"], menu=False)
-    return painted(lines, panels_layout(panels, area, title, subtitle), "faithfulness", hint=_HINT)
+    return painted(lines, panels_layout(panels, area, title, subtitle), "faithfulness", hint=hint)
 
 
 def _percent(result: Faithfulness) -> list[float]:
@@ -165,8 +169,9 @@ def _ends(result: Faithfulness, part: str) -> list[Line]:
             **_trace(part, result),
             "name": what,
             "y": [mean] * len(result.fractions),
-            "mode": "lines",
+            "mode": "lines" if len(result.fractions) > 1 else "lines+markers",  # a line of one point is not seen
             "line": {"width": 1, "dash": dash},
+            "marker": {"symbol": "line-ew-open", "size": 40},
             "legendgroup": what,
             "legendrank": 2000,  # below the attributions
             "showlegend": part == "keep",
@@ -176,13 +181,9 @@ def _ends(result: Faithfulness, part: str) -> list[Line]:
     return lines
 
 
-def _bounds(curves: _Curves, part: str) -> tuple[Floats, Floats]:
-    return bands(getattr(curves.result, part))
-
-
 def _band(curves: _Curves, part: str, opacity: float) -> Line | None:
     """Return the band of a curve's intervals; None where there are too few examples for one."""
-    low, high = _bounds(curves, part)
+    low, high = curves.bounds[part]
     if np.isnan(low).any():
         return None
     trace = _trace(part, curves.result)
@@ -225,7 +226,7 @@ def _colours(curves: _Curves) -> Mapping[Any, str]:
 def _hovers(curves: _Curves, part: str) -> list[str]:
     """Return what the hover tells of each point."""
     result = curves.result
-    low, high = _bounds(curves, part)
+    low, high = curves.bounds[part]
     means = getattr(result, part).mean(0).tolist()
     total = sum(result.units) / len(result.units)
     whole, none = (number(each.mean().item()) for each in (result.full, result.empty))

@@ -15,6 +15,7 @@ from hostile import every_text
 from results import faithfulness
 
 from captum_attattr import plot_faithfulness, write_html
+from captum_attattr.attribution.methods.table import ATTRIBUTIONS as METHODS
 from captum_attattr.evaluation.measures import bands
 from captum_attattr.plots.canvas.attributions import attribution_colours
 
@@ -22,6 +23,10 @@ HOSTILE = "<script>alert(1)</script> $x$ %{x}"
 ATTRIBUTIONS = (
     *("attattr", "attattr_joint", "gradient_attention", "attention", "chefer", "rollout", "alti", "attnlrp", "random"),
 )
+
+
+def test_every_attribution_has_a_colour_of_its_own() -> None:
+    assert set(METHODS) <= set(ATTRIBUTIONS)
 
 
 def plain(text: str) -> str:
@@ -74,6 +79,14 @@ def test_few_examples_have_no_band(count: int) -> None:
     figure = plot_faithfulness(faithfulness(count))
     assert not any(each.fill for each in figure.data)
     assert " to " not in trace(figure, "keep attattr").customdata[0]
+    assert "bands" not in figure.layout.meta["hint"]
+    assert "bands" in plot_faithfulness(faithfulness()).layout.meta["hint"]
+
+
+def test_one_fraction_is_seen() -> None:
+    one = torch.full((20, 1), 0.7)
+    figure = plot_faithfulness(faithfulness(fractions=[0.01], keep=one, delete=one, keep_absolute=one))
+    assert all("markers" in each.mode for each in figure.data if not each.fill)
 
 
 def test_colours_tell_the_attribution_whatever_stands_beside_it() -> None:
