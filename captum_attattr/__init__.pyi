@@ -4,6 +4,8 @@ from .archives.archive import Archive as Archive
 from .archives.explain_dataset import explain_dataset as explain_dataset
 from .attribution.integration import PathIntegral as PathIntegral
 from .attribution.layer_attattr import LayerAttAttr as LayerAttAttr
+from .evaluation.compared import AttributionComparison as AttributionComparison
+from .evaluation.comparison import compare_attributions as compare_attributions
 from .evaluation.effects import RemovalEffects as RemovalEffects
 from .evaluation.effects import removal_effects as removal_effects
 from .evaluation.faithfulness import faithfulness as faithfulness

@@ -26,6 +26,8 @@ COUNTS = {
     "token": (1, 2, 3, 4, 5),
 }
 """Small sets of units, where no others are asked for."""
+CURVES = ("keep", "delete", "keep_absolute", "keep_top", "delete_top")
+"""Of `Faithfulness`: three by fraction, two by count."""
 
 
 @dataclass(frozen=True)
@@ -124,41 +126,35 @@ class Rows:
     def record(self, outputs: Tensor) -> dict[str, Any]:
         """Return the example's curves, of F as it is and of each row."""
         values = outputs[1:].tolist()
-        named = ("keep", "delete", "keep_absolute", "keep_top", "delete_top")
-        curves = {name: [values[i] for i in getattr(self, name)] for name in named}
+        curves = {name: [values[i] for i in getattr(self, name)] for name in CURVES}
         return {"full": float(outputs[0]), "empty": values[self.empty], "units": self.units, **curves}
 
 
-def head_means(explanations: Sequence[Explanation], width: int) -> Tensor:
+def head_means(explanations: Sequence[Explanation], depth: int, width: int) -> Tensor:
     """Return (L, H) the mean score of each head over the examples; NaN where the method has none."""
     first = explanations[0]
     if not ATTRIBUTIONS[first.attribution].heads:
-        return torch.full((len(first.layers), width), torch.nan, dtype=torch.float64)
+        return torch.full((depth, width), torch.nan, dtype=torch.float64)
     total = torch.zeros(first.attributions.shape[:2], dtype=torch.float64)
     for explanation in explanations:
         total += explanation.attributions.double().sum((2, 3))
     return total / len(explanations)
 
 
-def result_of(
-    plan: Plan, records: Sequence[dict[str, Any]], about: Explanation, heads: Tensor, name: str
-) -> Faithfulness:
-    """Return the curves of all examples together."""
+def result_of(plan: Plan, records: Sequence[dict[str, Any]], heads: Tensor, **about: Any) -> Faithfulness:
+    """Return the curves of all examples together; `about` are the other fields of `Faithfulness`."""
     columns: dict[str, Any] = {key: [record[key] for record in records] for key in records[0]}
-    tensors = {key: torch.tensor(values, dtype=torch.float64) for key, values in columns.items() if key != "units"}
+    units = columns.pop("units")
+    curves: dict[str, Any] = {key: torch.tensor(values, dtype=torch.float64) for key, values in columns.items()}
     return Faithfulness(
         fractions=list(plan.fractions),
         counts=list(plan.counts),
-        **tensors,
-        units=columns["units"],
+        **curves,
+        units=units,
         unit=plan.unit,
         removal=plan.removal,
-        attribution=name,
-        output=about.output,
-        path=about.path,
-        baseline=about.baseline,
         heads=heads,
-        layers=list(about.layers),
+        **about,
     )
 
 
@@ -264,10 +260,13 @@ def faithfulness(
         for i, outputs in runner.run(checked, [one.gates for one in rows]):
             records[i] = rows[i].record(outputs)
             bar.update()
-    heads = head_means(checked, runner.texts.width)
+    depth = runner.depth(checked[0])
+    heads = head_means(checked, depth, runner.texts.width)
     if scores is not None:
         heads = torch.full_like(heads, torch.nan)
-    return result_of(plan, records, checked[0], heads, name or checked[0].attribution)
+    about = {part: getattr(checked[0], part) for part in ("attribution", "output", "path", "baseline")}
+    about["layers"] = checked[0].layers if depth == len(checked[0].layers) else list(range(depth))
+    return result_of(plan, records, heads, **about | ({"attribution": name} if name else {}))
 
 
 def given_scores(scores: Any, explanations: Sequence[Explanation], unit: str, runner: Removals) -> list[Tensor]:

@@ -194,7 +194,7 @@ class Removals:
     def _replaced(self, explanation: Explanation, gates: Sequence[Gates], limit: int) -> Tensor:
         """Return F of one example's rows, with other tokens in the place of those that are removed."""
         single = self.batch([explanation])
-        opened = torch.cat([each.open(0).reshape(1, -1) for each in gates]).to(single.device)
+        opened = torch.stack([each.open(0)[0, 0] for each in gates]).to(single.device)
         name = list(explanation.inputs or {}).index("input_ids")
         values = torch.empty(len(gates), dtype=torch.float64, device="cpu")
 

@@ -115,10 +115,10 @@ class Faithfulness(Shown):
     def __post_init__(self) -> None:
         fractions = measures.checked_fractions("fractions", self.fractions)
         counts = measures.checked_counts("counts", self.counts)
-        full = _array("full", self.full, ("N",))
+        full = array("full", self.full, ("N",))
         N, K, C = len(full), len(fractions), len(counts)
         arrays = {
-            name: _array(name, getattr(self, name), shape)
+            name: array(name, getattr(self, name), shape)
             for shape, names in {
                 (N,): ("empty",),
                 (N, K): ("keep", "delete", "keep_absolute"),
@@ -139,13 +139,13 @@ class Faithfulness(Shown):
             raise ValueError(f"path={self.path!r:.60} is unknown; use one of layer, joint")
         if not isinstance(self.baseline, str):
             checks.set_fields(self, baseline=checks.finite("baseline", self.baseline))
-        heads = _array("heads", self.heads, (len(layers), "H"), unknown=True)
+        heads = array("heads", self.heads, (len(layers), "H"), unknown=True)
         checked = {"fractions": fractions, "counts": counts, "full": full, **arrays, "heads": heads, "layers": layers}
         checks.set_fields(self, **checked, units=checks.integers("units", units, N, smallest=1))
 
     def _line(self) -> str:
         names = (*MEASURES[:2], *MEASURES[4:])
-        found = ", ".join(f"{_spelt(name)} {number(self._mean(name))}" for name in names)
+        found = ", ".join(f"{spelt(name)} {number(self._mean(name))}" for name in names)
         return f"{self.name}, {UNITS[self.unit]}, {counted(len(self.full), 'example')}: {found}{self._without()}"
 
     def _view(self) -> View:
@@ -249,9 +249,9 @@ class Faithfulness(Shown):
         return "\n".join(
             [
                 f"{self.name}: {self.output}, {counted(len(self.full), 'example')}, {what}",
-                *_aligned([("", "mean", "95 % interval", "good is"), *rows]),
+                *aligned([("", "mean", "95 % interval", "good is"), *rows]),
                 f"{self.output.replace('_', '-')}: {whole} with all {UNITS[self.unit]}, {none} with none",
-                *_aligned([("top", "alone", "without"), *curve]),
+                *aligned([("top", "alone", "without"), *curve]),
             ]
         )
 
@@ -341,17 +341,17 @@ class Faithfulness(Shown):
         """Return a measure's line of the table."""
         found: Interval = measures.quiet_interval(self._values(measure))
         sets = f", top {self.counts[0]} to {self.counts[-1]}" if measure.startswith("top_") else ""
-        name = _spelt(measure) + sets + (self._without() if measure in ("cpr", "cmd") else "")
+        name = spelt(measure) + sets + (self._without() if measure in ("cpr", "cmd") else "")
         bounds = "-" if np.isnan(found.low) else f"{found.low:.3f} to {found.high:.3f}"
         return name, "-" if np.isnan(found.mean) else f"{found.mean:.3f}", bounds, _GOOD[measure]
 
 
-def _spelt(measure: str) -> str:
+def spelt(measure: str) -> str:
     """Return a measure's name for people."""
     return measure.upper() if measure in ("cpr", "cmd") else measure.removeprefix("top_")
 
 
-def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
+def aligned(rows: list[tuple[str, ...]]) -> list[str]:
     """Return the lines of a table: the first column on the left, the others on the right but for words at the end."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
@@ -363,7 +363,7 @@ def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
     ]
 
 
-def _array(name: str, value: Any, shape: tuple[int | str, ...], *, unknown: bool = False) -> Tensor:
+def array(name: str, value: Any, shape: tuple[int | str, ...], *, unknown: bool = False) -> Tensor:
     """Return numbers of a shape as float64 on the CPU, a list's at their own precision."""
     if isinstance(value, list | tuple):
         try:
