@@ -132,7 +132,7 @@ def explain(
     )
     targets, contrasts = (each(name, given, len(texts)) for name, given in (("target", target), ("contrast", contrast)))
     items = [explainer.texts.encode(i, text, targets[i], contrasts[i]) for i, text in enumerate(texts)]
-    with _bar(len(items), progress) as bar:
+    with text_bar(len(items), progress) as bar:
         explanations = dict(explainer.run(items, bar.update, _row_counter(bar)))
     return ExplanationList(explanations[i] for i in range(len(items)))
 
@@ -222,16 +222,16 @@ def _windows(
     """Yield the explanations of texts, `size` of which are read and explained together."""
     source = enumerate(texts)
     total = len(texts) if isinstance(texts, Sequence) else None
-    with _bar(total, progress) as bar:
+    with text_bar(total, progress) as bar:
         rows = _row_counter(bar)
         while items := [explainer.texts.encode(i, text, target, contrast) for i, text in islice(source, size)]:
             explanations = dict(explainer.run(items, bar.update, rows))
             yield from (explanations[item.index] for item in items)
 
 
-def _bar(total: int | None, shown: bool) -> Any:
+def text_bar(total: int | None, shown: bool, desc: str = "explain") -> Any:
     """Return a bar of texts that shows itself after two seconds; `miniters` lets it move within a text too."""
-    return tqdm(total=total, desc="explain", unit="text", delay=2, miniters=0, disable=not shown)
+    return tqdm(total=total, desc=desc, unit="text", delay=2, miniters=0, disable=not shown)
 
 
 def _row_counter(bar: Any) -> Callable[[int], None]:
