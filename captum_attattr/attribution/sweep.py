@@ -139,6 +139,29 @@ class Sweep:
             self._verify(rows[0].example, rows[-1].example)
         return self._run(rows, backward=backward)
 
+    @torch.no_grad()
+    def run_changed(self, rows: Sequence[Row], change: Callable[[int, LayerCall, list[int]], Tensor | None]) -> Tensor:
+        """Return F of rows whose attention is changed at their layer and at any above it; without gradients.
+
+        Args:
+            rows: their examples must have been run as they are.
+            change: called at every layer with its index, its call, and the indices of the call's rows in `rows`;
+                returns what replaces the call's tensor.
+        """
+        if not self.facts.verified:
+            self._verify(rows[0].example, rows[-1].example)
+        layout = RowLayout.of(rows, self.facts.order, self.device)
+
+        def visit(layer: int, call: LayerCall) -> Tensor | None:
+            self._check_shape(layer, call)
+            return change(layer, call, layout.listed[: len(call.tensor)])
+
+        cut: AbstractContextManager[None] = nullcontext()
+        if self.facts.branching:
+            cut = self.facts.branching.applied(layout, self._clean_rows)
+        with cut:
+            return Chunk.of(self._outputs(layout.examples, visit), layout).outputs
+
     def _verify(self, *examples: int) -> None:
         """Verify that rows at node 1 are the clean run; where they are so only without, blocks are not cut.
 

@@ -29,6 +29,7 @@ FEWEST = 5
 _TOO_FEW = f"it takes {FEWEST} or more"
 _SMALL = 0.05  # of F(all) - F(none): below, a share of it is a division by next to nothing
 _RESAMPLES = 5000
+_BAND_RESAMPLES = 1000
 _BATCH = 500  # resamples in memory at a time
 
 
@@ -46,7 +47,7 @@ def checked_fractions(name: str, value: Any) -> list[float]:
     Raises:
         TypeError, ValueError: they are something else, or there is none; the message begins with `name`.
     """
-    fractions = checks.reals(name, _listed(value))
+    fractions = checks.reals(name, listed(value))
     if not fractions:
         raise ValueError(f"{name} is empty; give at least one fraction, such as 0.01")
     for position, fraction in enumerate(fractions):
@@ -62,12 +63,12 @@ def checked_counts(name: str, value: Any) -> list[int]:
     Raises:
         TypeError, ValueError: they are something else; the message begins with `name`.
     """
-    counts = checks.integers(name, _listed(value), smallest=1)
+    counts = checks.integers(name, listed(value), smallest=1)
     _check_rising(name, counts)
     return counts
 
 
-def _listed(value: Any) -> Any:
+def listed(value: Any) -> Any:
     """Return the numbers of an array as a list, and anything else as it is."""
     return value.tolist() if isinstance(value, np.ndarray | Tensor) and value.ndim == 1 else value
 
@@ -202,7 +203,8 @@ def kept_examples(full: npt.ArrayLike, empty: npt.ArrayLike, probability: bool) 
 def interval(values: npt.ArrayLike, confidence: float = 0.95, seed: int = 0) -> Interval:
     """Return the mean over examples, and its bootstrap interval over them (percentiles; `scipy.stats.bootstrap`).
 
-    The same values and seed give the same interval.
+    The same values and seed give the same interval. Of few examples it is too narrow: of 10 it has the mean in it some
+    89 times in 100, of 20 some 91, where 95 are asked for.
 
     Args:
         values: (N,); NaN for examples that are left out.
@@ -244,7 +246,7 @@ def quiet_interval(values: npt.ArrayLike, confidence: float = 0.95, seed: int = 
     mean = float(known.mean())
     if len(known) < FEWEST or np.ptp(known) <= 1e-12 * np.abs(known).max():
         return Interval(mean, np.nan, np.nan)
-    low, high = bands(known[:, None], confidence, seed)
+    low, high = _bootstrap(known[:, None], confidence, seed, _RESAMPLES)
     return Interval(mean, float(low[0]), float(high[0]))
 
 
@@ -258,16 +260,20 @@ def bands(values: npt.ArrayLike, confidence: float = 0.95, seed: int = 0) -> tup
     Returns:
         (K,) low and (K,) high: NaN for fewer than five examples, both the mean where all examples are equal.
     """
-    from scipy.stats import bootstrap
-
     columns = _floats(values)
     if len(columns) < FEWEST:
         nothing = np.full(columns.shape[1], np.nan)
         return nothing, nothing
+    return _bootstrap(columns, confidence, seed, _BAND_RESAMPLES)
+
+
+def _bootstrap(columns: Floats, confidence: float, seed: int, resamples: int) -> tuple[Floats, Floats]:
+    from scipy.stats import bootstrap
+
     found = bootstrap(
         (columns,),
         np.mean,
-        n_resamples=_RESAMPLES,
+        n_resamples=resamples,
         batch=_BATCH,
         vectorized=True,
         axis=0,

@@ -70,10 +70,10 @@ def explain(
         target: None for the class (or token) that the model predicts; a class's index or name (a token's id, or a
             text of one token); or a list or array with one of these for each text.
         attribution: how edges are scored: "attattr", the paper; "attattr_joint", the same with `path="joint"`;
-            "gradient_attention" (attention x gradient, one row); "attention" itself; "chefer" and "rollout", which give
-            one map for all layers and heads, (1, 1, T, T); "random", the control. What each computes, and its source,
-            stands in its file in `captum_attattr.attribution.methods`. Only integrals have the options of a quadrature,
-            only they and gradient_attention a baseline.
+            "gradient_attention" (attention x gradient, one row); "attention" itself; "alti", one map for all heads of a
+            layer, (L, 1, T, T); "chefer" and "rollout", one for all layers and heads, (1, 1, T, T); "random", the
+            control. What each computes, and its source, stands in its file in `captum_attattr.attribution.methods`.
+            Only integrals have the options of a quadrature, only they and gradient_attention a baseline.
         output: F: the target's "probability", "logit" or "log_probability"; None for the probability, or for the score
             of a regression, which has no other ("logit").
         contrast: a second class, label or token, in the forms of `target`: F is the target's output minus that of this

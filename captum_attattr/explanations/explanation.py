@@ -159,7 +159,7 @@ class Explanation(Shown):
             "value": value,
             "inputs": None if self.inputs is None else _inputs(self.inputs, len(tokens)),
             "output": _output(self.output, probability),
-            "path": _one_of("path", self.path, ("layer", "joint")),
+            "path": checks.one_of("path", self.path, ("layer", "joint")),
             "attribution": _attribution(self.attribution, self.path),
             "baseline": checked_baseline(self.baseline),
             "layers": _layers(self.layers, len(attributions)),
@@ -168,7 +168,7 @@ class Explanation(Shown):
             "total_nodes": int(nodes.sum())
             if self.total_nodes is None
             else checks.at_least(0, self.total_nodes, "total_nodes"),
-            "scheme": _one_of("scheme", self.scheme, ("", *SCHEMES)),
+            "scheme": checks.one_of("scheme", self.scheme, ("", *SCHEMES)),
             **_contrast(self.contrast, self.contrast_target, self.target),
         }
         checks.set_fields(self, **checked)
@@ -323,18 +323,11 @@ def _segments(segments: Any, tokens: int) -> list[int]:
     return checked
 
 
-def _one_of(name: str, value: Any, choices: Sequence[str]) -> str:
-    """Return one of some texts."""
-    if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name}={value!r:.60} is unknown; use one of {', '.join(choices)}")
-    return value
-
-
 def _attribution(attribution: Any, path: str) -> str:
     """Return the name of the method; if it is not given, that of the paper on this path."""
     if attribution == "":
         return "attattr_joint" if path == "joint" else "attattr"
-    _one_of("attribution", attribution, tuple(ATTRIBUTIONS))
+    checks.one_of("attribution", attribution, tuple(ATTRIBUTIONS))
     if (attribution == "attattr_joint") != (path == "joint"):
         raise ValueError(f"attribution={attribution!r} does not go with path={path!r}")
     return str(attribution)
@@ -368,7 +361,7 @@ def _output(output: Any, probability: float) -> str:
     outside = probability < 0 or probability > 1  # NaN, not known, is not
     if output == "":
         return "score" if outside else "probability"
-    _one_of("output", output, OUTPUTS)
+    checks.one_of("output", output, OUTPUTS)
     if outside and output != "score":
         raise ValueError(f"probability must be from 0 to 1, not {probability}; of a regression, output is 'score'")
     return str(output)

@@ -98,6 +98,8 @@ def test_numbers_of_units(fractions, n, counts) -> None:
 
 def test_equal_scores_rank_in_their_order() -> None:
     assert measures.top_units([0, 2, 1, 2, 0], 4).tolist() == [1, 3, 2, 0]
+    many = np.tile([0.0, 1.0], 500)
+    assert measures.top_units(many, 1000).tolist() == [*range(1, 1000, 2), *range(0, 1000, 2)]
 
 
 # ------------------------------------------------------------------------------------------ intervals
@@ -200,10 +202,11 @@ def test_stability_is_one_where_examples_agree_and_low_where_they_do_not() -> No
 
 
 def test_stability_of_a_sample_that_names_two_sets() -> None:
-    """Two heads, of which every example names one: the share of resamples with the sample's majority."""
-    scores = np.array([[1.0, 0.0]] * 6 + [[0.0, 1.0]] * 5)
-    expected = stats.binom.sf(5, 11, 6 / 11)
-    assert measures.stability(scores, top=0.5, resamples=4000) == pytest.approx(expected, abs=0.03)
+    """Every example names head 0, and head 1 or head 2: a resample agrees in both, or in one of three."""
+    scores = np.array([[9.0, 1.0, 0.0, -1.0]] * 6 + [[9.0, 0.0, 1.0, -1.0]] * 5)
+    agree = stats.binom.sf(5, 11, 6 / 11)
+    found = measures.stability(scores, top=0.5, resamples=4000)
+    assert found == pytest.approx(agree + (1 - agree) / 3, abs=0.02)
 
 
 # ------------------------------------------------------------------------------------------ arguments

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from captum_attattr.attribution.methods.alti import alti
 from captum_attattr.attribution.methods.attention import attention
 from captum_attattr.attribution.methods.chefer import chefer
 from captum_attattr.attribution.methods.gradient_attention import gradient_attention
@@ -32,6 +33,7 @@ ATTRIBUTIONS: dict[str, Entry] = {
     "attention": Entry(attention),
     "chefer": Entry(chefer, heads=False, layers=False),
     "rollout": Entry(rollout, heads=False, layers=False),
+    "alti": Entry(alti, heads=False),
     "random": Entry(random_scores),
 }
 WITH_HEADS = [name for name, entry in ATTRIBUTIONS.items() if entry.heads]

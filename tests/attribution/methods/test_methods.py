@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from toy import CLS, SEP, LinearInAttention, tiny_bert, tiny_llama, tiny_tokenizer
 
-from captum_attattr import Explanation, LayerAttAttr, attention_layers, explain
+from captum_attattr import LayerAttAttr, attention_layers, explain
 from captum_attattr.attribution.inputs import make_batch
 from captum_attattr.attribution.methods.maps import Maps, Request
 from captum_attattr.attribution.methods.reading import reading
