@@ -247,7 +247,7 @@ class _Comparing:
             head, found, curves_of, heads = (column[:, k] for column in columns)
             heads = heads.reshape(-1, depth, width)
             about = {
-                "attribution": name,
+                "attribution": explainer.settings.name,
                 "output": explainer.output,
                 "path": explainer.settings.path,
                 "baseline": explainer.settings.baseline,
@@ -262,7 +262,7 @@ class _Comparing:
     def _record(self, head: list[float], curves: Tensor) -> dict[str, Any]:
         """Return one text's curves as `Rows.record` does."""
         sizes = [len(self.plan.fractions)] * 3 + [len(self.plan.counts)] * 2
-        parts: Any = torch.split(curves, sizes)  # type: ignore[no-untyped-call]
+        parts: Any = torch.split(curves, sizes)
         named = {name: part.tolist() for name, part in zip(CURVES, parts, strict=True)}
         return {"full": head[0], "empty": head[1], "units": int(head[2])} | named
 

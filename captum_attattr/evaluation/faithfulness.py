@@ -56,9 +56,7 @@ class Plan:
         unit = checks.one_of("unit", unit, tuple(UNITS))
         removal = checks.one_of("removal", removal, tuple(REMOVALS))
         if removal == "replace" and unit != "token":
-            raise ValueError(
-                f"removal='replace' puts other tokens in the text: it goes with unit='token', not {unit!r}"
-            )
+            raise ValueError(f"removal='replace' puts other tokens in the text: unit='token' is needed, not {unit!r}")
         if not special and unit != "token":
             raise ValueError(f"special=False leaves tokens out: it goes with unit='token', not {unit!r}")
         return cls(

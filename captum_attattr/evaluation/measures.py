@@ -21,8 +21,6 @@ Bools = npt.NDArray[np.bool_]
 
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Those of the MIB benchmark's circuit track (Mueller et al. 2025)."""
-COUNTS = (1, 2, 4, 8, 16, 32, 64, 128)
-"""Small sets of units."""
 FEWEST = 5
 """Examples that an interval needs."""
 

@@ -158,21 +158,19 @@ class Removals:
         self, sweep: Sweep, layers: list[AttentionLayer], explanation: Explanation, example: int, gates: Sequence[Gates]
     ) -> Tensor:
         """Return F of one example's rows."""
-        values = torch.empty(len(gates), dtype=torch.float64, device="cpu")
-        if not gates:
-            return values
         in_maps = list(explanation.layers) if self.depth(explanation) == len(explanation.layers) else None
         index = [layer.index if in_maps is None else in_maps.index(layer.index) for layer in layers]
+        where = [set(each.layers) for each in gates]
+        todo = [i for i, changed in enumerate(where) if changed.intersection(index)]
+        values = torch.full((len(gates),), float(sweep.uncontrolled[example]), dtype=torch.float64, device="cpu")
+        if not todo:
+            return values
         sweep.run_clean([example], backward=False)
 
         def run(part: range) -> None:
-            chosen = [gates[i] for i in part]
-            changed = [set(each.layers) for each in chosen]
-            order = sweep.facts.order
-            rows = [
-                Row(example, next((layer for layer in order if index[layer] in where), order[-1]), float(i))
-                for i, where in enumerate(changed)
-            ]
+            chosen, changed = [gates[todo[i]] for i in part], [where[todo[i]] for i in part]
+            first = [next(layer for layer in sweep.facts.order if index[layer] in each) for each in changed]
+            rows = [Row(example, layer, float(i)) for i, layer in enumerate(first)]
 
             def change(layer: int, call: LayerCall, listed: list[int]) -> Tensor | None:
                 at = [position for position, row in enumerate(listed) if index[layer] in changed[row]]
@@ -184,10 +182,10 @@ class Removals:
                 opened = [each[heads] if len(each) > 1 else each for each in opened]
                 return self._gated(call, torch.tensor(at, device=call.tensor.device), opened)
 
-            values[part.start : part.stop] = sweep.run_changed(rows, change).double().cpu()
+            values[todo[part.start : part.stop]] = sweep.run_changed(rows, change).double().cpu()
             self.rows += len(part)
 
-        in_chunks(len(gates), self.limit or default_limit(sweep), run)
+        in_chunks(len(todo), self.limit or default_limit(sweep), run)
         del sweep.clean[example]
         return values
 

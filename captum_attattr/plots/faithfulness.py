@@ -10,6 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from captum_attattr.checks import checked_arguments, instance
+from captum_attattr.evaluation.compared import AttributionComparison
 from captum_attattr.evaluation.measures import FEWEST, Floats, bands, unit_counts
 from captum_attattr.evaluation.result import REMOVALS, UNITS, Faithfulness
 from captum_attattr.formatting import counted, number, visible
@@ -43,6 +44,8 @@ class _Curves(NamedTuple):
 
 def _named(results: Any) -> list[tuple[str, Faithfulness]]:
     """Return the results that a user gave, with their names."""
+    if isinstance(results, AttributionComparison):
+        results = results.results
     if isinstance(results, Mapping):
         given = [(instance("names of results", name, str, "strings"), result) for name, result in results.items()]
     else:
@@ -51,7 +54,9 @@ def _named(results: Any) -> list[tuple[str, Faithfulness]]:
     if not given:
         raise ValueError(f"results is empty: this {type(results).__name__} has no Faithfulness")
     for _, result in given:
-        instance("results", result, Faithfulness, "a Faithfulness, a list of them, or a dict of them by name")
+        instance(
+            "results", result, Faithfulness, "a Faithfulness, a list or a dict of them, or an AttributionComparison"
+        )
     names = [name for name, _ in given]
     for name in names:
         if names.count(name) > 1:
@@ -95,7 +100,9 @@ def _looks(given: list[tuple[str, Faithfulness]]) -> list[_Curves]:
 
 
 @checked_arguments
-def plot_faithfulness(results: Faithfulness | Sequence[Faithfulness] | Mapping[str, Faithfulness]) -> go.Figure:
+def plot_faithfulness(
+    results: Faithfulness | Sequence[Faithfulness] | Mapping[str, Faithfulness] | AttributionComparison,
+) -> go.Figure:
     """Draw the output with only the top units of rankings, and without them.
 
     On the left only the top units are there, on the right they alone are gone, over their fraction of all units (a
@@ -104,7 +111,8 @@ def plot_faithfulness(results: Faithfulness | Sequence[Faithfulness] | Mapping[s
     units and with none.
 
     Args:
-        results: one, a list of several on the same examples, or a dict of them by the names that the legend has.
+        results: of `faithfulness`, one, a list of several on the same examples, or a dict of them by the names that the
+            legend has; or a result of `compare_attributions`.
 
     Returns:
         A figure. The traces whose `meta` is "keep attattr" and "delete attattr" hold the curves of "attattr".

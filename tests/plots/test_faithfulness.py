@@ -14,8 +14,9 @@ import torch
 from hostile import every_text
 from results import faithfulness
 
-from captum_attattr import plot_faithfulness, write_html
+from captum_attattr import AttributionComparison, plot_faithfulness, write_html
 from captum_attattr.attribution.methods.table import ATTRIBUTIONS as METHODS
+from captum_attattr.evaluation.compared import Compared
 from captum_attattr.evaluation.measures import bands
 from captum_attattr.plots.canvas.attributions import attribution_colours
 
@@ -111,6 +112,16 @@ def test_results_of_one_attribution_differ_in_dashes_and_marks() -> None:
     assert sorted(legend) == ["all edges", "no edges", "sink", "zero"]
 
 
+def test_a_comparison_is_drawn_as_its_results_by_name() -> None:
+    both = {"joint, sink": faithfulness(attribution="attattr_joint"), "random": faithfulness(attribution="random")}
+    numbers, pairs = torch.ones(20), torch.zeros(20, 2)
+    compared = {
+        name: Compared(one, {"top": pairs}, numbers, numbers, torch.ones(20, 3, 4)) for name, one in both.items()
+    }
+    figure = plot_faithfulness(AttributionComparison(compared, ["a text"] * 20))
+    assert figure.to_json() == plot_faithfulness(both).to_json()
+
+
 def test_hostile_names_are_literal_text() -> None:
     figure = plot_faithfulness({HOSTILE: faithfulness(output="<lambda>"), "b": faithfulness(output="<lambda>")})
     allowed = re.compile(r"<br>|</?b>|<extra></extra>|%\{customdata\}")
@@ -126,7 +137,7 @@ def test_hostile_names_are_literal_text() -> None:
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        (lambda: 3, TypeError, "results must be a Faithfulness, a list of them, or a dict .* not int: 3"),
+        (lambda: 3, TypeError, "results must be a Faithfulness, a list or a dict of them, or .* not int: 3"),
         (lambda: "attattr", TypeError, "not str: 'attattr'"),
         (list, ValueError, "results is empty: this list has no Faithfulness"),
         (dict, ValueError, "results is empty: this dict has no Faithfulness"),
