@@ -288,10 +288,6 @@ INPUTS: dict[str, Any] = {
     **dict.fromkeys(("timesformer", "videomae", "vivit"), _video),
     **dict.fromkeys(("patchtst", "patchtsmixer"), _series),
     "vilt": lambda config: _text(config, pixel_values=torch.ones(2, 3, IMAGE, IMAGE)),
-    "musicgen_decoder": lambda config: _text(config) | {"input_ids": torch.arange(2 * 4 * 7).view(8, 7) % 50 + 2},
-    "musicgen_melody_decoder": lambda config: (
-        _text(config) | {"input_ids": torch.arange(2 * 4 * 7).view(8, 7) % 50 + 2}
-    ),
     # Models of text and images asked about text only.
     **dict.fromkeys(
         (

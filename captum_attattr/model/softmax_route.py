@@ -53,6 +53,9 @@ class _SoftmaxMode(TorchFunctionMode):
         result = func(*args, **options)
         if not self.inside or func not in _SOFTMAX:
             return result
+        over = args[1] if len(args) > 1 else options.get("dim")
+        if over not in (-1, result.dim() - 1):  # keys are last; ConvBERT's kernels are not attention
+            return result
         module = self.inside[-1]
         heads = _heads(module) if result.dim() == 3 else 0
         if result.dim() != 4 and not (heads and len(result) % heads == 0):
