@@ -129,7 +129,7 @@ class Runs:
                 continue
             for made in tries:
                 try:
-                    passed = _passed(part, made, inside)
+                    passed = modules_passed(part, made, inside)
                 except Exception as error:  # whatever a model raises on inputs that it was not made for
                     failures.append(f"{type(part).__name__}: {first_line(error)}")
                     continue
@@ -148,7 +148,7 @@ class Runs:
         if not isinstance(inputs, Mapping):
             raise TypeError(f"inputs must be the keyword arguments of the model's forward, got {type(inputs).__name__}")
         try:
-            passed = _passed(model, {name: _usable(value) for name, value in inputs.items()}, modules)
+            passed = modules_passed(model, {name: _usable(value) for name, value in inputs.items()}, modules)
         except Exception as error:
             raise ValueError(f"the model does not run on the inputs that were given: {error}") from error
         if len(passed) < len(modules):
@@ -181,7 +181,7 @@ def _models(model: nn.Module) -> Iterator[Any]:
     yield from (module for module in model.modules() if isinstance(module, PreTrainedModel))
 
 
-def _passed(model: nn.Module, inputs: Mapping[str, Any], modules: list[nn.Module]) -> list[nn.Module]:
+def modules_passed(model: nn.Module, inputs: Mapping[str, Any], modules: list[nn.Module]) -> list[nn.Module]:
     """Return the modules that one forward passes through."""
     seen: list[nn.Module] = []
     with torch.no_grad(), _hooked(modules, lambda module, *_: seen.append(module)):
