@@ -4,6 +4,12 @@ from .archives.archive import Archive as Archive
 from .archives.explain_dataset import explain_dataset as explain_dataset
 from .attribution.integration import PathIntegral as PathIntegral
 from .attribution.layer_attattr import LayerAttAttr as LayerAttAttr
+from .evaluation.compared import AttributionComparison as AttributionComparison
+from .evaluation.comparison import compare_attributions as compare_attributions
+from .evaluation.effects import RemovalEffects as RemovalEffects
+from .evaluation.effects import removal_effects as removal_effects
+from .evaluation.faithfulness import faithfulness as faithfulness
+from .evaluation.result import Faithfulness as Faithfulness
 from .exceptions import ConvergenceWarning as ConvergenceWarning
 from .exceptions import EmptyTreeError as EmptyTreeError
 from .exceptions import ResultFileError as ResultFileError
@@ -11,6 +17,8 @@ from .exceptions import UnsupportedModelError as UnsupportedModelError
 from .explanations.explain import explain as explain
 from .explanations.explain import explain_iter as explain_iter
 from .explanations.explanation import Explanation as Explanation
+from .explanations.token_scores import TokenScores as TokenScores
+from .explanations.token_scores import token_scores as token_scores
 from .heads.comparison import compare_pruning as compare_pruning
 from .heads.correlation import Correlation as Correlation
 from .heads.correlation import importance_correlation as importance_correlation
@@ -32,6 +40,7 @@ from .plots.attention import plot_attention as plot_attention
 from .plots.canvas.pages import write_html as write_html
 from .plots.correlation import plot_correlation as plot_correlation
 from .plots.effectiveness import plot_effectiveness as plot_effectiveness
+from .plots.faithfulness import plot_faithfulness as plot_faithfulness
 from .plots.flow import plot_flow as plot_flow
 from .plots.heads import plot_heads as plot_heads
 from .plots.pruning_curve import plot_pruning_curve as plot_pruning_curve

@@ -149,6 +149,17 @@ def instance(name: str, value: Any, kind: type[Kind] | tuple[type[Kind], ...], w
     return value
 
 
+def one_of(name: str, value: Any, choices: Sequence[str]) -> str:
+    """Return one of some texts.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name}={value!r:.60} is unknown; use one of {', '.join(choices)}")
+    return value
+
+
 def sequence(name: str, value: Any) -> list[Any]:
     """Return a list of what a list, a tuple or another sequence holds; a text is none.
 

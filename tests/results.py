@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 
-from captum_attattr import Explanation
+from captum_attattr import Explanation, Faithfulness
 from captum_attattr.heads.importance import METHODS, HeadImportance
 
 Scores = Callable[[tuple[int, ...], torch.Generator], torch.Tensor]
@@ -64,3 +65,37 @@ def importance(
         "model": "digest",
     }
     return HeadImportance(**(values | changed))
+
+
+def faithfulness(count: int = 20, attribution: str = "attattr", seed: int = 0, **changed: Any) -> Faithfulness:
+    """A made-up faithfulness: the more units are kept, the nearer the output is to the whole one."""
+    generator = np.random.default_rng(seed)
+    fractions, counts = [0.001, 0.01, 0.1, 0.5, 1.0], [1, 2, 4]
+    full, empty = 0.9 + 0.05 * generator.random(count), 0.5 + 0.01 * generator.random(count)
+
+    def curve(heights: list[float]) -> Any:
+        noise = 0.05 * generator.standard_normal((count, len(heights))) * [0 < height < 1 for height in heights]
+        return empty[:, None] + (full - empty)[:, None] * (np.array(heights) + noise)
+
+    keep = curve([0.1, 0.4, 0.8, 0.95, 1])
+    values = {
+        "fractions": fractions,
+        "counts": counts,
+        "full": full,
+        "empty": empty,
+        "keep": keep,
+        "delete": curve([0.9, 0.5, 0.2, 0.1, 0]),
+        "keep_absolute": keep,
+        "keep_top": curve([0.05, 0.08, 0.1]),
+        "delete_top": curve([0.95, 0.92, 0.9]),
+        "units": [4608] * count,
+        "unit": "edge",
+        "removal": "zero",
+        "attribution": attribution,
+        "output": "probability",
+        "path": "layer",
+        "baseline": "zero",
+        "heads": generator.random((3, 4)),
+        "layers": [0, 1, 2],
+    }
+    return Faithfulness(**(values | changed))

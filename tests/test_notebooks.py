@@ -38,6 +38,7 @@ RESULTS: dict[str, Callable[[], Any]] = {
     "importance": results.importance,
     "curve": curve,
     "comparison": lambda: PruningComparison([curve(), curve("most")], []),
+    "faithfulness": results.faithfulness,
     "tree": lambda: attribution_tree(explanation(), 0.1),
 }
 

@@ -70,7 +70,7 @@ def baseline(baselines: AttentionBaselines) -> Baseline | None:
     if isinstance(baselines, float) and baselines == 0:
         return None
     if isinstance(baselines, str):
-        return _sink if baselines == "sink" else _uniform
+        return sink if baselines == "sink" else _uniform
     if isinstance(baselines, float):
         return lambda *_: baselines
 
@@ -87,7 +87,7 @@ def _uniform(layer: int, attention: Tensor, examples: Tensor, visible: Tensor | 
     return seen * attention.sum(-1, keepdim=True) / seen.sum(-1, keepdim=True).clamp(min=1)
 
 
-def _sink(layer: int, attention: Tensor, examples: Tensor, visible: Tensor | None) -> Tensor:
+def sink(layer: int, attention: Tensor, examples: Tensor, visible: Tensor | None) -> Tensor:
     """Return each query's whole mass on the first key that its mask lets it see."""
     mass = attention.sum(-1, keepdim=True)
     if visible is None:

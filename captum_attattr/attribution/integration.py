@@ -73,6 +73,12 @@ class PathIntegral:
     total_nodes: Tensor
 
 
+def default_limit(sweep: Sweep) -> int:
+    """Return how many rows a forward has where no limit is given."""
+    tokens = max(max(shape[-2:]) for shape in sweep.facts.shapes)
+    return max(1, TOKENS_PER_CHUNK.get(sweep.device.type, TOKENS_PER_CHUNK["cuda"]) // tokens)
+
+
 def make_integral(rule: Rule, dtype: torch.dtype, shapes: Sequence[torch.Size] = ()) -> Integral:
     """Return a new integral of values that were computed in `dtype`; its nodes include 0, which gives F(B).
 
@@ -162,7 +168,7 @@ class Integrator:
         unbegun = iter(self.pairs)
         tasks: Tasks = {}
         queue: deque[Row] = deque()
-        size = ChunkSize(self.limit or self._default_limit())
+        size = ChunkSize(self.limit or default_limit(self.sweep))
         while True:
             while len(queue) < size.rows and (pair := next(unbegun, None)):
                 queue.extend(self._begin(pair, tasks, size, result))
@@ -292,8 +298,3 @@ class Integrator:
             total_error=unknown((batch,), dtype=torch.float64),
             total_nodes=zeros(batch, dtype=torch.long),
         )
-
-    def _default_limit(self) -> int:
-        """Return how many rows a forward has where no limit is given."""
-        tokens = max(max(shape[-2:]) for shape in self.sweep.facts.shapes)
-        return max(1, TOKENS_PER_CHUNK.get(self.sweep.device.type, TOKENS_PER_CHUNK["cuda"]) // tokens)

@@ -91,7 +91,7 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
         GradientAttribution.__init__(self, forward_func)
         self.layers = resolve_layers(forward_func, layer)
         single = isinstance(layer, (AttentionLayer, nn.Module)) and not isinstance(layer, nn.ModuleList)
-        self._known: dict[object, Facts] = {}
+        self.known: dict[object, Facts] = {}  # what was learned of the model, by the form of the inputs
         self._several = not single or len(self.layers) > 1  # ALBERT: one module, several layers
         self._multiply_by_inputs = bool(multiply_by_inputs)
 
@@ -262,7 +262,7 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
                 raise ValueError("give baselines (inputs) or attention_baselines (attention), not both")
             attention_baselines = self._read(replace(batch, inputs=baseline_inputs(baselines, batch.inputs)))
         start = check_attention_baselines(attention_baselines, len(self.layers))
-        with prepared_sweep(self.layers, batch, start, self._known) as sweep:
+        with prepared_sweep(self.layers, batch, start, self.known) as sweep:
             sweep.multiply, sweep.keep_attention = self._multiply_by_inputs, keep_attention
             dtype, shapes = sweep.facts.dtype, sweep.facts.shapes
             integrator = Integrator(
@@ -355,7 +355,7 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
         batch = make_batch(self.forward_func, end_point, additional_forward_args, target)
         start = check_attention_baselines(start_point, len(self.layers))
         examples, deltas = range(batch.size), []
-        with prepared_sweep(self.layers, batch, start, self._known) as sweep:
+        with prepared_sweep(self.layers, batch, start, self.known) as sweep:
             sweep.run_clean(examples, backward=False)
             end = torch.stack([sweep.clean[example].output for example in examples])
             for layer in [ALL] if joint else range(len(maps)):

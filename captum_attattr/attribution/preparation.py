@@ -15,7 +15,7 @@ from captum_attattr.attribution.layers import check_model
 from captum_attattr.attribution.sweep import Sweep
 from captum_attattr.model.attention_control import AttentionControl
 from captum_attattr.model.attention_layers import AttentionLayer
-from captum_attattr.runs.memory import ChunkSize
+from captum_attattr.runs.memory import ChunkSize, in_chunks
 
 ENTRIES_AT_ONCE = 3_000
 """Entries of the first input (tokens, say) in a forward before the model is under control, to see F by itself."""
@@ -54,14 +54,9 @@ def prepared_sweep(
 def _evaluate_all(batch: Batch) -> Tensor:
     """Return F of every example by the model's own attention implementation."""
     outputs: list[Tensor] = []
-    size = ChunkSize(max(8, ENTRIES_AT_ONCE // max(1, batch.inputs[0][0].numel())))
-    begin = 0
-    while begin < batch.size:
-        rows = torch.arange(begin, min(begin + size.rows, batch.size), device=batch.device)
-        try:
-            outputs.append(batch.evaluate(rows))
-        except (RuntimeError, MemoryError) as error:
-            size.shrink(error, len(rows))
-        else:
-            begin += len(rows)
+
+    def run(examples: range) -> None:
+        outputs.append(batch.evaluate(torch.arange(examples.start, examples.stop, device=batch.device)))
+
+    in_chunks(batch.size, max(8, ENTRIES_AT_ONCE // max(1, batch.inputs[0][0].numel())), run)
     return torch.cat(outputs)

@@ -21,7 +21,7 @@ one layer alone it is the path of the paper.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -111,6 +111,19 @@ class Sweep:
             by_layer = [self._or_zeros(gradients[layer], tensors[layer])[row] for layer in range(len(tensors))]
             self.clean[example] = CleanExample(clean, outputs.detach()[row], by_layer)
 
+    @torch.no_grad()
+    def read(self, examples: Sequence[int], visit: Callable[[int, LayerCall], None]) -> Tensor:
+        """Return F of examples as they are, and show `visit` their attention."""
+        rows = torch.tensor(examples, device=self.device)
+
+        def checked(layer: int, call: LayerCall) -> None:
+            self._check_shape(layer, call)
+            visit(layer, call)
+
+        outputs = self._outputs(rows, checked)
+        self._compare(rows, outputs)
+        return outputs
+
     def run(self, rows: Sequence[Row], *, backward: bool = True) -> Chunk:
         """Run one forward for these rows and, unless only F is wanted, one backward.
 
@@ -125,6 +138,29 @@ class Sweep:
         if not self.facts.verified:
             self._verify(rows[0].example, rows[-1].example)
         return self._run(rows, backward=backward)
+
+    @torch.no_grad()
+    def run_changed(self, rows: Sequence[Row], change: Callable[[int, LayerCall, list[int]], Tensor | None]) -> Tensor:
+        """Return F of rows whose attention is changed at their layer and at any above it; without gradients.
+
+        Args:
+            rows: their examples must have been run as they are.
+            change: called at every layer with its index, its call, and the indices of the call's rows in `rows`;
+                returns what replaces the call's tensor.
+        """
+        if not self.facts.verified:
+            self._verify(rows[0].example, rows[-1].example)
+        layout = RowLayout.of(rows, self.facts.order, self.device)
+
+        def visit(layer: int, call: LayerCall) -> Tensor | None:
+            self._check_shape(layer, call)
+            return change(layer, call, layout.listed[: len(call.tensor)])
+
+        cut: AbstractContextManager[None] = nullcontext()
+        if self.facts.branching:
+            cut = self.facts.branching.applied(layout, self._clean_rows)
+        with cut:
+            return Chunk.of(self._outputs(layout.examples, visit), layout).outputs
 
     def _verify(self, *examples: int) -> None:
         """Verify that rows at node 1 are the clean run; where they are so only without, blocks are not cut.

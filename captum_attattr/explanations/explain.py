@@ -28,9 +28,10 @@ def explain(
     texts: Texts,
     target: Any = None,
     *,
+    attribution: str = "attattr",
     output: str | None = None,
     contrast: Any = None,
-    path: str = "layer",
+    path: str | None = None,
     baseline: str | float | None = None,
     task: str | None = None,
     split_into_words: bool = False,
@@ -68,13 +69,19 @@ def explain(
             a language model, or gone on with where its last message is the assistant's.
         target: None for the class (or token) that the model predicts; a class's index or name (a token's id, or a
             text of one token); or a list or array with one of these for each text.
+        attribution: how edges are scored: "attattr", the paper; "attattr_joint", the same with `path="joint"`;
+            "gradient_attention" (attention x gradient, one row); "attnlrp", the same with gradients by rules of
+            relevance, where the model allows it; "attention" itself; "alti", one map for all heads of a layer,
+            (L, 1, T, T); "chefer" and "rollout", one for all layers and heads, (1, 1, T, T); "random", the control.
+            What each computes, and its source, stands in its file in `captum_attattr.attribution.methods`. Only
+            integrals have the options of a quadrature, only they and gradient_attention a baseline.
         output: F: the target's "probability", "logit" or "log_probability"; None for the probability, or for the score
             of a regression, which has no other ("logit").
         contrast: a second class, label or token, in the forms of `target`: F is the target's output minus that of this
             one ("why Paris rather than London": `output="logit", contrast=" London"`).
-        path: "layer" opens one layer's attention at a time, all others as they are (the paper); "joint" opens all
-            layers together, so that the scores of all layers are parts of one budget, add up to F(A) - F(B) and can be
-            compared, at a fraction of the cost.
+        path: None or "layer" opens one layer's attention at a time, all others as they are (the paper); "joint" opens
+            all layers together, so that the scores of all layers are parts of one budget, add up to F(A) - F(B) and can
+            be compared, at a fraction of the cost.
         baseline: the start B of the path: None or "zero", "uniform" (over the keys that are attended to), "sink" (each
             query's whole mass on the first key that its mask lets it see), or a number for all entries.
         task: "classification" or "next_token", where neither the model's class nor its outputs tell it.
@@ -108,6 +115,7 @@ def explain(
     """
     texts = sequence_of(texts, split_into_words)
     settings = Settings.of(
+        attribution=attribution,
         output=output,
         path=path,
         baseline=baseline,
@@ -125,7 +133,7 @@ def explain(
     )
     targets, contrasts = (each(name, given, len(texts)) for name, given in (("target", target), ("contrast", contrast)))
     items = [explainer.texts.encode(i, text, targets[i], contrasts[i]) for i, text in enumerate(texts)]
-    with _bar(len(items), progress) as bar:
+    with text_bar(len(items), progress) as bar:
         explanations = dict(explainer.run(items, bar.update, _row_counter(bar)))
     return ExplanationList(explanations[i] for i in range(len(items)))
 
@@ -138,9 +146,10 @@ def explain_iter(
     target: Any = None,
     *,
     window: int = 256,
+    attribution: str = "attattr",
     output: str | None = None,
     contrast: Any = None,
-    path: str = "layer",
+    path: str | None = None,
     baseline: str | float | None = None,
     task: str | None = None,
     split_into_words: bool = False,
@@ -158,10 +167,10 @@ def explain_iter(
     """Explain texts one window after another, for lists that do not fit in memory.
 
     Args:
-        model, tokenizer, target, output, contrast, path, baseline, task, split_into_words, truncate, progress: as in
+        model, tokenizer, target, attribution, output, contrast, path, baseline, task, split_into_words: as in
             `explain`; `target` and `contrast` cannot be lists.
         texts: any iterable of what `explain` takes; read one window ahead.
-        layers, attention, dtype: as in `explain`.
+        layers, attention, dtype, truncate, progress: as in `explain`.
         window: how many texts are read, sorted by length and explained together.
         n_steps, method, tolerance, max_nodes, internal_batch_size: as in `LayerAttAttr.attribute`.
 
@@ -188,6 +197,7 @@ def explain_iter(
         raise ValueError(f"window={window} is too small: at least 1 is needed")
     size = min(size, sys.maxsize)
     settings = Settings.of(
+        attribution=attribution,
         output=output,
         path=path,
         baseline=baseline,
@@ -213,16 +223,16 @@ def _windows(
     """Yield the explanations of texts, `size` of which are read and explained together."""
     source = enumerate(texts)
     total = len(texts) if isinstance(texts, Sequence) else None
-    with _bar(total, progress) as bar:
+    with text_bar(total, progress) as bar:
         rows = _row_counter(bar)
         while items := [explainer.texts.encode(i, text, target, contrast) for i, text in islice(source, size)]:
             explanations = dict(explainer.run(items, bar.update, rows))
             yield from (explanations[item.index] for item in items)
 
 
-def _bar(total: int | None, shown: bool) -> Any:
+def text_bar(total: int | None, shown: bool, desc: str = "explain") -> Any:
     """Return a bar of texts that shows itself after two seconds; `miniters` lets it move within a text too."""
-    return tqdm(total=total, desc="explain", unit="text", delay=2, miniters=0, disable=not shown)
+    return tqdm(total=total, desc=desc, unit="text", delay=2, miniters=0, disable=not shown)
 
 
 def _row_counter(bar: Any) -> Callable[[int], None]:

@@ -9,8 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_attattr.attribution.baselines import check_attention_baselines
+from captum_attattr.attribution.inputs import make_batch
 from captum_attattr.attribution.integration import PathIntegral
 from captum_attattr.attribution.layer_attattr import LayerAttAttr
+from captum_attattr.attribution.methods.maps import Request
+from captum_attattr.attribution.methods.table import ATTRIBUTIONS
 from captum_attattr.explanations.encoding import Encoded
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.settings import Settings
@@ -130,17 +134,30 @@ class Explainer:
             predictions, probabilities = self._predictions(group, named)
             targets = [p if item.target is None else item.target for item, p in zip(group, predictions, strict=True)]
             self._told = rows
-            result = self._attribution(tuple(named), contrasted).integrate(
-                inputs[0],
-                target=targets,
-                additional_forward_args=further,
-                store="cpu",
-                **self.settings.integral,
-            )
+            result = self._scored(self._attribution(tuple(named), contrasted), inputs[0], further, targets)
         usual = self.output == texts.output and not contrasted
         for row, item in enumerate(group):
             probability = float(result.output[row]) if usual else probabilities[row]
             yield item.index, self._explanation(item, targets[row], predictions[row], probability, result, row)
+
+    def _scored(
+        self, attribution: LayerAttAttr, inputs: Tensor, further: tuple[Tensor, ...], targets: list[int]
+    ) -> PathIntegral:
+        """Return the maps of a batch, by the method that is asked for."""
+        settings = self.settings
+        if (maps := ATTRIBUTIONS[settings.attribution].maps) is None:
+            return attribution.integrate(
+                inputs, target=targets, additional_forward_args=further, store="cpu", **settings.integral
+            )
+        request = Request(
+            attribution.layers,
+            make_batch(attribution.forward_func, inputs, further, targets),
+            attribution.known,
+            check_attention_baselines(settings.integral["attention_baselines"], len(attribution.layers)),
+            settings.rule.internal_batch_size,
+            settings.attention,
+        )
+        return maps(request).as_integral()
 
     def _attribution(self, names: tuple[str, ...], contrasted: bool) -> LayerAttAttr:
         """Return one object for all batches of these inputs: what it learns of the model holds for all of them."""
@@ -160,13 +177,18 @@ class Explainer:
         """Return the explanation of one row of a batch."""
         texts, numbers, dtype = self.texts, self.numbers, self.settings.dtype
         maps, attention = ([map_[row] for map_ in maps] for maps in (result.attributions, result.attention))
+        by_layer = [values[:, row] for values in (result.delta.float(), result.error.float(), result.nodes)]
+        if ATTRIBUTIONS[self.settings.attribution].heads:
+            scores = texts.complete(maps, numbers, dtype)
+            by_layer = [texts.by_layer(values, numbers) for values in by_layer]
+        else:
+            numbers = [layer.index for layer in self.layers[-len(maps) :]]
+            scores = torch.stack(maps).to(dtype)
         return Explanation(
             tokens=texts.tokenizer.convert_ids_to_tokens(item.ids),
-            attributions=self._kept(item, texts.complete(maps, numbers, dtype)),
+            attributions=self._kept(item, scores),
             attention=texts.complete(attention, numbers, dtype) if attention else None,
-            delta=texts.by_layer(result.delta[:, row], numbers).float(),
-            error=texts.by_layer(result.error[:, row], numbers).float(),
-            nodes=texts.by_layer(result.nodes[:, row], numbers),
+            **dict(zip(("delta", "error", "nodes"), by_layer, strict=True)),
             target=target,
             label=texts.label(target),
             probability=probability,
@@ -180,6 +202,7 @@ class Explainer:
             output=self.output,
             contrast=None if item.contrast is None else texts.label(item.contrast),
             contrast_target=item.contrast,
+            attribution=self.settings.name,
             path=self.settings.path,
             baseline=self.settings.baseline,
             layers=numbers,

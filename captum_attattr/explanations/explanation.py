@@ -8,22 +8,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from captum_attattr import checks
+from captum_attattr.attribution.methods.table import ATTRIBUTIONS, WITH_HEADS
 from captum_attattr.explanations.attributed_output import OUTPUTS
 from captum_attattr.explanations.encoding import Text
 from captum_attattr.explanations.schemes import SCHEMES
 from captum_attattr.explanations.settings import checked_baseline
 from captum_attattr.files import read_tensors, reading, write_tensors
 from captum_attattr.formatting import counted, output_value, whole_text
-from captum_attattr.notebooks import Shown, View, report_view
+from captum_attattr.notebooks import Shown, View, figure_view, report_view
 
 _HEADER = "captum_attattr"
-_VERSION = 3
+_VERSION = 4
 _ADDED: dict[int, set[str]] = {
     2: {"value", "output"},
     3: {
@@ -37,10 +38,21 @@ _ADDED: dict[int, set[str]] = {
         "layers",
         "scheme",
     },
+    4: {"attribution"},
 }
 """What each version of the files added to the one before; the inputs may be missing in all."""
 _MOST_SEGMENTS = 255
 _INPUT = "inputs."  # begins the names of the inputs' tensors in a file
+
+
+class Edge(NamedTuple):
+    """One entry of the maps; a list of them makes a table of pandas."""
+
+    layer: int
+    head: int
+    query: int
+    key: int
+    score: float
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -53,12 +65,14 @@ class Explanation(Shown):
     Attributes:
         tokens: the T tokens, special ones included, padding never.
         attributions: (L, H, T, T) float32, or what was asked for, rows queries and columns keys; each layer adds up to
-            F(A) - F(B), on the joint path all layers together do.
+            F(A) - F(B), on the joint path all layers together do. Of attributions that do not tell heads apart ("alti")
+            (L, 1, T, T), nor layers ("chefer", "rollout") (1, 1, T, T).
         attention: (L, H, T, T), the attention probabilities A; None where they were not kept.
-        delta: (L,) sum of a layer's attributions minus (F(A) - F(B)); NaN on the joint path.
-        error: (L,) estimated error of a layer's map relative to its Euclidean norm; NaN for a fixed rule, infinite
-            where a map of zeros cannot be right.
-        nodes: (L,) how many quadrature nodes were used.
+        delta: (L,) sum of a layer's attributions minus (F(A) - F(B)); NaN on the joint path, and where nothing is
+            integrated.
+        error: (L,) estimated error of a layer's map relative to its Euclidean norm; NaN for a fixed rule and where
+            nothing is integrated, infinite where a map of zeros cannot be right.
+        nodes: (L,) how many quadrature nodes were used; 0 where nothing is integrated.
         target: the class (or, for a language model, the token) whose output F is attributed.
         label: its name.
         probability: the target's probability; for a regression model the score itself; NaN where it is not known.
@@ -83,6 +97,7 @@ class Explanation(Shown):
         total_nodes: how many quadrature nodes were used in all; if it is not given, the sum of `nodes`.
         scheme: how the tokenizer writes words and characters, one of `explanations.schemes.SCHEMES`, as "wordpiece" or
             "bytes"; "" where that is not known, as in files of version 0.1.
+        attribution: the method, as in `explain`; if it is not given, "attattr" or "attattr_joint", by the path.
 
     Raises:
         TypeError, ValueError: a part of another type or shape, out of range, or not finite; the message names it.
@@ -112,8 +127,8 @@ class Explanation(Shown):
     total_delta: float = math.nan
     total_error: float = math.nan
     total_nodes: int | None = None
-
     scheme: str = ""
+    attribution: str = ""
 
     def __post_init__(self) -> None:
         tokens = checks.strings("tokens", self.tokens)
@@ -144,7 +159,8 @@ class Explanation(Shown):
             "value": value,
             "inputs": None if self.inputs is None else _inputs(self.inputs, len(tokens)),
             "output": _output(self.output, probability),
-            "path": _one_of("path", self.path, ("layer", "joint")),
+            "path": checks.one_of("path", self.path, ("layer", "joint")),
+            "attribution": _attribution(self.attribution, self.path),
             "baseline": checked_baseline(self.baseline),
             "layers": _layers(self.layers, len(attributions)),
             "total_delta": checks.finite("total_delta", self.total_delta, unknown=True),
@@ -152,7 +168,7 @@ class Explanation(Shown):
             "total_nodes": int(nodes.sum())
             if self.total_nodes is None
             else checks.at_least(0, self.total_nodes, "total_nodes"),
-            "scheme": _one_of("scheme", self.scheme, ("", *SCHEMES)),
+            "scheme": checks.one_of("scheme", self.scheme, ("", *SCHEMES)),
             **_contrast(self.contrast, self.contrast_target, self.target),
         }
         checks.set_fields(self, **checked)
@@ -164,7 +180,19 @@ class Explanation(Shown):
         return f"{what}, {counted(layers, 'layer')}, {counted(heads, 'head')}, {counted(tokens, 'token')}"
 
     def _view(self) -> View:
-        return report_view(self)
+        return report_view(self) if ATTRIBUTIONS[self.attribution].heads else figure_view("plot_tokens", self)
+
+    def check_heads(self, use: str) -> None:
+        """Refuse a use that needs a map for each layer and head.
+
+        Raises:
+            ValueError: the attribution does not tell heads apart.
+        """
+        if not ATTRIBUTIONS[self.attribution].heads:
+            raise ValueError(
+                f"{use} needs a map for each layer and head, and {self.attribution!r} puts heads together; explain "
+                f"with attribution={' or '.join(map(repr, WITH_HEADS[:3]))}"
+            )
 
     def token_scores(self, layer: int | None = None) -> Tensor:
         r"""Sum up what each token contributed, by the columns of the maps.
@@ -173,9 +201,11 @@ class Explanation(Shown):
 
         Each layer's map is a whole budget, F(A) - F(B), so the scores of one layer add up to that, and so does the
         mean over the layers. On the joint path all layers share one budget, and the sum over them stands for the mean.
+        Of "alti" it is the columns of the product of the layers' matrices, the last one leftmost; "chefer" and
+        "rollout" have one map, whose rows are those that the output reads.
 
         Args:
-            layer: one layer alone; the mean over all of them (joint path: the sum) if it is None.
+            layer: one layer alone; the mean over all of them (joint path: the sum; "alti": the product) if it is None.
 
         Returns:
             (T,), by key: what all queries of all heads took from the token.
@@ -192,12 +222,17 @@ class Explanation(Shown):
             ('fine', torch.Size([5]))
         """
         dtype = torch.promote_types(self.attributions.dtype, torch.float32)
+        if self.attribution == "alti" and layer is None:
+            through = self.attributions[0, 0].to(dtype)
+            for map_ in self.attributions[1:, 0]:
+                through = map_.to(dtype) @ through
+            return through.sum(0)
         maps = self.attributions.sum(dim=(1, 2), dtype=dtype)  # (L, T)
         if layer is not None:
             return maps[checks.row_of("layer", layer, self.layers)]
         return maps.sum(0) if self.path == "joint" else maps.mean(0)
 
-    def strongest(self, count: int = 10, *, special: bool = True) -> list[tuple[int, int, int, int, float]]:
+    def strongest(self, count: int = 10, *, special: bool = True) -> list[Edge]:
         """List the edges that carried most.
 
         Args:
@@ -205,11 +240,13 @@ class Explanation(Shown):
             special: whether edges of special tokens count.
 
         Returns:
-            (layer, head, query, key, score), highest score first, at most `count` of them.
+            Named tuples (layer, head, query, key, score), highest score first, at most `count` of them;
+            `pandas.DataFrame` of them has these columns.
 
         Raises:
-            ValueError: `count` is no integer of 1 or more.
+            ValueError: `count` is no integer of 1 or more, or the attribution does not tell heads apart.
         """
+        self.check_heads("a list of the strongest edges")
         count = checks.at_least(1, count, "count")
         scores, layers = self.attributions, self.layers
         if not special:
@@ -218,7 +255,7 @@ class Explanation(Shown):
         values, positions = scores.flatten().topk(min(count, scores.numel()))
         indices = torch.unravel_index(positions, scores.shape)
         edges = zip(*(part.tolist() for part in indices), values.tolist(), strict=True)
-        return [(layers[row], head, query, key, v) for row, head, query, key, v in edges if v != -torch.inf]
+        return [Edge(layers[row], head, query, key, v) for row, head, query, key, v in edges if v != -torch.inf]
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a safetensors file: the arrays as tensors, everything else as JSON in its header.
@@ -286,11 +323,14 @@ def _segments(segments: Any, tokens: int) -> list[int]:
     return checked
 
 
-def _one_of(name: str, value: Any, choices: Sequence[str]) -> str:
-    """Return one of some texts."""
-    if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name}={value!r:.60} is unknown; use one of {', '.join(choices)}")
-    return value
+def _attribution(attribution: Any, path: str) -> str:
+    """Return the name of the method; if it is not given, that of the paper on this path."""
+    if attribution == "":
+        return "attattr_joint" if path == "joint" else "attattr"
+    checks.one_of("attribution", attribution, tuple(ATTRIBUTIONS))
+    if (attribution == "attattr_joint") != (path == "joint"):
+        raise ValueError(f"attribution={attribution!r} does not go with path={path!r}")
+    return str(attribution)
 
 
 def _error(name: str, value: Any) -> float:
@@ -321,7 +361,7 @@ def _output(output: Any, probability: float) -> str:
     outside = probability < 0 or probability > 1  # NaN, not known, is not
     if output == "":
         return "score" if outside else "probability"
-    _one_of("output", output, OUTPUTS)
+    checks.one_of("output", output, OUTPUTS)
     if outside and output != "score":
         raise ValueError(f"probability must be from 0 to 1, not {probability}; of a regression, output is 'score'")
     return str(output)

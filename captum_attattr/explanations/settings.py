@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from captum_attattr.attribution.inputs import Rule, check_path, check_rule
+from captum_attattr.attribution.methods.table import ATTRIBUTIONS
 from captum_attattr.checks import at_least, instance, integer, real, scalar
 from captum_attattr.explanations.attributed_output import CHOICES, OUTPUTS
 
@@ -24,6 +25,7 @@ class Settings:
     """Options of `explain`, checked as far as that needs no model.
 
     Attributes:
+        attribution: the method, one of `ATTRIBUTIONS`; "attattr" on the joint path too.
         rule: of the quadrature.
         output: "probability", "logit" or "log_probability"; None for the usual one of the model's task.
         path: "layer" or "joint".
@@ -40,13 +42,15 @@ class Settings:
     layers: tuple[int, ...] | None = None
     attention: bool = True
     dtype: torch.dtype = torch.float32
+    attribution: str = "attattr"
 
     @classmethod
     def of(
         cls,
         *,
+        attribution: Any = "attattr",
         output: Any = None,
-        path: Any = "layer",
+        path: Any = None,
         baseline: Any = None,
         layers: Any = None,
         attention: Any = True,
@@ -62,10 +66,20 @@ class Settings:
         Raises:
             TypeError, ValueError: with the value and what would be right.
         """
+        attribution, path = checked_attribution(attribution, path)
+        rule = check_rule(method, n_steps, tolerance, max_nodes, internal_batch_size)
+        entry = ATTRIBUTIONS[attribution]
+        if entry.maps and rule._replace(internal_batch_size=None) != _USUAL_RULE:
+            raise ValueError(f"n_steps, method, tolerance and max_nodes are of an integral, not {attribution!r}'s")
+        if baseline is not None and not entry.start:
+            raise ValueError(f"baseline={baseline!r:.60}: {attribution!r} follows no path; leave it out")
+        if layers is not None and not entry.layers:
+            raise ValueError(f"layers: {attribution!r} puts the maps of all layers together; leave it out")
         return cls(
-            rule=check_rule(method, n_steps, tolerance, max_nodes, internal_batch_size),
+            attribution=attribution,
+            rule=rule,
             output=checked_output(output),
-            path="joint" if check_path(path, True) else "layer",
+            path=path,
             baseline=checked_baseline(baseline),
             layers=checked_layers(layers),
             attention=instance("attention", scalar(attention), bool, "True or False"),
@@ -89,6 +103,11 @@ class Settings:
         return replace(self, output=output, layers=None if layers == tuple(range(depth)) else layers)
 
     @property
+    def name(self) -> str:
+        """The method's name, the path's included."""
+        return self.attribution + "_joint" * (self.path == "joint")
+
+    @property
     def integral(self) -> dict[str, Any]:
         """The arguments of `LayerAttAttr.integrate`."""
         return {
@@ -104,8 +123,27 @@ class Settings:
         For settings of `for_model`; how maps are kept is not among them.
         """
         usual = Settings(self.rule)
-        added = {name: getattr(self, name) for name in ("output", "path", "baseline", "layers")}
+        added = {name: getattr(self, name) for name in ("attribution", "output", "path", "baseline", "layers")}
         return self.rule._asdict() | {name: value for name, value in added.items() if value != getattr(usual, name)}
+
+
+_USUAL_RULE = check_rule("gausslegendre", None, 1e-3, 1_000, None)
+
+
+def checked_attribution(attribution: Any, path: Any) -> tuple[str, str]:
+    """Return the name of a method, and the path that it integrates along.
+
+    Raises:
+        ValueError: an unknown method or path, or a method beside a path that is not its own.
+    """
+    if not isinstance(attribution, str) or attribution not in ATTRIBUTIONS:
+        raise ValueError(f"attribution={attribution!r:.60} is unknown; use one of {', '.join(ATTRIBUTIONS)}")
+    joint = attribution == "attattr_joint" if path is None else check_path(path, True)
+    if joint and not attribution.startswith("attattr"):
+        raise ValueError(f"path='joint' is of 'attattr', not of {attribution!r}; leave one of them out")
+    if attribution == "attattr_joint" and not joint:
+        raise ValueError("attribution='attattr_joint' is 'attattr' with path='joint', not 'layer': leave one out")
+    return attribution.removesuffix("_joint"), "joint" if joint else "layer"
 
 
 def checked_output(output: Any) -> str | None:

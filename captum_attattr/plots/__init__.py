@@ -4,6 +4,7 @@ from captum_attattr.plots.attack import plot_attack
 from captum_attattr.plots.attention import plot_attention
 from captum_attattr.plots.correlation import plot_correlation
 from captum_attattr.plots.effectiveness import plot_effectiveness
+from captum_attattr.plots.faithfulness import plot_faithfulness
 from captum_attattr.plots.flow import plot_flow
 from captum_attattr.plots.heads import plot_heads
 from captum_attattr.plots.pruning_curve import plot_pruning_curve
@@ -15,6 +16,7 @@ __all__ = [
     "plot_attention",
     "plot_correlation",
     "plot_effectiveness",
+    "plot_faithfulness",
     "plot_flow",
     "plot_heads",
     "plot_pruning_curve",

@@ -154,7 +154,9 @@ def plot_attention(
     """
     if view not in VIEWS:
         raise ValueError(f"view must be 'attribution', 'attention' or 'difference', not {view!r}")
-    maps = Maps.of(instance("explanation", explanation, Explanation, "an Explanation"))
+    instance("explanation", explanation, Explanation, "an Explanation")
+    explanation.check_heads("a picture of maps")
+    maps = Maps.of(explanation)
     if view != "attribution" and not maps.kept:
         raise ValueError(
             f"view={view!r} needs the attention, which this explanation does not hold; explain with attention=True"

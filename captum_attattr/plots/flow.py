@@ -209,7 +209,9 @@ def plot_flow(
         >>> figure.layout.annotations[0].text[:18]
         '10 of 252 edges = '
     """
-    flow = Flow.of(instance("explanation", explanation, Explanation, "an Explanation"))
+    instance("explanation", explanation, Explanation, "an Explanation")
+    explanation.check_heads("the flow of attribution")
+    flow = Flow.of(explanation)
     view = checked_view(flow, layer, head, sign, special_tokens, segment)
     share, most = fraction("share", share), _checked_most(most)
     if not share:

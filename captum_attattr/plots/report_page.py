@@ -86,6 +86,7 @@ def report_html(
 ) -> str:
     """Return the page of `write_report`, whose arguments these are."""
     instance("explanation", explanation, Explanation, "an Explanation")
+    explanation.check_heads("a report")
     if title is not None:
         instance("title", title, str, "a string")
     threshold = fraction("threshold", threshold)

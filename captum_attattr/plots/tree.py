@@ -46,7 +46,7 @@ def _attention(tree: nx.DiGraph, explanation: Explanation | None) -> dict[int, F
     """
     if explanation is None:
         return None
-    instance("explanation", explanation, Explanation, "an Explanation")
+    instance("explanation", explanation, Explanation, "an Explanation").check_heads("the picture of a tree")
     tokens, wanted = explanation.tokens, tree.graph["tokens"]
     maps: Floats = explanation.attributions.double().numpy(force=True)
     if explanation.attention is not None:

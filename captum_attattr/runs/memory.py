@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import time
+from collections.abc import Callable
 
 import torch
 
@@ -63,3 +64,26 @@ class ChunkSize:
         self.rows = max(1, min(self.rows, rows) // 2)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def in_chunks(count: int, rows: int, run: Callable[[range], None]) -> None:
+    """Call a function with one range after another of so many indices; again with half where memory runs out.
+
+    Args:
+        count: how many indices there are.
+        rows: most of a range, to begin with.
+        run: what is called.
+
+    Raises:
+        torch.OutOfMemoryError: memory is too small for one.
+    """
+    size = ChunkSize(rows)
+    begin = 0
+    while begin < count:
+        part = range(begin, min(begin + size.rows, count))
+        try:
+            run(part)
+        except (RuntimeError, MemoryError) as error:
+            size.shrink(error, len(part))
+        else:
+            begin = part.stop

@@ -86,6 +86,7 @@ def attribution_tree(
         ['[CLS]', 'a', 'gorgeous', ',', 'witty', 'film']
     """
     instance("explanation", explanation, Explanation, "an Explanation")
+    explanation.check_heads("an attribution tree")
     threshold = fraction("threshold", threshold)
     if algorithm not in tuple(_ALGORITHMS):
         raise ValueError(f"algorithm={algorithm!r} is unknown; use 'paper' or 'reference'")

@@ -189,6 +189,7 @@ def pattern_of(
     explanation: Explanation, source: int, gold: int, pairs: int, special_tokens: bool, rules: str
 ) -> Pattern:
     """Return the strongest interactions of one explanation, by the rules of `extract_triggers`."""
+    explanation.check_heads("a pattern")
     maps = explanation.attributions
     array = maps.to(torch.promote_types(maps.dtype, torch.float32)).cpu().numpy()  # numpy has no bfloat16
     if rules == "reference":

@@ -37,7 +37,7 @@ def space_forced(patch: pytest.MonkeyPatch, space: str) -> Iterator[list[str]]:
 
 
 def facts_of(lattr: LayerAttAttr) -> list[Any]:
-    return list(lattr._known.values())
+    return list(lattr.known.values())
 
 
 SINGLE = ("Mixtral", "GPT-OSS")

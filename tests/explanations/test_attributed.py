@@ -248,7 +248,7 @@ WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "contrast's kind": ({"contrast": 0.5}, TypeError, "contrast 0.5 of .* must be an integer or a name"),
     "contrast's bool": ({"contrast": True}, TypeError, "contrast True of .* must be an integer or a name"),
     "path": ({"path": "both"}, ValueError, "path='both' is unknown; use 'layer' or 'joint'"),
-    "path's kind": ({"path": None}, ValueError, "path=None is unknown; use 'layer' or 'joint'"),
+    "path's kind": ({"path": 3}, ValueError, "path=3 is unknown; use 'layer' or 'joint'"),
     "baseline": (
         {"baseline": "zeros"},
         ValueError,

@@ -23,7 +23,7 @@ from toy import HEADS, LAYERS, tiny_bert, tiny_tokenizer
 from captum_attattr import Explanation, ResultFileError, explain
 
 SINCE_1 = {"value", "inputs", "output", "contrast", "contrast_target", "path", "baseline"}
-SINCE_1 |= {"total_delta", "total_error", "total_nodes", "layers", "scheme"}
+SINCE_1 |= {"total_delta", "total_error", "total_nodes", "layers", "scheme", "attribution"}
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +161,7 @@ def parts(one: Explanation) -> tuple[dict[str, Tensor], dict[str, Any]]:
         (lambda rest: {"captum_attattr": "[]"}, "another version"),
         (lambda rest: {"captum_attattr": "null"}, "another version"),
         (lambda rest: {"captum_attattr": json.dumps(rest)}, "another version"),
-        (lambda rest: {"captum_attattr": json.dumps({"version": 4, **rest})}, "another version"),
+        (lambda rest: {"captum_attattr": json.dumps({"version": 5, **rest})}, "another version"),
         (lambda rest: {"captum_attattr": json.dumps({"version": 1, "text": "a"})}, r"lacks or adds \['label', 'pred"),
         (lambda rest: {"captum_attattr": json.dumps({"version": 1, "more": 1, **rest})}, r"adds \['more'\]"),
     ],
@@ -253,6 +253,8 @@ HOSTILE: dict[str, tuple[dict[str, Any], Any, str]] = {
     "label of a number": ({}, {"label": 3}, "label must be a string, not int: 3"),
     "probability of a text": ({}, {"probability": "high"}, "probability must be a number, not str: 'high'"),
     "infinite probability": ({}, {"probability": float("inf")}, "probability must be finite, not inf"),
+    "attribution of another kind": ({}, {"attribution": "guess"}, "attribution='guess' is unknown"),
+    "attribution of another path": ({}, {"attribution": "attattr_joint"}, "does not go with path='layer'"),
     "output of another kind": ({}, {"output": "odds"}, "output='odds' is unknown; use one of probability, logit"),
     "output that does not fit": ({}, {"probability": 3.0}, "probability must be from 0 to 1, not 3.0"),
     "header is a list": ({}, "[1, 2]", "was written by another version"),
@@ -262,8 +264,8 @@ HOSTILE: dict[str, tuple[dict[str, Any], Any, str]] = {
     "header is another one": ({}, None, "it lacks 'captum_attattr'"),
     "a later version": (
         {},
-        {"version": 4},
-        r"format 4; this one reads 1 to 3\): read it with that version, or make it",
+        {"version": 5},
+        r"format 5; this one reads 1 to 4\): read it with that version, or make it",
     ),
     "version of a truth value": ({}, {"version": True}, "format True"),
     "no version": ({}, {"version": None}, "format None"),
@@ -278,7 +280,7 @@ def test_hostile_files_are_refused_with_path_reason_and_remedy(one, tmp_path, na
     tensors = inputs | {key: values.pop(key) for key, value in list(values.items()) if isinstance(value, Tensor)}
     tensors = {key: value.contiguous() for key, value in (tensors | changed).items() if value is not None}
     if isinstance(header, dict):
-        content = {"version": 3, **values} | header
+        content = {"version": 4, **values} | header
         content = {key: value for key, value in content.items() if key not in header or value is not None}
         header = json.dumps(content)
     save_file(tensors, tmp_path / "x", metadata={"format": "pt"} if header is None else {"captum_attattr": header})
@@ -354,6 +356,7 @@ WRONG: dict[str, list[Any]] = {
     "contrast": [3, b"a", ["a"], "negative"],  # a name without its index
     "contrast_target": [0, 1, -1, 1.5, "2"],  # without its name
     "path": [None, 0, "", "both", ["layer"]],
+    "attribution": [None, 3, "guess", "attattr_joint"],
     "baseline": ["", "zeros", [0.0], INF, NAN, True, 1j],
     "layers": [0, "01", [0], [0, 1, 2], [1, 0], [1, 1], [0.0, 1.0], [-1, 0], [True, False]],
     "scheme": [None, 0, "wordpieces", ["bytes"]],
