@@ -24,6 +24,9 @@ from captum_attattr.tasks import task
 METHODS = (
     ("attattr", {}),
     ("attattr", {"reduce": "sum"}),
+    ("attattr", {"path": "joint", "reduce": "sum", "output": "log_probability"}),
+    ("attattr", {"path": "joint", "reduce": "sum", "output": "log_probability", "absolute": True}),
+    ("attattr", {"path": "joint", "reduce": "sum", "output": "log_probability", "baseline": "sink"}),
     ("taylor", {}),
     ("taylor_logits", {}),
     ("attention", {}),
@@ -54,7 +57,10 @@ def main() -> None:
     texts, labels = [row.text for row in ranking], [row.label for row in ranking]
     importances = []
     for method, options in METHODS:
-        file = args.output / f"{method}.jsonl"  # which serves both reductions of attattr
+        # One file serves all reductions of the same maps.
+        file = (
+            args.output / f"{'_'.join([method, options.get('path', ''), options.get('baseline', '')]).strip('_')}.jsonl"
+        )
         importances.append(head_importance(model, tokenizer, texts, labels, method, resume=file, **options))
     rows = [row.text for row in evaluation], [row.label for row in evaluation]
     compared = compare_pruning(model, tokenizer, *rows, importances, metric=data.metric, resume=args.output / "curves")

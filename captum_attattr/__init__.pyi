@@ -17,6 +17,8 @@ from .exceptions import UnsupportedModelError as UnsupportedModelError
 from .explanations.explain import explain as explain
 from .explanations.explain import explain_iter as explain_iter
 from .explanations.explanation import Explanation as Explanation
+from .explanations.token_scores import TokenScores as TokenScores
+from .explanations.token_scores import token_scores as token_scores
 from .heads.comparison import compare_pruning as compare_pruning
 from .heads.correlation import Correlation as Correlation
 from .heads.correlation import importance_correlation as importance_correlation

@@ -70,10 +70,11 @@ def explain(
         target: None for the class (or token) that the model predicts; a class's index or name (a token's id, or a
             text of one token); or a list or array with one of these for each text.
         attribution: how edges are scored: "attattr", the paper; "attattr_joint", the same with `path="joint"`;
-            "gradient_attention" (attention x gradient, one row); "attention" itself; "alti", one map for all heads of a
-            layer, (L, 1, T, T); "chefer" and "rollout", one for all layers and heads, (1, 1, T, T); "random", the
-            control. What each computes, and its source, stands in its file in `captum_attattr.attribution.methods`.
-            Only integrals have the options of a quadrature, only they and gradient_attention a baseline.
+            "gradient_attention" (attention x gradient, one row); "attnlrp", the same with gradients by rules of
+            relevance, where the model allows it; "attention" itself; "alti", one map for all heads of a layer,
+            (L, 1, T, T); "chefer" and "rollout", one for all layers and heads, (1, 1, T, T); "random", the control.
+            What each computes, and its source, stands in its file in `captum_attattr.attribution.methods`. Only
+            integrals have the options of a quadrature, only they and gradient_attention a baseline.
         output: F: the target's "probability", "logit" or "log_probability"; None for the probability, or for the score
             of a regression, which has no other ("logit").
         contrast: a second class, label or token, in the forms of `target`: F is the target's output minus that of this
@@ -132,7 +133,7 @@ def explain(
     )
     targets, contrasts = (each(name, given, len(texts)) for name, given in (("target", target), ("contrast", contrast)))
     items = [explainer.texts.encode(i, text, targets[i], contrasts[i]) for i, text in enumerate(texts)]
-    with _bar(len(items), progress) as bar:
+    with text_bar(len(items), progress) as bar:
         explanations = dict(explainer.run(items, bar.update, _row_counter(bar)))
     return ExplanationList(explanations[i] for i in range(len(items)))
 
@@ -222,16 +223,16 @@ def _windows(
     """Yield the explanations of texts, `size` of which are read and explained together."""
     source = enumerate(texts)
     total = len(texts) if isinstance(texts, Sequence) else None
-    with _bar(total, progress) as bar:
+    with text_bar(total, progress) as bar:
         rows = _row_counter(bar)
         while items := [explainer.texts.encode(i, text, target, contrast) for i, text in islice(source, size)]:
             explanations = dict(explainer.run(items, bar.update, rows))
             yield from (explanations[item.index] for item in items)
 
 
-def _bar(total: int | None, shown: bool) -> Any:
+def text_bar(total: int | None, shown: bool, desc: str = "explain") -> Any:
     """Return a bar of texts that shows itself after two seconds; `miniters` lets it move within a text too."""
-    return tqdm(total=total, desc="explain", unit="text", delay=2, miniters=0, disable=not shown)
+    return tqdm(total=total, desc=desc, unit="text", delay=2, miniters=0, disable=not shown)
 
 
 def _row_counter(bar: Any) -> Callable[[int], None]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from captum_attattr.explanations.explanation import Explanation
+from typing import Any
+
 from captum_attattr.formatting import counted
 from captum_attattr.notebooks import Shown, View, figure_view
 
 _MOST_ROWS = 100
 
 
-class ExplanationList(Shown, list[Explanation]):
-    """What `explain` returns: a list like any other, which in a notebook is a table of texts with tinted words."""
+class ExplanationList(Shown, list[Any]):
+    """What `explain` and `token_scores` return: a list, which in a notebook is a table of texts with tinted words."""
 
     def _line(self) -> str:
         return ", ".join([counted(len(self), "explanation"), *map(repr, self[:3]), *["…"] * (len(self) > 3)])

@@ -53,6 +53,12 @@ def words(tokens: Sequence[str], special: Sequence[bool], scheme: str = "") -> l
     return groups
 
 
+def read_words(tokens: Sequence[str], special: Sequence[bool], scheme: str = "") -> tuple[list[list[int]], list[str]]:
+    """Return the words of a text: the positions of the tokens of each, and how each reads."""
+    positions = words(tokens, special, scheme)
+    return positions, readable([joined([tokens[i] for i in word], scheme) for word in positions], scheme)
+
+
 def _inside(tokens: Sequence[str], parts: Sequence[bytes], i: int, scheme: str) -> bool:
     """Return whether a token continues the word of the one before."""
     before, token = tokens[i - 1], tokens[i]

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from captum_attattr import checks
 from captum_attattr.checks import checked_arguments
 from captum_attattr.explanations.explanation import Explanation
+from captum_attattr.explanations.token_scores import TokenScores
 from captum_attattr.formatting import output_value, signed
 from captum_attattr.plots.canvas.labels import escape, fitted, name_label, text_width
 from captum_attattr.plots.canvas.layout import WIDTH, Area
@@ -34,15 +35,18 @@ class _Word(NamedTuple):
 
 
 @checked_arguments
-def plot_tokens(explanations: Explanation | Iterable[Explanation], *, layer: int | None = None) -> go.Figure:
+def plot_tokens(
+    explanations: Explanation | TokenScores | Iterable[Explanation | TokenScores], *, layer: int | None = None
+) -> go.Figure:
     """Draw texts whose words are tinted by their token scores, one below the other.
 
-    Pieces of a word are put together, and their scores (`Explanation.token_scores`) added up. Orange words speak for
-    the output, blue ones against it; the colours of each text end at its largest score, which is told. `write_html`
-    makes a page of it that reads as text does: a table of all texts with their outputs, and a menu of the layers.
+    Pieces of a word are put together, and their scores (`Explanation.token_scores`, `token_scores`) added up. Orange
+    words speak for the output, blue ones against it; the colours of each text end at its largest score, which is told.
+    `write_html` makes a page of it that reads as text does: a table of all texts with their outputs, and a menu of the
+    layers.
 
     Args:
-        explanations: of `explain`: one, or several of any models.
+        explanations: of `explain` or `token_scores`: one, or several of any models.
         layer: whose scores are shown, by its own number; those of all layers together if it is None.
 
     Returns:
@@ -60,10 +64,11 @@ def plot_tokens(explanations: Explanation | Iterable[Explanation], *, layer: int
         >>> len(words), words[2].hovertext[0]
         (10, '+')
     """
-    given: Any = [explanations] if isinstance(explanations, Explanation) else explanations
+    kinds: Any = (Explanation, TokenScores)
+    given: Any = [explanations] if isinstance(explanations, kinds) else explanations
     if not isinstance(given, Iterable):
         raise TypeError(f"explanations must be an Explanation or several, not {type(given).__name__}")
-    every = [checks.instance("each of explanations", each, Explanation, "an Explanation") for each in given]
+    every = [checks.instance("each of explanations", each, kinds, "an Explanation") for each in given]
     if not every:
         raise ValueError("explanations is empty: there is nothing to draw")
     rows = [tokens_row(each) for each in every]
@@ -93,7 +98,7 @@ def plot_tokens(explanations: Explanation | Iterable[Explanation], *, layer: int
     return finish(figure, {"light": page, "dark": page}, filename="tokens", tokens={"rows": rows, "layer": layer})
 
 
-def tokens_row(explanation: Explanation) -> dict[str, Any]:
+def tokens_row(explanation: Explanation | TokenScores) -> dict[str, Any]:
     """Return what a page tells of one explanation, as texts and numbers."""
     sentence = Sentence.of(explanation)
     against = "" if explanation.contrast is None else f" against {shown(explanation.contrast)}"
@@ -106,9 +111,11 @@ def tokens_row(explanation: Explanation) -> dict[str, Any]:
     }
 
 
-def _row_of(explanation: Explanation, layer: int | None) -> int:
+def _row_of(explanation: Explanation | TokenScores, layer: int | None) -> int:
     """Return the row of the scores of a layer; the last one for all layers."""
-    return -1 if layer is None else checks.row_of("layer", layer, explanation.layers)
+    if layer is not None:
+        explanation.token_scores(layer)  # which refuses a layer that is not there
+    return -1 if layer is None else list(explanation.layers).index(layer)
 
 
 def _heading(row: dict[str, Any], at: int, y: float) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_attattr.attribution.facts import close
+from captum_attattr.attribution.methods.gradients import gradients
 from captum_attattr.attribution.methods.norms import LinearNorm, linear_norm
 from captum_attattr.attribution.sweep import Sweep
 from captum_attattr.exceptions import UnsupportedModelError
@@ -134,14 +135,7 @@ class PassageRecorder:
                 f"{family_name(self.layers[0].model)}: run in two copies, its output is {outputs.tolist()}, and "
                 f"{expected.tolist()} by itself; examples of one batch must not influence each other"
             )
-        if not outputs.requires_grad:
-            raise ValueError(
-                f"forward_func's output carries no gradient to {self.layers[self.sweep.facts.order[-1]]!r}; leave "
-                ".detach() and torch.no_grad() out of forward_func, and layers that it does not depend on out of layers"
-            )
-        (gradient,) = torch.autograd.grad(
-            outputs, self.last, torch.ones_like(outputs), allow_unused=True, materialize_grads=True
-        )
+        (gradient,) = gradients(outputs, self.last, [self.layers[self.sweep.facts.order[-1]]])
         return outputs.detach(), gradient
 
     def _visit(self, layer: int, call: LayerCall) -> Tensor:

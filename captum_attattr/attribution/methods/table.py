@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from captum_attattr.attribution.methods.alti import alti
 from captum_attattr.attribution.methods.attention import attention
+from captum_attattr.attribution.methods.attnlrp import attnlrp
 from captum_attattr.attribution.methods.chefer import chefer
 from captum_attattr.attribution.methods.gradient_attention import gradient_attention
 from captum_attattr.attribution.methods.maps import Method
@@ -34,6 +35,7 @@ ATTRIBUTIONS: dict[str, Entry] = {
     "chefer": Entry(chefer, heads=False, layers=False),
     "rollout": Entry(rollout, heads=False, layers=False),
     "alti": Entry(alti, heads=False),
+    "attnlrp": Entry(attnlrp),
     "random": Entry(random_scores),
 }
 WITH_HEADS = [name for name, entry in ATTRIBUTIONS.items() if entry.heads]

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from captum_attattr.explanations.explanation import Explanation
-from captum_attattr.explanations.words import joined, readable, words
+from captum_attattr.explanations.token_scores import TokenScores
+from captum_attattr.explanations.words import read_words
 from captum_attattr.formatting import signed, visible
 
 Floats = npt.NDArray[np.float64]
@@ -30,11 +31,9 @@ class Sentence(NamedTuple):
     """(L + 1, W) by layer; the last row is that of all layers: their mean, on the joint path their sum"""
 
     @classmethod
-    def of(cls, explanation: Explanation) -> Sentence:
+    def of(cls, explanation: Explanation | TokenScores) -> Sentence:
         """Put the tokens of an explanation together as words, and add up their scores."""
-        scheme = explanation.scheme
-        positions = words(explanation.tokens, explanation.special, scheme)
-        texts = readable([joined([explanation.tokens[i] for i in word], scheme) for word in positions], scheme)
+        positions, texts = read_words(explanation.tokens, explanation.special, explanation.scheme)
         rows = [*map(explanation.token_scores, explanation.layers), explanation.token_scores()]
         tokens = np.stack([row.double().numpy(force=True) for row in rows])
         return cls(

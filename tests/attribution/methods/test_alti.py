@@ -189,6 +189,23 @@ def test_a_rescaled_output_is_refused() -> None:
         alti(model_request(model, FAMILY["Granite"].inputs(1, None)))
 
 
+def test_heads_weighted_by_a_hook_count_so() -> None:
+    gates = torch.ones(HIDDEN, dtype=torch.double)
+    gates[:SIZE] = 0.5
+    maps = []
+    for hooked in (True, False):
+        request = family_request("BERT")
+        model: Any = request.layers[0].model
+        for block in model.bert.encoder.layer:
+            dense = block.attention.output.dense
+            if hooked:
+                dense.register_forward_pre_hook(lambda module, args: (args[0] * gates,))
+            else:
+                dense.weight.data *= gates
+        maps.append(alti(request).attributions)
+    torch.testing.assert_close(maps[0], maps[1])
+
+
 def test_values_that_the_output_projection_does_not_sum_are_refused() -> None:
     model: Any = FAMILY["BERT"].build().double()
     dense = model.bert.encoder.layer[1].attention.output.dense
