@@ -100,7 +100,6 @@ BESIDES: dict[str, dict[str, Any]] = {
     "gemma3n_text": {"num_kv_shared_layers": 0, "activation_sparsity_pattern": None},
     "mimi": {"upsample_groups": HIDDEN},
     "clvp_encoder": {"hidden_size": 256, "projection_dim": 256},
-    "canine": {"num_hash_buckets": VOCAB},
     "dbrx": {
         "attn_config": {"kv_n_heads": GROUPS, "rope_theta": 1e4, "clip_qkv": 8},
         "d_model": HIDDEN,
