@@ -98,7 +98,7 @@ BESIDES: dict[str, dict[str, Any]] = {
     "musicgen_decoder": {"num_codebooks": 2},
     "musicgen_melody_decoder": {"num_codebooks": 2},
     "mimi": {"upsample_groups": HIDDEN},
-    "canine": {"num_hash_buckets": VOCAB},
+    "clvp_encoder": {"hidden_size": 256, "projection_dim": 256},
     "dbrx": {
         "attn_config": {"kv_n_heads": GROUPS, "rope_theta": 1e4, "clip_qkv": 8},
         "d_model": HIDDEN,
