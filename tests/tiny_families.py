@@ -70,6 +70,10 @@ SIZES: dict[str, Any] = {
     "router_jitter_noise": 0.0,
 }
 LISTS = {"hidden_sizes": HIDDEN, "num_attention_heads": HEADS, "num_heads": HEADS, "intermediate_sizes": 48}
+# A small convolutional network in place of one of the library timm.
+RESNET = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8] * 4, "depths": [1] * 4}
+RESNET |= {"layer_type": "basic", "out_features": ["stage1", "stage2", "stage3", "stage4"]}
+DETR = {"backbone_config": RESNET}
 # What some families need besides, by model type.
 BESIDES: dict[str, dict[str, Any]] = {
     "xlnet": {"d_model": HIDDEN, "n_head": HEADS, "d_inner": 48, "n_layer": LAYERS},
@@ -89,6 +93,22 @@ BESIDES: dict[str, dict[str, Any]] = {
     "deberta": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
     "deberta-v2": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
     "olmo2": {"num_key_value_heads": HEADS},
+    "lilt": {"hidden_size": 48},
+    "xmod": {"default_language": "en_XX"},
+    "musicgen_decoder": {"num_codebooks": 2},
+    "musicgen_melody_decoder": {"num_codebooks": 2},
+    "mimi": {"upsample_groups": HIDDEN},
+    "clvp_encoder": {"hidden_size": 256, "projection_dim": 256},
+    "dbrx": {
+        "attn_config": {"kv_n_heads": GROUPS, "rope_theta": 1e4, "clip_qkv": 8},
+        "d_model": HIDDEN,
+        "n_heads": HEADS,
+    },
+    **dict.fromkeys(("detr", "conditional_detr", "dab-detr", "deformable_detr", "table-transformer"), DETR),
+    **{
+        f"{name}_text": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}}
+        for name in ("qwen2_vl", "qwen2_5_vl", "glm4v", "glm4v_moe", "glm46v", "glm_image", "glm_ocr", "paddleocr_vl")
+    },
     "layoutlmv3": {"coordinate_size": 4, "shape_size": 8, "visual_embed": False},
     # Hybrids: attention in some layers, which tiny models would else not have.
     "bamba": {"attn_layer_indices": [1]},
@@ -96,8 +116,12 @@ BESIDES: dict[str, dict[str, Any]] = {
     "granitemoehybrid": {"layer_types": ["mamba", "attention", "mamba"]},
     "zamba": {"layers_block_type": ["mamba", "hybrid", "hybrid"]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention", "full_attention"]},
-    "gemma3n_text": {"num_kv_shared_layers": 0, "layer_types": ["sliding_attention", "full_attention"] * 2}
-    | {"num_hidden_layers": 4},
+    "gemma3n_text": {
+        "num_kv_shared_layers": 0,
+        "activation_sparsity_pattern": None,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "num_hidden_layers": 4,
+    },
     "nemotron3_5_transcribe_asr_audio": {"num_key_value_heads": HEADS},
     "nemotron3_diarization_audio": {"num_key_value_heads": HEADS},
     "lilt": {"hidden_size": 48, "channel_shrink_ratio": 4},

@@ -22,7 +22,7 @@ from captum_attattr.explanations.settings import Settings
 from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.model.modes import evaluation_mode
 from captum_attattr.model.projections import head_count
-from captum_attattr.runs.memory import give_back
+from captum_attattr.runs.memory import ChunkSize, give_back
 
 _CLEAN_ROWS = 32  # of a forward that gives predictions
 
@@ -108,10 +108,17 @@ class Explainer:
             groups.setdefault((item.length, tuple(item.encoding), item.contrast is None), []).append(item)
         heads = sum(head_count(layer) for layer in self.layers)
         for (length, *_), group in sorted(groups.items(), key=lambda pair: -pair[0][0]):
-            size = max(1, self.MAPS_AT_ONCE // (heads * length**2))
-            for start in range(0, len(group), size):
-                part = group[start : start + size]
-                yield from self._explain(part, rows)
+            size = ChunkSize(max(1, self.MAPS_AT_ONCE // (heads * length**2)))
+            left = group
+            while left:
+                part = left[: size.rows]
+                try:
+                    explained = list(self._explain(part, rows))
+                except (RuntimeError, MemoryError) as error:  # of predictions, or while maps are stored
+                    size.shrink(error, len(part))
+                    continue
+                yield from explained
+                left = left[len(part) :]
                 progress(len(part))
                 give_back()
 

@@ -93,8 +93,8 @@ BARE = {
 SHARED_TABLES = frozenset({"relative_attention_bias"})
 # Arguments of an attention module's forward that come from outside with an entry for each head, and are indexed.
 HEAD_ARGUMENTS = frozenset({"position_bias", "relative_position_bias", "alibi", "rel_pos", "rel_2d_pos"})
-# Attention modules whose mask has an entry for each head: a bias is part of it (BEiT), or it is expanded (ProphetNet).
-HEAD_MASKS = frozenset({"BeitAttention", "Data2VecVisionAttention", "ProphetNetAttention", "ProphetNetNgramAttention"})
+# Attention modules whose mask has an entry for each head, since a bias is part of it.
+HEAD_MASKS = frozenset({"BeitAttention", "Data2VecVisionAttention"})
 
 
 def head_arguments(module: object) -> frozenset[str]:
@@ -111,6 +111,7 @@ UNTOUCHED = frozenset(
 # Why heads cannot be cut out of a family, by config.model_type.
 NOT_CUT: dict[str, str] = {
     "diffllama": "its heads are halves of pairs: each gives the difference of two attention maps on shared values",
+    "prophetnet": "its forward gives what all heads give together the width of its input",
 }
 
 # Values that an attention module's forward returns, by class name, where it is not (output, probabilities);

@@ -109,7 +109,7 @@ aria-describedby="{start}hint">
 </div>"""
 
 
-def page(title: str, body: str, figures: Sequence[go.Figure], kind: str | None = None, *, beside: bool = False) -> str:
+def page(title: str, body: str, figures: Sequence[go.Figure], style: str | None = None, *, beside: bool = False) -> str:
     """Return the HTML of a whole page.
 
     plotly.js and each script are in it once, however many figures there are. A figure names the scripts that make
@@ -122,15 +122,14 @@ def page(title: str, body: str, figures: Sequence[go.Figure], kind: str | None =
         title: plain text.
         body: HTML, with a `figure_block` for each figure.
         figures: all figures in it.
-        kind: the name of a stylesheet and a script in `assets/` for such pages, beside `page.css` and `draw.js`.
+        style: a stylesheet in `assets/` for such pages, beside `page.css`.
         beside: whether plotly.js is a file beside the page; else it is inside.
     """
     names = dict.fromkeys(["page", *(name for figure in figures for name in _meta(figure).get("scripts", ()))])
     scripts = "\n".join(f"{name}: (plot, meta, hint, chosen) => {{\n{_asset(f'{name}.js')}}}," for name in names)
-    style = _asset("page.css") + (_asset(f"{kind}.css") if kind else "")
-    script = _asset(f"{kind}.js") if kind else ""
+    sheet = _asset("page.css") + (_asset(style) if style else "")
     policy = _POLICY_BESIDE if beside else _POLICY
-    return f"""{_head(title, style, policy)}
+    return f"""{_head(title, sheet, policy)}
 <body>
 <main>
 {body}
@@ -142,7 +141,7 @@ def page(title: str, body: str, figures: Sequence[go.Figure], kind: str | None =
 const scripts = {{
 {scripts}
 }};
-{script}{_asset("draw.js")}}})();
+{_asset("draw.js")}}})();
 </script>
 </body>
 </html>
