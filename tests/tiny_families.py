@@ -124,7 +124,6 @@ BESIDES: dict[str, dict[str, Any]] = {
     },
     "nemotron3_5_transcribe_asr_audio": {"num_key_value_heads": HEADS},
     "nemotron3_diarization_audio": {"num_key_value_heads": HEADS},
-    "lilt": {"hidden_size": 48, "channel_shrink_ratio": 4},
     "reformer": {"is_decoder": True, "axial_pos_embds": False},
     **{
         name: {"layer_types": ["linear_attention", "full_attention", "full_attention"]}
