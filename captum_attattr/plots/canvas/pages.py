@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from captum_attattr.checks import checked_arguments
 from captum_attattr.files import replacing
 from captum_attattr.plots.canvas.library import content_script, library_element, library_script, write_library
-from captum_attattr.plots.canvas.packing import figure_json
+from captum_attattr.plots.canvas.packing import figure_content
 from captum_attattr.plots.canvas.tokens_page import SCRIPTS, STYLES, tokens_body
 
 _CONFIG = {
@@ -43,8 +43,9 @@ def write_html(
     is until the new one is there whole.
 
     Args:
-        figure: a figure of this package; other plotly figures work too, in one set of colours. Its maps travel
-            as half floats, which hold the three digits that a page shows.
+        figure: a figure of this package; other plotly figures work too, in one set of colours. The maps of heads
+            travel as 8-bit codes, within 0.8 % of a head's largest entry and finer for small ones, and the page shows
+            two digits of them; the figure has the exact ones.
         path: the file; it is replaced if it exists. Its directory must exist.
         plotlyjs: "inside" the page; or "directory", for many pages in one: a file beside them, which they all load.
 
@@ -105,7 +106,7 @@ aria-describedby="{start}hint">
 <div class="plot" id="{start}plot" style="{size}"></div>
 <p class="hint" id="{start}hint">{html.escape(meta.get("hint", ""))}</p>
 <p class="chosen" id="{start}chosen" role="status"></p>
-{content_script(figure_json(figure, config))}
+{content_script(figure_content(figure, config))}
 </div>"""
 
 
