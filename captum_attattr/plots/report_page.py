@@ -115,6 +115,7 @@ def report_html(
         f"{scale_html(sentence.largest_of(), unit)}",
         f'<p class="findings">{findings(sentence, links, explanation.layers)}</p>',
         f'<p class="certainty">{html.escape(certainty(explanation))}</p>',
+        f'<p class="note">{html.escape(_sentence(explanation.note))}</p>' if explanation.note else "",
         f'<p class="note">{_NOTE_FLAT}</p></header>' if flat else "</header>",
         _views(explanation, [each["name"] for each in heads], measured),
         f"<details><summary>Completeness, estimated error, nodes, settings</summary>{_details(explanation)}</details>",
@@ -224,6 +225,10 @@ def _details(explanation: Explanation) -> str:
     facts["the model's own choice"] = "the same" if same else f"target {explanation.prediction}"
     rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items())
     return f"{quoted}\n<dl>{rows}</dl>\n{_layers(explanation)}"
+
+
+def _sentence(note: str) -> str:
+    return f"{note[0].upper()}{note[1:]}."
 
 
 def _layers(explanation: Explanation) -> str:
