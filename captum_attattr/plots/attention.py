@@ -178,7 +178,7 @@ def plot_attention(
     last = len(figure.data) - count
     return finish(
         figure,
-        page_themes(sizes),
+        page_themes(sizes, maps),
         scripts=["attention"],
         attention={
             "layers": maps.layers,

@@ -15,8 +15,17 @@ from captum_attattr.plots.canvas.codes import signed_codes
 from captum_attattr.plots.canvas.labels import HOVER_LENGTH, escape, fitted, hover_label, prediction_title
 from captum_attattr.plots.canvas.layout import WIDTH
 from captum_attattr.plots.canvas.lines import Line, painted
-from captum_attattr.plots.canvas.theme import Theme
-from captum_attattr.plots.canvas.token_columns import LEFT, NEGATIVE, NODE, POSITIVE, RIGHT, Columns
+from captum_attattr.plots.canvas.theme import GREY, Theme
+from captum_attattr.plots.canvas.token_columns import (
+    LEFT,
+    NEGATIVE,
+    NODE,
+    POSITIVE,
+    RIGHT,
+    Columns,
+    divider,
+    second_text,
+)
 from captum_attattr.plots.flow_edges import (
     Edges,
     Flow,
@@ -40,6 +49,9 @@ _WEBGL = 1_000  # edges from which plotly draws with WebGL
 _GRID: dict[Theme, dict[str, str]] = {
     "light": {"xaxis.gridcolor": "#e9edf0", "yaxis.minor.gridcolor": "#ccd3da"},
     "dark": {"xaxis.gridcolor": "#222931", "yaxis.minor.gridcolor": "#3a444e"},
+}
+_DIVIDED: dict[Theme, dict[str, str]] = {
+    theme: {**colours, "shapes[0].line.color": GREY[theme]} for theme, colours in _GRID.items()
 }
 _TOP, _HEIGHT = 130, 516  # pixels
 
@@ -120,7 +132,7 @@ def _legend() -> list[Line]:
 
 def _layout(explanation: Explanation, flow: Flow, text: str, view: View) -> dict[str, Any]:
     """Return the layout; `text` above the picture tells how much of the attribution is drawn."""
-    layers, columns = flow.shape[0], Columns.of(flow.tokens)
+    layers, columns = flow.shape[0], Columns.of(flow.tokens, flow.special.tolist())
     height = min(_HEIGHT, 150 + 90 * layers)
     step = math.ceil(layers * 12 / height)
     marked = range(0, layers, step)
@@ -135,6 +147,7 @@ def _layout(explanation: Explanation, flow: Flow, text: str, view: View) -> dict
         subtitle,
         _TOP,
         height,
+        shapes=divider(second_text(flow.segments.tolist())),
         annotations=[{**above, "text": f"{text} ({shown})", "showarrow": False, "font": {"size": 13}}],
         xaxis={
             **columns.axis(flow.tokens, range(len(flow.tokens))),
@@ -230,7 +243,7 @@ def plot_flow(
         _layout(explanation, flow, summary(shown, whole, view), view),
         "flow",
         hint=_HINT,
-        changes=_GRID,
+        changes=_GRID if second_text(flow.segments.tolist()) is None else _DIVIDED,
         scripts=["flow"],
         flow=_page_data(flow, view, count),
     )

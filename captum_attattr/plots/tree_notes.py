@@ -10,6 +10,7 @@ from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.words import readable, summed, words
 from captum_attattr.formatting import counted, signed
 from captum_attattr.plots.canvas.labels import prediction_title, token_label
+from captum_attattr.plots.canvas.lines import Line
 from captum_attattr.trees.attributes import counting
 
 ALL_COLUMNS = 60  # tokens; of longer texts only those of the tree and their neighbours have a column
@@ -87,3 +88,17 @@ def titles(tree: nx.DiGraph, low: int, missing: list[tuple[float, int, int, int]
         )
         subtitle += f"<br>{counted(len(missing), 'strongest link')} not in the tree: {told}"
     return f"{title}; threshold {graph['threshold']:g}, {_ALGORITHMS[graph['algorithm']]}", subtitle
+
+
+def width_menu(edges: list[Line], layout: dict[str, Any]) -> dict[str, Any]:
+    """Return the menu of what the widths of the edges are."""
+    targets = [1 + i for i in range(len(edges))]
+    widths = {
+        "width: score": [edge.trace["line"]["width"] for edge in edges],
+        "width: share of its layer": [edge.trace["meta"]["share"] for edge in edges],
+    }
+    buttons = [
+        {"label": name, "method": "restyle", "args": [{"line.width": each}, targets]} for name, each in widths.items()
+    ]
+    place = {"x": 0, "xanchor": "left", "y": layout["legend"]["y"], "yanchor": "bottom", "pad": {"b": -6}}
+    return {"name": "width", "type": "buttons", "direction": "right", "buttons": buttons, "font": {"size": 11}, **place}

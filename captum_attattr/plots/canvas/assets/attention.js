@@ -70,7 +70,7 @@ const choose = (layer, head) => {
   chosen.textContent = `layer ${layers[layer]}, head ${head}`;
   const map = layer * tiles.x + head;
   overdraw(map, meta.maps.of(map));
-  const frame = plot.querySelector(".shapelayer path");
+  const frame = plot.querySelector('.shapelayer path[data-index="0"]');
   const { xaxis, yaxis } = plot._fullLayout;
   const [x, y] = [[head, head + 1].map(xaxis.l2p), [layer, layer + 1].map(yaxis.l2p)];
   frame?.setAttribute("d", `M${xaxis._offset + x[0]} ${yaxis._offset + y[0]}H${xaxis._offset + x[1]}V${yaxis._offset + y[1]}H${xaxis._offset + x[0]}Z`);

@@ -14,7 +14,8 @@ const bytes = (base64) => {
 // A figure that answers to keys can be focused, and says what it is.
 const takeKeys = (plot) => {
   plot.tabIndex = 0;
-  plot.setAttribute("role", "application");
+  plot.setAttribute("role", "group"); // no application: there are buttons in it
+  plot.setAttribute("aria-keyshortcuts", "ArrowUp ArrowDown ArrowLeft ArrowRight");
   plot.setAttribute("aria-label", plot.closest(".figure").getAttribute("aria-label"));
 };
 

@@ -75,7 +75,8 @@ if (!document.querySelector("style.flow")) {
     .flow-controls { position: absolute; z-index: 2; display: flex; gap: 8px; align-items: center; }
     .flow-controls select, .flow-controls output { font: inherit; }
     .flow-controls select { padding: 2px 4px; }
-    .flow-controls input { flex: 1; min-width: 120px; margin: 0 0 0 8px; accent-color: #3b86d6; }
+    .flow-label { flex: 1; display: flex; gap: 8px; align-items: center; margin-left: 8px; white-space: nowrap; }
+    .flow-label input { flex: 1; min-width: 120px; margin: 0; accent-color: #3b86d6; }
     .flow-told { position: absolute; z-index: 2; pointer-events: none; font-variant-numeric: tabular-nums; }
     .flow-tip { position: absolute; z-index: 3; max-width: 360px; padding: 4px 8px; border: 1px solid #7c8894;
       background: Canvas; color: CanvasText; overflow-wrap: anywhere; pointer-events: none; font-size: 12px; }
@@ -94,6 +95,7 @@ const element = (tag, name, parent) => {
   return made;
 };
 const controls = element("div", "flow-controls", plot);
+plot.prepend(controls); // before plotly's buttons in the order of the keyboard
 const told = element("output", "flow-told", plot);
 const tip = element("div", "flow-tip", plot);
 told.setAttribute("aria-live", "polite");
@@ -122,9 +124,10 @@ for (const [name, options, useful] of menus) {
     refresh();
   });
 }
-const slider = element("input", "flow-cut", controls);
+const label = element("label", "flow-label", controls);
+label.append("edges drawn");
+const slider = element("input", "flow-cut", label);
 Object.assign(slider, { type: "range", min: 0, step: 1 });
-slider.setAttribute("aria-label", "edges drawn");
 
 // Where the slider stops: every number at first, then steps of 4 %.
 let stops;
