@@ -15,6 +15,7 @@ from captum_attattr.plots.canvas.codes import signed_codes
 from captum_attattr.plots.canvas.labels import HOVER_LENGTH, escape, fitted, hover_label, prediction_title
 from captum_attattr.plots.canvas.layout import WIDTH
 from captum_attattr.plots.canvas.lines import Line, painted
+from captum_attattr.plots.canvas.narrow import narrow
 from captum_attattr.plots.canvas.theme import GREY, Theme
 from captum_attattr.plots.canvas.token_columns import (
     LEFT,
@@ -245,6 +246,7 @@ def plot_flow(
         hint=_HINT,
         changes=_GRID if second_text(flow.segments.tolist()) is None else _DIVIDED,
         scripts=["flow"],
+        narrow=narrow(explanation),
         flow=_page_data(flow, view, count),
     )
 

@@ -17,7 +17,7 @@ from captum_attattr.plots.canvas.labels import hover_label, name_label, token_la
 from captum_attattr.plots.canvas.lines import Line, painted
 from captum_attattr.plots.canvas.theme import Changes, Theme
 from captum_attattr.plots.canvas.token_columns import NEGATIVE, NODE, POSITIVE, RIGHT, Columns, divider, second_text
-from captum_attattr.plots.tree_notes import in_columns, missing_links, titles, width_menu
+from captum_attattr.plots.tree_notes import in_columns, missing_links, narrow_tree, titles, width_menu
 from captum_attattr.trees.attributes import check_tree
 
 _FAINT: dict[Theme, str] = {"light": "#7c8894", "dark": "#7f8b97"}  # tokens outside the tree
@@ -361,7 +361,8 @@ def plot_tree(tree: nx.DiGraph, explanation: Explanation | None = None) -> go.Fi
         "index": tree.graph["index"],
     }
     layout["updatemenus"] = [width_menu(edges, layout)]
-    return painted(lines, layout, "tree", hint=_HINT, changes=changes, scripts=["tree"], tree=data)
+    told = narrow_tree(given, explanation)
+    return painted(lines, layout, "tree", hint=_HINT, changes=changes, scripts=["tree"], tree=data, narrow=told)
 
 
 def _output(tree: nx.DiGraph, heights: dict[int, float], reverse: bool) -> Line:

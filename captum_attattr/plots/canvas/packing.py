@@ -40,7 +40,8 @@ def figure_content(figure: go.Figure, config: dict[str, Any]) -> Content:
     if isinstance(meta, dict):
         for difference, attribution, attention in meta.get("differences", ()):
             coded |= {difference: None, attribution: signed_codes, attention: unsigned_codes}
-        content["layout"]["meta"] = _beside(meta, arrays)
+        # What narrow pages show is in their HTML.
+        content["layout"]["meta"] = _beside({k: v for k, v in meta.items() if k != "narrow"}, arrays)
     for i, trace in enumerate(traces):
         if i in coded:
             trace["hovertemplate"] = trace["hovertemplate"].replace(".3~g", ".2~g")
