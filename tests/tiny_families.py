@@ -97,9 +97,8 @@ BESIDES: dict[str, dict[str, Any]] = {
     "xmod": {"default_language": "en_XX"},
     "musicgen_decoder": {"num_codebooks": 2},
     "musicgen_melody_decoder": {"num_codebooks": 2},
-    "gemma3n_text": {"num_kv_shared_layers": 0, "activation_sparsity_pattern": None},
     "mimi": {"upsample_groups": HIDDEN},
-    "canine": {"num_hash_buckets": VOCAB},
+    "clvp_encoder": {"hidden_size": 256, "projection_dim": 256},
     "dbrx": {
         "attn_config": {"kv_n_heads": GROUPS, "rope_theta": 1e4, "clip_qkv": 8},
         "d_model": HIDDEN,
@@ -117,8 +116,12 @@ BESIDES: dict[str, dict[str, Any]] = {
     "granitemoehybrid": {"layer_types": ["mamba", "attention", "mamba"]},
     "zamba": {"layers_block_type": ["mamba", "hybrid", "hybrid"]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention", "full_attention"]},
-    "gemma3n_text": {"num_kv_shared_layers": 0, "layer_types": ["sliding_attention", "full_attention"] * 2}
-    | {"num_hidden_layers": 4},
+    "gemma3n_text": {
+        "num_kv_shared_layers": 0,
+        "activation_sparsity_pattern": None,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "num_hidden_layers": 4,
+    },
     "nemotron3_5_transcribe_asr_audio": {"num_key_value_heads": HEADS},
     "nemotron3_diarization_audio": {"num_key_value_heads": HEADS},
     "reformer": {"is_decoder": True, "axial_pos_embds": False},

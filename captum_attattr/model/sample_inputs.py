@@ -186,13 +186,14 @@ class Runs:
     def _take(self, model: nn.Module, modules: list[nn.Module], inputs: Any) -> None:
         if not isinstance(inputs, Mapping):
             raise TypeError(f"inputs must be the keyword arguments of the model's forward, got {type(inputs).__name__}")
+        usable = {name: _usable(value) for name, value in inputs.items()}
         try:
-            passed = modules_passed(model, {name: _usable(value) for name, value in inputs.items()}, modules)
+            passed = modules_passed(model, usable, modules)
         except Exception as error:
             raise ValueError(f"the model does not run on the inputs that were given: {error}") from error
         if len(passed) < len(modules):
             raise ValueError("the forward on the inputs that were given does not pass through all layers to be cut")
-        self.calls = [(model, {name: _usable(value) for name, value in inputs.items()})]
+        self.calls = [(model, usable)]
 
     def outputs(self) -> list[Tensor]:
         """Run every forward without gradients, and return the floating-point tensors that they give."""
