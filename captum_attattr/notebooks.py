@@ -74,6 +74,11 @@ def figure_view(plot: str, *results: Any) -> View:
     return View(pages.figure_page(figure), int(figure.layout.height) + 60)
 
 
+def comparison_view(comparison: Any) -> View:
+    """Return the page of a comparison of attributions: its tables above its curves."""
+    return View(*importlib.import_module("captum_attattr.plots.comparison_page").comparison_page(comparison))
+
+
 def report_view(explanation: Any) -> View:
     """Return the page of a report."""
     report = importlib.import_module("captum_attattr.plots.report_page")

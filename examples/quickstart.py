@@ -12,7 +12,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from captum_attattr import EmptyTreeError, Explanation, attribution_tree, explain, tree_text, write_report
+from captum_attattr import (
+    EmptyTreeError,
+    Explanation,
+    attribution_tree,
+    explain,
+    removal_effects,
+    tree_text,
+    write_report,
+)
 from captum_attattr.commands.main import guarded  # as its own command line ends
 from captum_attattr.commands.models import load_model  # as its own command line loads
 from captum_attattr.formatting import counted  # "1 text"
@@ -38,6 +46,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--target", help="class (label or number) or token to explain; by default what is predicted")
     parser.add_argument("--top", type=int, default=5, help="how many interactions to print")
+    parser.add_argument("--effects", action="store_true", help="measure what removing the strongest edges does")
     parser.add_argument("--truncate", action="store_true", help="cut texts that are too long for the model")
     parser.add_argument("--output", type=Path, default=Path("quickstart_output"), help="folder for the results")
     return parser.parse_args()
@@ -85,7 +94,9 @@ def main() -> None:
     for count, explanation in enumerate(explanations, 1):
         report(explanation, args.top)
         explanation.save(args.output / f"explanation_{count}.safetensors")
-        write_report(explanation, args.output / f"explanation_{count}.html")
+        strongest = explanation.strongest()
+        effects = removal_effects(model, tokenizer, explanation, strongest) if args.effects else None
+        write_report(explanation, args.output / f"explanation_{count}.html", effects=effects)
     print(f"\n{counted(len(texts), 'text')} in {seconds:.1f} s; pages and safetensors files in {args.output}/")
 
 

@@ -259,6 +259,8 @@ FAMILIES: tuple[Family, ...] = (
     decoder("MPT", "MptForSequenceClassification", route="softmax", **MPT),
     decoder("GPT-J", "GPTJForSequenceClassification", route=SINCE_5_24, rotary_dim=4),
     decoder("CodeGen", "CodeGenForCausalLM", route=SINCE_5_24, rotary_dim=4),
+    decoder("XGLM", "XGLMForCausalLM", route="softmax", **XGLM),
+    decoder("Falcon", "FalconForSequenceClassification", route="softmax", uncut="one of its maps is a FalconLinear"),
     grouped("Llama", "LlamaForSequenceClassification"),
     grouped("Mistral", "MistralForSequenceClassification", sliding_window=4),
     grouped("Mixtral", "MixtralForSequenceClassification", **EXPERTS),
@@ -296,9 +298,7 @@ FAMILIES: tuple[Family, ...] = (
     refused(
         "BigBird", "BigBirdForSequenceClassification", reason="its attention is block-sparse", inputs=blocks, **SPARSE
     ),
-    refused("XGLM", "XGLMForCausalLM", kind="decoder", reason="a dimension that batch and heads share", **XGLM),
     refused("FNet", "FNetForSequenceClassification", reason="no attention layer"),
-    refused("Falcon", "FalconForSequenceClassification", kind="decoder", reason="its attention is fused"),
     refused(
         "Granite SWA",
         "GraniteSWAForCausalLM",

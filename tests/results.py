@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from captum_attattr import Explanation, Faithfulness, GenerationExplanation
+from captum_attattr import AttributionComparison, Explanation, Faithfulness, GenerationExplanation
+from captum_attattr.evaluation.compared import Compared
 from captum_attattr.heads.importance import METHODS, HeadImportance
 
 Scores = Callable[[tuple[int, ...], torch.Generator], torch.Tensor]
@@ -65,6 +66,19 @@ def importance(
         "model": "digest",
     }
     return HeadImportance(**(values | changed))
+
+
+def comparison(names: tuple[str, ...] = ("attattr", "attention", "random"), count: int = 20) -> AttributionComparison:
+    """A made-up comparison of methods, on texts of one letter each."""
+    methods = {}
+    for seed, name in enumerate(names):
+        generator = torch.Generator().manual_seed(seed)
+        measured = faithfulness(count, name, seed)
+        pairs = torch.rand(count, 2, generator=generator)
+        found = {"top": pairs, "random": pairs * 0.5}
+        heads = torch.rand(count, *measured.heads.shape, generator=generator)
+        methods[name] = Compared(measured, found, torch.ones(count), torch.ones(count), heads)
+    return AttributionComparison(methods, list("a" * count))
 
 
 def faithfulness(count: int = 20, attribution: str = "attattr", seed: int = 0, **changed: Any) -> Faithfulness:

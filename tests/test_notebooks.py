@@ -39,6 +39,7 @@ RESULTS: dict[str, Callable[[], Any]] = {
     "curve": curve,
     "comparison": lambda: PruningComparison([curve(), curve("most")], []),
     "faithfulness": results.faithfulness,
+    "attributions": results.comparison,
     "tree": lambda: attribution_tree(explanation(), 0.1),
 }
 
@@ -62,6 +63,24 @@ def test_a_result_is_one_short_line_and_a_page_in_a_closed_frame(kind: str, tmp_
     assert "http-equiv" in frame["srcdoc"]  # with its own policy: nothing is loaded
     steps = "seen.drawn = seen.figures;" if kind == "list" else ""
     assert look(page, steps, tmp_path)["figures"] == 1
+
+
+def test_a_comparison_of_attributions_has_its_table_above_its_curves(tmp_path: Path) -> None:
+    compared = results.comparison(("attattr", "attention", "random"))
+    page = tmp_path / "page.html"
+    page.write_text(compared._view().page, encoding="utf-8")
+    steps = """
+      seen.rows = [...document.querySelectorAll("tbody tr")].map((row) => [...row.cells].map((cell) => cell.innerText));
+      seen.best = [...document.querySelectorAll("table:first-child b")].map((cell) => cell.closest("tr").rowIndex);
+      seen.above = document.querySelectorAll("table")[1].getBoundingClientRect().bottom
+        < document.querySelector(".figure").getBoundingClientRect().top;
+    """
+    seen = look(page, steps, tmp_path)
+    cells = [[" ".join(cell.split()).replace("−", "-") for cell in row] for row in seen["rows"]]
+    assert cells == [list(row) for table in compared.tables() for row in table[1:]]
+    means = [result.comprehensiveness for result in compared.results.values()]
+    assert seen["best"][0] == 1 + means.index(max(means))
+    assert seen["above"]
 
 
 def test_show_opens_the_page(monkeypatch: pytest.MonkeyPatch) -> None:

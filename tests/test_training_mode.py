@@ -11,15 +11,19 @@ from toy import tiny_bert, tiny_tokenizer, unchanged
 
 from captum_attattr import (
     attack,
+    compare_attributions,
     compare_pruning,
     effectiveness_analysis,
     explain,
     explain_dataset,
     explain_iter,
     extract_triggers,
+    faithfulness,
     find_patterns,
     head_importance,
     pruning_curve,
+    removal_effects,
+    token_scores,
 )
 
 TEXTS = ["a b c", "good film", "bad plot man", "work a d e"]
@@ -44,6 +48,26 @@ FUNCTIONS: dict[str, Any] = {
     "explain_iter": lambda model, _: maps(explain_iter(model, tiny_tokenizer(), TEXTS, window=2, n_steps=2, **QUIET)),
     "explain_dataset": lambda model, path: maps(
         explain_dataset(model, tiny_tokenizer(), TEXTS, path / "archive", n_steps=2, **QUIET)
+    ),
+    "token_scores": lambda model, _: [one.scores for one in token_scores(model, tiny_tokenizer(), TEXTS, **QUIET)],
+    **{
+        method: lambda model, _, method=method: maps(
+            explain(model, tiny_tokenizer(), TEXTS, attribution=method, **QUIET)
+        )
+        for method in ("gradient_attention", "attention", "chefer", "rollout", "alti", "attnlrp", "random")
+    },
+    "removal_effects": lambda model, _: (
+        removal_effects(model, tiny_tokenizer(), explain(tiny_bert(), tiny_tokenizer(), TEXTS[0], n_steps=2)[0]).effects
+    ),
+    "faithfulness": lambda model, _: (
+        faithfulness(
+            model, tiny_tokenizer(), explain(tiny_bert(), tiny_tokenizer(), TEXTS, n_steps=2, **QUIET), **QUIET
+        ).keep
+    ),
+    "compare_attributions": lambda model, _: (
+        compare_attributions(model, tiny_tokenizer(), TEXTS, ["gradient_attention"], **QUIET)
+        .results["gradient_attention"]
+        .keep
     ),
     "find_patterns": lambda model, _: find_patterns(model, tiny_tokenizer(), TEXTS, n_steps=2, **QUIET),
     "head_importance": lambda model, _: importance(model, n_steps=2).scores,

@@ -70,6 +70,10 @@ SIZES: dict[str, Any] = {
     "router_jitter_noise": 0.0,
 }
 LISTS = {"hidden_sizes": HIDDEN, "num_attention_heads": HEADS, "num_heads": HEADS, "intermediate_sizes": 48}
+# A small convolutional network in place of one of the library timm.
+RESNET = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8] * 4, "depths": [1] * 4}
+RESNET |= {"layer_type": "basic", "out_features": ["stage1", "stage2", "stage3", "stage4"]}
+DETR = {"backbone_config": RESNET}
 # What some families need besides, by model type.
 BESIDES: dict[str, dict[str, Any]] = {
     "xlnet": {"d_model": HIDDEN, "n_head": HEADS, "d_inner": 48, "n_layer": LAYERS},
@@ -89,11 +93,62 @@ BESIDES: dict[str, dict[str, Any]] = {
     "deberta": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
     "deberta-v2": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
     "olmo2": {"num_key_value_heads": HEADS},
+    "lilt": {"hidden_size": 48},
+    "xmod": {"default_language": "en_XX"},
+    "musicgen_decoder": {"num_codebooks": 2},
+    "musicgen_melody_decoder": {"num_codebooks": 2},
+    "mimi": {"upsample_groups": HIDDEN},
+    "clvp_encoder": {"hidden_size": 256, "projection_dim": 256},
+    "dbrx": {
+        "attn_config": {"kv_n_heads": GROUPS, "rope_theta": 1e4, "clip_qkv": 8},
+        "d_model": HIDDEN,
+        "n_heads": HEADS,
+    },
+    **dict.fromkeys(("detr", "conditional_detr", "dab-detr", "deformable_detr", "table-transformer"), DETR),
+    **{
+        f"{name}_text": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}}
+        for name in ("qwen2_vl", "qwen2_5_vl", "glm4v", "glm4v_moe", "glm46v", "glm_image", "glm_ocr", "paddleocr_vl")
+    },
     "layoutlmv3": {"coordinate_size": 4, "shape_size": 8, "visual_embed": False},
+    # Hybrids: attention in some layers, which tiny models would else not have.
+    "bamba": {"attn_layer_indices": [1]},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1},
+    "granitemoehybrid": {"layer_types": ["mamba", "attention", "mamba"]},
+    "zamba": {"layers_block_type": ["mamba", "hybrid", "hybrid"]},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention", "full_attention"]},
+    "gemma3n_text": {
+        "num_kv_shared_layers": 0,
+        "activation_sparsity_pattern": None,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "num_hidden_layers": 4,
+    },
+    "nemotron3_5_transcribe_asr_audio": {"num_key_value_heads": HEADS},
+    "nemotron3_diarization_audio": {"num_key_value_heads": HEADS},
+    "reformer": {"is_decoder": True, "axial_pos_embds": False},
     **{
         name: {"layer_types": ["linear_attention", "full_attention", "full_attention"]}
-        for name in ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "bailing_hybrid", "kimi_linear", "olmo_hybrid")
+        for name in (
+            "qwen3_next",
+            "qwen4_exp_text",
+            "qwen3_5_text",
+            "qwen3_5_moe_text",
+            "bailing_hybrid",
+            "kimi_linear",
+            "olmo_hybrid",
+        )
     },
+}
+# Sections of the rotation of a small head, which configs leave to the model.
+SECTIONS = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 1, 1]}
+BESIDES |= {
+    **{
+        name: {"rope_parameters": SECTIONS}
+        for name in (
+            *("qwen2_vl_text", "qwen2_5_vl_text", "glm4v_text", "glm_image_text", "glm_ocr_text", "hunyuan_vl_text"),
+            *("qwen2_5_omni_text", "qwen2_5_omni_thinker", "paddleocr_vl_text", "ernie4_5_vl_moe_text"),
+        )
+    },
+    "glm4v_moe_text": {"rope_parameters": SECTIONS | {"mrope_section": [1, 1, 0]}},
 }
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1, "sep_token_id": 2}
 AUTO = ("CAUSAL_LM", "SEQ_TO_SEQ_CAUSAL_LM", "SEQUENCE_CLASSIFICATION", "IMAGE_CLASSIFICATION", "SPEECH_SEQ_2_SEQ")
@@ -216,3 +271,50 @@ def tiny_model(model_type: str) -> Any:
                     parameter.normal_(std=0.1)
         return model
     raise NotImplementedError(errors[0] if errors else "transformers lists no model of it")
+
+
+def given_inputs(model: Any) -> dict[str, Any] | None:
+    """Inputs of models that need more than their config tells; None where `sample_inputs` makes them."""
+    make = INPUTS.get(model.config.model_type)
+    return None if make is None else make(model.config)
+
+
+def _text(config: Any, **more: Any) -> dict[str, Any]:
+    """Token ids that are not special, and more."""
+    ids = torch.randint(20, 60, (2, 7), generator=torch.Generator().manual_seed(0))
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)} | more
+
+
+def _boxed(config: Any) -> dict[str, Any]:
+    """Words with boxes."""
+    return _text(config, bbox=torch.arange(2 * 7)[:, None].add(torch.tensor([0, 1, 3, 5])).view(2, 7, 4))
+
+
+def _noise(*size: int) -> torch.Tensor:
+    return torch.randn(size, generator=torch.Generator().manual_seed(0))
+
+
+def _video(config: Any) -> dict[str, Any]:
+    frames = getattr(config, "num_frames", 2)
+    return {"pixel_values": _noise(2, frames, 3, config.image_size, config.image_size)}
+
+
+def _series(config: Any) -> dict[str, Any]:
+    return {"past_values": _noise(2, config.context_length, config.num_input_channels)}
+
+
+INPUTS: dict[str, Any] = {
+    **dict.fromkeys(("lilt", "layoutlm", "layoutlmv3"), _boxed),
+    "canine": _text,
+    **dict.fromkeys(("timesformer", "videomae", "vivit"), _video),
+    **dict.fromkeys(("patchtst", "patchtsmixer"), _series),
+    "vit_mae": lambda config: {"pixel_values": _noise(2, 3, IMAGE, IMAGE), "noise": _noise(2, (IMAGE // 8) ** 2)},
+    # Models of text and images asked about text only.
+    **dict.fromkeys(
+        (
+            *("qwen2_vl", "qwen2_5_vl", "glm4v", "glm4v_moe", "glm46v", "hunyuan_vl", "paddleocr_vl", "step3p7"),
+            *("qwen2_5_omni_thinker", "idefics", "ernie4_5_vl_moe"),
+        ),
+        _text,
+    ),
+}

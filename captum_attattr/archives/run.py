@@ -60,6 +60,7 @@ class Examples:
         self.attributed = {"output": explainer.output, "scheme": explainer.texts.scheme} | {
             name: value for name, value in given.items() if value != usual[name]
         }
+        self.attributed |= {"note": explainer.texts.note} if explainer.texts.note else {}
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -26,7 +26,7 @@ from captum_attattr.files import flush_folder, hold
 from captum_attattr.runs.digests import file_digest
 from captum_attattr.runs.journal import naming
 
-_UNUSUAL = {"scheme", "contrast", "contrast_target", "path", "baseline"}
+_UNUSUAL = {"scheme", "note", "contrast", "contrast_target", "path", "baseline"}
 """Entries of a text's JSON that are there where they are not the usual ones."""
 _AGAIN = "start the run that made the archive again, which makes anew what is damaged or missing"
 

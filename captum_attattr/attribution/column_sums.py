@@ -55,6 +55,7 @@ def column_sums(
     baselines: AttentionBaselines,
     known: dict[object, Facts],
     rule: Rule,
+    check: Callable[[Sequence[torch.Size]], None],
 ) -> ColumnSums:
     """Integrate several outputs of one text along the joint path, by a fixed rule, and sum up the columns of the maps.
 
@@ -64,6 +65,7 @@ def column_sums(
         inputs: the text's, each (1, ...).
         known: what was learned of the model from texts before; added to.
         rule: fixed, with the most rows of a forward.
+        check: refuses shapes (H, Tq, Tk) of layers.
 
     Raises:
         UnsupportedModelError, ValueError: as `LayerAttAttr.integrate`.
@@ -74,6 +76,7 @@ def column_sums(
     with torch.no_grad():
         output = forward(*inputs)[0].double().cpu()
     with prepared_sweep(layers, make_batch(outputs, inputs, None, None), baselines, known) as sweep:
+        check(sweep.facts.shapes)
         width = sweep.facts.shapes[0][-1]
         scores = torch.zeros(len(output), width, dtype=torch.float64, device="cpu")
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from captum_attattr.attribution.late_branching import BlockRecorder, LateBranching
 from captum_attattr.exceptions import UnsupportedModelError
 from captum_attattr.model.attention_control import AttentionControl, LayerCall
+from captum_attattr.model.attention_layers import family_name
 from captum_attattr.runs.memory import out_of_memory
 
 Evaluate = Callable[[Tensor], Tensor]
@@ -74,8 +75,13 @@ def learn(control: AttentionControl, evaluate: Evaluate, uncontrolled: Tensor, e
             facts, alone = _learn_in(space, control, evaluate, rows)
         except (TypeError, AttributeError, RuntimeError, ValueError, IndexError) as error:
             # In context space a forward function that reads the attentions is given none.
-            if space == "attention" or out_of_memory(error):
+            if out_of_memory(error) or isinstance(error, UnsupportedModelError):
                 raise
+            if space == "attention":
+                raise UnsupportedModelError(
+                    f"{family_name(control.model)} runs by itself, and fails when its attention is computed eagerly: "
+                    f"{type(error).__name__}: {error}"
+                ) from error
             continue
         if close(alone, uncontrolled[rows], facts.dtype):
             return facts
@@ -86,11 +92,18 @@ def learn(control: AttentionControl, evaluate: Evaluate, uncontrolled: Tensor, e
             f"the model's output for example {example} is {together.item():.6g} in its batch and {alone.item():.6g} "
             "alone; examples of one batch must not influence each other"
         )
+    with control.plainly_eager():
+        same = close(evaluate(rows), alone, facts.dtype)
     raise UnsupportedModelError(
         "the model's output changes when its attention is computed eagerly: "
-        f"F = {uncontrolled[example].item():.6g} by itself, {alone.item():.6g} eagerly, for example {example}; its "
-        "attention cannot be read faithfully (dropout in training mode, a cache that is used again and rows that are "
-        "all padding do this)"
+        f"F = {uncontrolled[example].item():.6g} by itself, {alone.item():.6g} eagerly, for example {example}; "
+        + (
+            "transformers' eager and fused attention of this family differ: model.set_attn_implementation('eager') "
+            "makes it a model that can be attributed"
+            if same
+            else "its attention cannot be read faithfully (dropout in training mode, a cache that is used again and "
+            "rows that are all padding do this)"
+        )
     )
 
 

@@ -78,6 +78,9 @@ def _explain(command: argparse.ArgumentParser) -> None:
 def _report(command: argparse.ArgumentParser) -> None:
     _texts(command)
     command.add_argument("--output", metavar="FOLDER", default=".", help="for report_1.html, report_2.html ...")
+    command.add_argument(
+        "--effects", action="store_true", help="also remove the ten strongest edges one by one, and show what F loses"
+    )
 
 
 def _heads(command: argparse.ArgumentParser) -> None:

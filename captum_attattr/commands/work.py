@@ -8,6 +8,7 @@ from typing import Any
 
 from captum_attattr.commands.data import read_rows
 from captum_attattr.commands.models import load_model
+from captum_attattr.evaluation.effects import removal_effects
 from captum_attattr.explanations.explain import explain
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.formatting import counted, output_value, visible, whole_text
@@ -25,7 +26,7 @@ def explain_texts(args: argparse.Namespace) -> None:
     if args.top < 1:
         raise ValueError(f"--top {args.top} is too small: at least 1 is needed")
     folder = _folder(args.output) if args.output else None
-    for index, explanation in enumerate(_explanations(args), 1):
+    for index, explanation in enumerate(_explained(args)[2], 1):
         print(told(explanation, args.top))
         if folder:
             print(f"  saved: {explanation.save(folder / f'explanation_{index}.safetensors')}")
@@ -34,8 +35,11 @@ def explain_texts(args: argparse.Namespace) -> None:
 def report_texts(args: argparse.Namespace) -> None:
     """Write a page for each decision."""
     folder = _folder(args.output)
-    for index, explanation in enumerate(_explanations(args), 1):
-        page = write_report(explanation, folder / f"report_{index}.html")
+    model, tokenizer, explanations = _explained(args)
+    for index, explanation in enumerate(explanations, 1):
+        strongest = explanation.strongest()
+        effects = removal_effects(model, tokenizer, explanation, strongest) if args.effects else None
+        page = write_report(explanation, folder / f"report_{index}.html", effects=effects)
         print(f"{_decision(explanation)}: {page}")
 
 
@@ -99,17 +103,16 @@ def _decision(explanation: Explanation) -> str:
     return f"{visible(whole_text(explanation.text), 80)}: {explanation.label!r}, {value}"
 
 
-def _explanations(args: argparse.Namespace) -> list[Explanation]:
-    """Explain the texts of the command line and of its file."""
+def _explained(args: argparse.Namespace) -> tuple[Any, Any, list[Explanation]]:
+    """Return the model, its tokenizer, and explanations of the texts of the command line and of its file."""
     texts: list[Any] = [*args.text, *map(tuple, args.pair)]
     texts += read_rows(args.data, needs_labels=False)[0] if args.data else []
     if not texts:
         raise ValueError("nothing to explain: give texts, --pair or --data")
     model, tokenizer = load_model(args.model, trust_remote_code=args.trust_remote_code)
     target = int(args.target) if args.target and args.target.isdecimal() else args.target
-    return explain(
-        model, tokenizer, texts, target, output=args.attribute, contrast=args.contrast, truncate=args.truncate
-    )
+    options = {"output": args.attribute, "contrast": args.contrast, "truncate": args.truncate}
+    return model, tokenizer, explain(model, tokenizer, texts, target, **options)
 
 
 def _folder(path: str | Path) -> Path:

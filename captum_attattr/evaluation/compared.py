@@ -17,7 +17,7 @@ from captum_attattr.evaluation.measures import Interval
 from captum_attattr.evaluation.result import MEASURES, REMOVALS, UNITS, Faithfulness, aligned, array, spelt
 from captum_attattr.files import from_entry, read_format, reading, write_json
 from captum_attattr.formatting import counted
-from captum_attattr.notebooks import Shown, View, figure_view
+from captum_attattr.notebooks import Shown, View, comparison_view
 
 _FORMAT = "captum_attattr comparison of attributions"
 PARTS = ("top", "random", "all")
@@ -153,6 +153,35 @@ class AttributionComparison(Shown):
         Raises:
             ValueError: there is no such method.
         """
+        tables = self.tables(against)
+        lines = [self.measured(), *aligned(tables[0])]
+        if len(tables[1]) > 1:
+            lines += ["", *aligned(tables[1])]
+        if left_out := self.left_out():
+            lines.append(left_out)
+        return "\n".join(lines)
+
+    def measured(self) -> str:
+        """Return what was measured, as a line: the output, how many texts, what was removed."""
+        one = next(iter(self.results.values()))
+        return f"{one.output}, {counted(len(self.texts), 'text')}, {UNITS[one.unit]} {REMOVALS[one.removal]}"
+
+    def left_out(self) -> str:
+        """Return how many texts two of the measures leave out, as a line; "" for none."""
+        counts = [one.left_out for one in self.results.values()]
+        if not sum(counts):
+            return ""
+        return f"CPR and CMD leave out {counted(counts[0], 'text')} that attention hardly matters for"
+
+    def tables(self, against: str | None = None) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+        """Return the rows of `table`, cell by cell, the headings first: the measures, and the paired differences.
+
+        Args:
+            against: as in `table`.
+
+        Raises:
+            ValueError: there is no such method.
+        """
         against = self.names[0] if against is None else checks.one_of("against", against, self.names)
         one = self.results[against]
         shown = [measure for measure in MEASURES if one.counts or not measure.startswith("top_")]
@@ -166,24 +195,19 @@ class AttributionComparison(Shown):
             cells += [_cell(self.correlation(name, part)) for part in parts]
             cells += [_number(stability[name], 2), f"{compared.rows.mean():.1f}", f"{compared.seconds.mean():.3f}"]
             rows.append((name, *cells))
-        lines = [f"{one.output}, {counted(len(self.texts), 'text')}, {UNITS[one.unit]} {REMOVALS[one.removal]}"]
-        lines += aligned(rows)
-        if len(self.names) > 1:
-            rows = [(f"minus {against}", *heading[1 : len(shown) + 1])]
-            for name in self.names:
-                if name != against:
-                    rows.append((name, *(_cell(self.difference(measure, name, against), True) for measure in shown)))
-            lines += ["", *aligned(rows)]
-        if sum(one.left_out for one in self.results.values()):
-            lines.append(f"CPR and CMD leave out {counted(one.left_out, 'text')} that attention hardly matters for")
-        return "\n".join(lines)
+        differences: list[tuple[str, ...]] = [(f"minus {against}", *heading[1 : len(shown) + 1])]
+        for name in self.names:
+            if name != against:
+                cells = [_cell(self.difference(measure, name, against), True) for measure in shown]
+                differences.append((name, *cells))
+        return rows, differences
 
     def _line(self) -> str:
         found = ", ".join(f"{name} {one.comprehensiveness:.3f}" for name, one in self.results.items())
         return f"{counted(len(self.texts), 'text')}, comprehensiveness: {found}"
 
     def _view(self) -> View:
-        return figure_view("plot_faithfulness", self.results)
+        return comparison_view(self)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a JSON file.

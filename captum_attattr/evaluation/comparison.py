@@ -20,7 +20,7 @@ from captum_attattr.evaluation.faithfulness import CURVES, Plan, Rows, head_mean
 from captum_attattr.evaluation.gates import KEPT, Gates, Single, unit_scores
 from captum_attattr.evaluation.measures import FRACTIONS, correlations
 from captum_attattr.evaluation.removal import Removals
-from captum_attattr.exceptions import ConvergenceWarning
+from captum_attattr.exceptions import ConvergenceWarning, UnsupportedModelError, warn_caller
 from captum_attattr.explanations.encoding import Encoded
 from captum_attattr.explanations.examples import Texts, sequence_of
 from captum_attattr.explanations.explainer import Explainer
@@ -66,7 +66,8 @@ def compare_attributions(
     Args:
         model, tokenizer, texts, target, output, contrast, task, split_into_words, truncate: as in `explain`.
         attributions: methods of `explain`; or a dict of `explain`'s options by names of your own, as {"joint, sink":
-            {"attribution": "attattr_joint", "baseline": "sink"}}; None for all that tell these units apart.
+            {"attribution": "attattr_joint", "baseline": "sink"}}; None for all that tell these units apart, without
+            those that refuse the model's family, of which a warning tells.
         unit, removal, special, fractions, counts: as in `faithfulness`.
         baseline: of all methods that have one, and are not given their own.
         internal_batch_size: most rows of one forward; None for a default by device and length.
@@ -103,9 +104,11 @@ def compare_attributions(
     items = [first.encode(i, text, targets[i], contrasts[i]) for i, text in enumerate(given)]
     runner = Removals(model, tokenizer, removal, settings["random"].rule.internal_batch_size, **reading)
     compared = _Comparing(plan, explainers, runner)
+    if attributions is None:
+        _leave_out_refused(explainers, min(items, key=lambda item: item.length))
     batches = [[i] for i in sorted(range(len(items)), key=lambda i: (-items[i].length, i))]
     about = first.fingerprint(items, torch.tensor([-1 if i.target is None else i.target for i in items]), batches)
-    about |= {"comparison": [str(plan), contrasts], "methods": {name: one.as_json() for name, one in settings.items()}}
+    about |= {"comparison": [str(plan), contrasts], "methods": {name: settings[name].as_json() for name in explainers}}
     values = run_batches(
         batches,
         lambda batch: compared.text(items[batch[0]]),
@@ -149,6 +152,22 @@ def _methods(attributions: Any, unit: str, baseline: Any) -> dict[str, dict[str,
     if control != {"attribution": "random"}:
         raise ValueError(f"attributions['random'] are random scores, not {control!r}: choose another name")
     return methods | {"random": control}
+
+
+def _leave_out_refused(explainers: dict[str, Explainer], item: Encoded) -> None:
+    """Leave out the methods that refuse this family of models.
+
+    Warns:
+        UserWarning: says which and why.
+    """
+    for name, explainer in list(explainers.items()):
+        if ATTRIBUTIONS[explainer.settings.attribution].maps is None:
+            continue  # an integral serves every family
+        try:
+            list(explainer.run([item], int))
+        except UnsupportedModelError as error:
+            del explainers[name]
+            warn_caller(f"{name!r} is left out: {error}", UserWarning)
 
 
 _OPTIONS = ("attribution", "path", "baseline", "n_steps", "method", "tolerance", "max_nodes")

@@ -170,7 +170,7 @@ def removal_effects(
         if not positions:
             raise ValueError("edges is empty: give at least one, or None for those with the largest scores")
     tokens = len(explanation.tokens)
-    depth, shape = runner.depth(explanation), (runner.texts.width, tokens, tokens)
+    depth, shape = len(runner.numbers(explanation)), (runner.texts.width, tokens, tokens)
     gates = [Single(depth, shape, **dict(zip(_UNITS[unit].parts, each, strict=True))) for each in positions]
     ((_, outputs),) = runner.run([explanation], [gates])
     values = [float(scores[position]) for position in positions]

@@ -252,19 +252,18 @@ def faithfulness(
         [unit_scores(one, unit) for one in checked] if scores is None else given_scores(scores, checked, unit, runner)
     )
     decoder = any(layer.kind == "decoder" for layer in runner.texts.layers)
-    rows = [plan.rows(one, values, runner.depth(one), decoder) for one, values in zip(checked, ranked, strict=True)]
+    layers = runner.numbers(checked[0])
+    rows = [plan.rows(one, values, len(layers), decoder) for one, values in zip(checked, ranked, strict=True)]
     records: list[dict[str, Any]] = [{}] * len(checked)
     with tqdm(total=len(checked), desc="faithfulness", unit="text", delay=2, disable=not progress) as bar:
         for i, outputs in runner.run(checked, [one.gates for one in rows]):
             records[i] = rows[i].record(outputs)
             bar.update()
-    depth = runner.depth(checked[0])
-    heads = head_means(checked, depth, runner.texts.width)
+    heads = head_means(checked, len(layers), runner.texts.width)
     if scores is not None:
         heads = torch.full_like(heads, torch.nan)
     about = {part: getattr(checked[0], part) for part in ("attribution", "output", "path", "baseline")}
-    about["layers"] = checked[0].layers if depth == len(checked[0].layers) else list(range(depth))
-    return result_of(plan, records, heads, **about | ({"attribution": name} if name else {}))
+    return result_of(plan, records, heads, **about | ({"attribution": name} if name else {}), layers=layers)
 
 
 def given_scores(scores: Any, explanations: Sequence[Explanation], unit: str, runner: Removals) -> list[Tensor]:
@@ -278,7 +277,7 @@ def given_scores(scores: Any, explanations: Sequence[Explanation], unit: str, ru
         raise ValueError(f"{len(given)} scores for {len(explanations)} explanations")
     ranked = []
     for i, (values, explanation) in enumerate(zip(given, explanations, strict=True)):
-        depth, heads, tokens = runner.depth(explanation), runner.texts.width, len(explanation.tokens)
+        depth, heads, tokens = len(runner.numbers(explanation)), runner.texts.width, len(explanation.tokens)
         shapes: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor]]] = {
             "edge": ((depth, heads, tokens, tokens), lambda tensor: tensor),
             "layer_edge": ((depth, tokens, tokens), lambda tensor: tensor[:, None]),

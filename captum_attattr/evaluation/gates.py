@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from captum_attattr.attribution.methods.table import ATTRIBUTIONS
 from captum_attattr.explanations.explanation import Explanation
 
 KEPT = -1
@@ -117,7 +118,7 @@ def unit_scores(explanation: Explanation, unit: str) -> Tensor:
     if unit == "token":
         return explanation.token_scores().double()[None, None, None, :]
     if unit == "layer_edge":
-        if explanation.attribution in ("chefer", "rollout"):
+        if not ATTRIBUTIONS[explanation.attribution].layers:
             raise ValueError(f"unit='layer_edge': {explanation.attribution!r} puts layers together; use unit='token'")
         return maps.sum(1, keepdim=True)
     explanation.check_heads(f"unit={unit!r}")

@@ -96,12 +96,12 @@ class Removals:
 
     def layers(self, explanation: Explanation) -> list[AttentionLayer]:
         """Return the layers in which edges are removed: those of the maps, or all where a map stands for all."""
-        one_for_all = explanation.attribution in ("chefer", "rollout")
-        return self.texts.chosen_layers(range(self.texts.depth) if one_for_all else explanation.layers)
+        return self.texts.chosen_layers(self.numbers(explanation))
 
-    def depth(self, explanation: Explanation) -> int:
-        """Return how many layers' edges there are to remove; those count that have no head left."""
-        return self.texts.depth if explanation.attribution in ("chefer", "rollout") else len(explanation.layers)
+    def numbers(self, explanation: Explanation) -> list[int]:
+        """Return the numbers of these layers, also of those that have no head left."""
+        by_layer = ATTRIBUTIONS[explanation.attribution].layers
+        return list(explanation.layers) if by_layer else list(range(self.texts.depth))
 
     def run(
         self, explanations: Sequence[Explanation], wanted: Sequence[Sequence[Gates]]
@@ -158,8 +158,8 @@ class Removals:
         self, sweep: Sweep, layers: list[AttentionLayer], explanation: Explanation, example: int, gates: Sequence[Gates]
     ) -> Tensor:
         """Return F of one example's rows."""
-        in_maps = list(explanation.layers) if self.depth(explanation) == len(explanation.layers) else None
-        index = [layer.index if in_maps is None else in_maps.index(layer.index) for layer in layers]
+        numbers = self.numbers(explanation)
+        index = [numbers.index(layer.index) for layer in layers]
         where = [set(each.layers) for each in gates]
         todo = [i for i, changed in enumerate(where) if changed.intersection(index)]
         values = torch.full((len(gates),), float(sweep.uncontrolled[example]), dtype=torch.float64, device="cpu")

@@ -131,12 +131,10 @@ class Faithfulness(Shown):
         if len(set(layers)) < len(layers):
             raise ValueError(f"layers must be different ones, not {layers}")
         for name, known in (("unit", UNITS), ("removal", REMOVALS)):
-            if not isinstance(value := getattr(self, name), str) or value not in known:
-                raise ValueError(f"{name}={value!r:.60} is unknown; use one of {', '.join(known)}")
+            checks.one_of(name, getattr(self, name), tuple(known))
         for name in ("attribution", "output", "path"):
             checks.instance(name, getattr(self, name), str, "a string")
-        if self.path not in ("layer", "joint"):
-            raise ValueError(f"path={self.path!r:.60} is unknown; use one of layer, joint")
+        checks.one_of("path", self.path, ("layer", "joint"))
         if not isinstance(self.baseline, str):
             checks.set_fields(self, baseline=checks.finite("baseline", self.baseline))
         heads = array("heads", self.heads, (len(layers), "H"), unknown=True)

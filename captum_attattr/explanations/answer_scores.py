@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -19,11 +19,10 @@ from torch import Tensor
 from captum_attattr.attribution.baselines import check_attention_baselines
 from captum_attattr.attribution.column_sums import ColumnSums, column_sums
 from captum_attattr.attribution.facts import Facts, close
-from captum_attattr.attribution.layer_attattr import LayerAttAttr
 from captum_attattr.attribution.methods.table import ATTRIBUTIONS
 from captum_attattr.exceptions import ConvergenceWarning, warn_caller
 from captum_attattr.explanations.encoding import Encoded
-from captum_attattr.explanations.explainer import Explainer
+from captum_attattr.explanations.explainer import Explainer, TokenAttAttr
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.token_scores import TokenScores
 from captum_attattr.model.head_masks import active_gates
@@ -152,10 +151,10 @@ class AnswerScorer:
         def forward(*tensors: Tensor) -> Tensor:
             return outputs(last_logits(explainer, dict(zip(named, tensors, strict=True)), last).float())
 
+        layers, inputs = explainer.layers, tuple(named.values())
+        check = partial(TokenAttAttr(forward, layers).check_shapes, inputs)
         with evaluation_mode(explainer.texts.model):
-            return column_sums(
-                explainer.layers, forward, tuple(named.values()), start, self._known, explainer.settings.rule
-            )
+            return column_sums(layers, forward, inputs, start, self._known, explainer.settings.rule, check)
 
     def warn_missed(self, scores: Tensor, deltas: Sequence[float], names: Sequence[str]) -> None:
         """Warn of integrals (n, T) that do not add up.
@@ -238,7 +237,7 @@ class AnswerScorer:
 
         inputs, *further = named.values()
         with evaluation_mode(explainer.texts.model):
-            result = explainer.scored(LayerAttAttr(forward, explainer.layers), inputs, tuple(further), None)
+            result = explainer.scored(TokenAttAttr(forward, explainer.layers), inputs, tuple(further), None)
         return explainer.explanation(item, 0, 0, 0.0, result, 0)
 
 

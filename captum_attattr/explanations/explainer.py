@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,15 +15,39 @@ from captum_attattr.attribution.integration import PathIntegral
 from captum_attattr.attribution.layer_attattr import LayerAttAttr
 from captum_attattr.attribution.methods.maps import Request
 from captum_attattr.attribution.methods.table import ATTRIBUTIONS
+from captum_attattr.exceptions import UnsupportedModelError
 from captum_attattr.explanations.encoding import Encoded
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.settings import Settings
 from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.model.modes import evaluation_mode
 from captum_attattr.model.projections import head_count
-from captum_attattr.runs.memory import give_back
+from captum_attattr.runs.memory import ChunkSize, give_back
 
 _CLEAN_ROWS = 32  # of a forward that gives predictions
+
+
+class TokenAttAttr(LayerAttAttr):
+    """Attributes to attention between the tokens of the first input, and to nothing else."""
+
+    def check_shapes(self, inputs: tuple[Tensor, ...], shapes: Sequence[torch.Size]) -> None:
+        """Check that every layer has a map of the tokens.
+
+        Raises:
+            UnsupportedModelError: the model pools its tokens, or puts positions of its own beside them.
+        """
+        count = inputs[0].shape[1]
+        wrong = [i for i, (_, *map_) in enumerate(shapes) if map_ != [count, count]]
+        if not wrong:
+            return
+        rows, columns = shapes[wrong[0]][1:]
+        fitting = [layer.index for i, layer in enumerate(self.layers) if i not in wrong]
+        raise UnsupportedModelError(
+            f"{self.layers[wrong[0]]!r} has maps of {rows} x {columns} for {count} tokens: the model "
+            + ("puts positions of its own beside the tokens" if columns > count else "pools its tokens")
+            + (f"; layers={fitting} have maps of the tokens" if fitting else "")
+            + ". LayerAttAttr attributes maps of any size"
+        )
 
 
 class Explainer:
@@ -84,10 +108,17 @@ class Explainer:
             groups.setdefault((item.length, tuple(item.encoding), item.contrast is None), []).append(item)
         heads = sum(head_count(layer) for layer in self.layers)
         for (length, *_), group in sorted(groups.items(), key=lambda pair: -pair[0][0]):
-            size = max(1, self.MAPS_AT_ONCE // (heads * length**2))
-            for start in range(0, len(group), size):
-                part = group[start : start + size]
-                yield from self._explain(part, rows)
+            size = ChunkSize(max(1, self.MAPS_AT_ONCE // (heads * length**2)))
+            left = group
+            while left:
+                part = left[: size.rows]
+                try:
+                    explained = list(self._explain(part, rows))
+                except (RuntimeError, MemoryError) as error:  # of predictions, or while maps are stored
+                    size.shrink(error, len(part))
+                    continue
+                yield from explained
+                left = left[len(part) :]
                 progress(len(part))
                 give_back()
 
@@ -168,7 +199,7 @@ class Explainer:
                 self._told(len(tensors[0]))
                 return forward(*tensors)
 
-            self._attributions[names, contrasted] = LayerAttAttr(told, self.layers)
+            self._attributions[names, contrasted] = TokenAttAttr(told, self.layers)
         return self._attributions[names, contrasted]
 
     def explanation(
@@ -199,6 +230,7 @@ class Explainer:
             value=float(result.output[row]),
             inputs=item.encoding,
             scheme=texts.scheme,
+            note=texts.note,
             output=self.output,
             contrast=None if item.contrast is None else texts.label(item.contrast),
             contrast_target=item.contrast,

@@ -40,7 +40,7 @@ _ADDED: dict[int, set[str]] = {
     },
     4: {"attribution"},
 }
-"""What each version of the files added to the one before; the inputs may be missing in all."""
+"""What each version of the files added to the one before; the inputs and the note may be missing in all."""
 _MOST_SEGMENTS = 255
 _INPUT = "inputs."  # begins the names of the inputs' tensors in a file
 
@@ -98,6 +98,7 @@ class Explanation(Shown):
         scheme: how the tokenizer writes words and characters, one of `explanations.schemes.SCHEMES`, as "wordpiece" or
             "bytes"; "" where that is not known, as in files of version 0.1.
         attribution: the method, as in `explain`; if it is not given, "attattr" or "attattr_joint", by the path.
+        note: which blocks of a hybrid model have no full attention, and are not among the layers; "" where all have.
 
     Raises:
         TypeError, ValueError: a part of another type or shape, out of range, or not finite; the message names it.
@@ -129,6 +130,7 @@ class Explanation(Shown):
     total_nodes: int | None = None
     scheme: str = ""
     attribution: str = ""
+    note: str = ""
 
     def __post_init__(self) -> None:
         tokens = checks.strings("tokens", self.tokens)
@@ -169,6 +171,7 @@ class Explanation(Shown):
             if self.total_nodes is None
             else checks.at_least(0, self.total_nodes, "total_nodes"),
             "scheme": checks.one_of("scheme", self.scheme, ("", *SCHEMES)),
+            "note": checks.instance("note", self.note, str, "a string"),
             **_contrast(self.contrast, self.contrast_target, self.target),
         }
         checks.set_fields(self, **checked)
@@ -274,6 +277,8 @@ class Explanation(Shown):
         """Return the tensors by name, and everything else as JSON has it: what a file holds, and `of_entries` reads."""
         content = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "inputs"}
         tensors = {name: content.pop(name) for name, value in list(content.items()) if isinstance(value, Tensor)}
+        if not self.note:
+            content.pop("note")
         return tensors | {f"{_INPUT}{name}": tensor for name, tensor in (self.inputs or {}).items()}, content
 
     @classmethod
@@ -296,14 +301,15 @@ class Explanation(Shown):
             TypeError, ValueError, LookupError: something is missing, or wrong.
         """
         inputs = {name.removeprefix(_INPUT): tensors.pop(name) for name in list(tensors) if name.startswith(_INPUT)}
-        later = set().union({"inputs"}, *(names for since, names in _ADDED.items() if since > version))
+        note = content.pop("note", "")
+        later = set().union({"inputs", "note"}, *(names for since, names in _ADDED.items() if since > version))
         checks.names_match(content.keys() | tensors.keys(), {field.name for field in fields(cls)} - later)
         for name in ("attributions", "attention"):
             if name in tensors and not tensors[name].is_floating_point():
                 raise ValueError(f"{name} must hold floating-point numbers, not {tensors[name].dtype}")
         if isinstance(content["text"], list):
             content["text"] = tuple(content["text"])
-        return cls(**content, **tensors, inputs=inputs or None)
+        return cls(**content, **tensors, inputs=inputs or None, note=note)
 
 
 def _maps(name: str, value: Any, tokens: int) -> Tensor:

@@ -17,7 +17,7 @@ from captum_attattr.explanations.encoding import Encoded, check_tokenizer, encod
 from captum_attattr.explanations.examples import sequence_of
 from captum_attattr.explanations.schemes import scheme_of
 from captum_attattr.explanations.special_tokens import special_ids
-from captum_attattr.model.attention_layers import AttentionLayer, attention_layers, every_layer
+from captum_attattr.model.attention_layers import AttentionLayer, attention_layers, every_layer, without_attention
 from captum_attattr.model.families import OFFSET_POSITIONS, POSITION_LIMITS
 from captum_attattr.model.head_masks import active_gates
 from captum_attattr.model.projections import Heads
@@ -42,6 +42,7 @@ class TextModel(Outputs):
         kind: of the layers that are attributed, as in `attention_layers`.
         layers: the attention layers that have a head left.
         depth: L, the layers with those that have none left.
+        note: which blocks of a hybrid model are not among the layers, see `without_attention`.
         pads: whether texts of several lengths can go through the model together.
         extra: options of every forward.
         scheme: how the tokenizer writes words, as in `schemes.SCHEMES`.
@@ -73,7 +74,8 @@ class TextModel(Outputs):
         self.truncate, self.longest = _truncation(truncate, most_tokens(config, tokenizer))
         self.kind = "encoder" if getattr(config, "is_encoder_decoder", False) else None
         self.layers: list[AttentionLayer] = attention_layers(model, self.kind)
-        self.depth = len(every_layer(model, self.kind))
+        every = every_layer(model, self.kind)
+        self.depth, self.note = len(every), without_attention(every)
         decoder = any(layer.kind == "decoder" for layer in self.layers)
         if decoder and not self.language and getattr(config.get_text_config(), "pad_token_id", None) is None:
             raise ValueError(

@@ -30,6 +30,7 @@ from captum_attattr.heads.scoring import (
     options_for,
     told_apart,
 )
+from captum_attattr.model.wrappers import language_tower
 from captum_attattr.notebooks import Shown, View, figure_view
 from captum_attattr.runs.digests import model_digest, text_digests
 
@@ -55,6 +56,7 @@ class HeadImportance(Shown):
         labels: the names of the gold labels that the examples have, each once; scores have none.
         examples: a digest of every example, by which a curve tells ranking rows from evaluation rows.
         model: a digest of the model's weights.
+        tower: the name of the part whose heads these are, of a multimodal model its language model; "" for the whole.
 
     Raises:
         TypeError, ValueError: a part of another type, shape or range; the message names it.
@@ -68,11 +70,13 @@ class HeadImportance(Shown):
     labels: list[str]
     examples: list[str]
     model: str
+    tower: str = ""
 
     def _line(self) -> str:
         layers, heads = self.scores.shape
         best = ", ".join(f"{layer}.{head}" for layer, head in self.ranking("most")[:3])
         size = f"{counted(layers, 'layer')} x {counted(heads, 'head')}"
+        size += f" of {self.tower}" if self.tower else ""
         return f"{self.name}, {size}, {counted(self.count, 'example')}, most important {best}"
 
     def _view(self) -> View:
@@ -102,6 +106,7 @@ class HeadImportance(Shown):
             "labels": checks.strings("labels", self.labels),
             "examples": checks.strings("examples", self.examples),
             "model": checks.instance("model", self.model, str, "a digest"),
+            "tower": checks.instance("tower", self.tower, str, "a string"),
         }
         checks.set_fields(self, **checked)
 
@@ -140,6 +145,8 @@ class HeadImportance(Shown):
         """
         content = {field.name: getattr(self, field.name) for field in fields(self)}
         tensors = {name: content.pop(name) for name in ("scores", "stderr")}
+        if not self.tower:  # as files have been from the first version on
+            content.pop("tower")
         return write_tensors(path, _HEADER, _VERSION, tensors, content)
 
     @classmethod
@@ -152,6 +159,7 @@ class HeadImportance(Shown):
         """
         with reading(path, "head importance", "HeadImportance.save") as file:
             _, content, tensors = read_tensors(file, _HEADER, _VERSION)
+            content.setdefault("tower", "")
             checks.names_match(content.keys() | tensors.keys(), (field.name for field in fields(cls)))
             return cls(**content, **tensors)
 
@@ -272,6 +280,7 @@ def head_importance(
         labels=texts.names(gold),
         examples=text_digests(item.text for item in items),
         model=labelled.fingerprint["model"],
+        tower=language_tower(texts.model),
     )
 
 
@@ -281,7 +290,8 @@ def random_importance(texts: TextModel, seed: int, digest: str) -> HeadImportanc
     scores = torch.rand(texts.depth, texts.width, generator=generator, dtype=torch.float64, device="cpu")
     scores = scores.masked_fill(~texts.present(texts.width), torch.nan)
     unknown = torch.full_like(scores, torch.nan)
-    return HeadImportance(scores, unknown, 0, "random", {"seed": seed}, [], [], digest)
+    tower = language_tower(texts.model)
+    return HeadImportance(scores, unknown, 0, "random", {"seed": seed}, [], [], digest, tower)
 
 
 def _finite(values: Tensor, indices: list[int]) -> Tensor:

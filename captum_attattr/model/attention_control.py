@@ -5,8 +5,7 @@ Attention is reached by one of two routes:
 * **interface**: most families send (query, key, value) through `transformers.AttentionInterface`. Inside an
   `AttentionControl` the model's configs name a function of this module, which calls the family's own attention and
   lets a visitor replace what it returns.
-* **softmax**: older families call softmax themselves. A `TorchFunctionMode` watches the one four-dimensional
-  softmax of every attention layer and can replace what it returns.
+* **softmax**: older families call softmax, or torch's fused attention, themselves; see `softmax_route`.
 
 What is replaced is, on the interface, the layer's context A V (`space="context"`): the rest of the model sees the
 attention through it alone, so rows need no matrix of queries by keys, and the model's fused attention serves them
@@ -27,7 +26,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from captum_attattr.exceptions import UnsupportedModelError
 from captum_attattr.model.attention_layers import (
@@ -38,14 +36,14 @@ from captum_attattr.model.attention_layers import (
     family_name,
 )
 from captum_attattr.model.modes import attribute_set, uncompiled
+from captum_attattr.model.softmax_route import softmax_watched
 
 _IMPLEMENTATION = "captum_attattr"
-_SOFTMAX = frozenset({torch.softmax, torch.nn.functional.softmax, Tensor.softmax, torch.special.softmax})
+_IMPLEMENTATION_NAME = "_attn_implementation_internal"
+"""The attribute behind configs' property, whose setter would change sub-configs as well."""
 
 _MASKED = -9_000
 """Masks subtract 10,000 or more from a score (BigBird least, most the lowest number of the type), biases less."""
-
-_SOFTMAX_SHAPE = ", and its softmax must see (batch, heads, queries, keys), not a dimension that batch and heads share"
 
 _FUSED_ROUNDINGS = 64
 """Roundings by which fused attention may differ from the eager function, relative to its largest entry."""
@@ -129,6 +127,12 @@ class AttentionControl:
         self._stack.close()
 
     @contextmanager
+    def plainly_eager(self) -> Iterator[None]:
+        """Let the model compute its attention by transformers' own eager functions."""
+        with attribute_set(attention_configs(self.model), _IMPLEMENTATION_NAME, "eager"):
+            yield
+
+    @contextmanager
     def watch(self, visitor: Visitor, *, space: str = "attention", check: bool = False) -> Iterator[_Watch]:
         """Let `visitor` see, and replace, the attention of every layer in the forward that runs inside.
 
@@ -144,24 +148,17 @@ class AttentionControl:
             stack.callback(_WATCH.reset, token)
             softmax_modules = {layer.module for layer in self.layers if layer.route == "softmax"}
             if softmax_modules:
-                for module in softmax_modules:
-                    stack.enter_context(_inside(module, watch))
-                stack.enter_context(_SoftmaxMode(watch))
+                stack.enter_context(softmax_watched(softmax_modules, watch.visit_softmax))
+            if check:
+                stack.enter_context(_counted({layer.module for layer in self.layers}, watch.forwards))
             yield watch
         missed = [layer for layer in self.layers if layer.key not in watch.seen]
         if missed:
-            raise UnsupportedModelError(
-                f"{family_name(self.model)}: the forward did not pass through {missed[0]!r}"
-                + (f" and {len(missed) - 1} more layers" if len(missed) > 1 else "")
-                + "; forward_func must run the model the layers come from"
-                + _SOFTMAX_SHAPE * (missed[0].route == "softmax")
-            )
+            raise UnsupportedModelError(f"{family_name(self.model)}: {_why_missed(missed, watch)}")
         repeated = [layer for layer in self.layers if watch.calls[id(layer.module)] > self.runs[id(layer.module)]]
         if repeated:
-            raise UnsupportedModelError(
-                f"{family_name(self.model)}: the forward passed through {repeated[0]!r} more than once; "
-                "forward_func must run the model once"
-            )
+            usual = self.runs[id(repeated[0].module)]
+            raise UnsupportedModelError(f"{family_name(self.model)}: {_why_repeated(repeated[0], usual, watch)}")
 
 
 class _Watch:
@@ -176,7 +173,8 @@ class _Watch:
         self.fused: set[int] = set()
         self.calls: dict[int, int] = {}
         self.seen: set[tuple[int, int]] = set()
-        self.inside: list[nn.Module] = []
+        self.forwards: Counter[int] = Counter()
+        """How often each module ran, by its id; counted where `check` is set."""
 
     def visit(self, module: nn.Module, call: LayerCall) -> Tensor | None:
         """Show the visitor a layer's attention, if the layer is one of the list."""
@@ -186,6 +184,48 @@ class _Watch:
             return None
         self.seen.add(key)
         return self.visitor(self.index[key], call)
+
+    def visit_softmax(self, module: nn.Module, attention: Tensor, scores: Tensor) -> Tensor | None:
+        """Show the visitor the attention of a layer that calls softmax itself."""
+        return self.visit(module, LayerCall(attention, scores))
+
+
+def _why_missed(layers: list[AttentionLayer], watch: _Watch) -> str:
+    """Say why the attention of layers was not seen in a forward."""
+    more = f" and {len(layers) - 1} more layers" if len(layers) > 1 else ""
+    if watch.forwards[id(layers[0].module)]:
+        return (
+            f"{layers[0]!r}{more} ran, and its attention was not seen: it is computed by a kernel of its own (fused or "
+            "quantised), in chunks, or in another shape than (batch, heads, queries, keys)"
+        )
+    return (
+        f"the forward did not pass through {layers[0]!r}{more}; forward_func must run the model the layers come from, "
+        "on inputs that reach them (images for a tower of images)"
+    )
+
+
+def _why_repeated(layer: AttentionLayer, usual: int, watch: _Watch) -> str:
+    """Say why a layer was passed more often than it should be."""
+    count, ran = watch.calls[id(layer.module)], watch.forwards[id(layer.module)]
+    if ran and ran <= usual:
+        return (
+            f"{layer!r} computes attention {count} times in one forward (in chunks, for each image, or as maps that it "
+            "subtracts), so that it has no single map"
+        )
+    return (
+        f"the forward passed through {layer!r} more than once ({count} times); forward_func must run the model once, "
+        "and a layer that the model itself runs again (in steps, or for each image) has no single map"
+    )
+
+
+@contextmanager
+def _counted(modules: Iterable[nn.Module], forwards: Counter[int]) -> Iterator[None]:
+    """Count the forwards of modules, by id."""
+    with ExitStack() as stack:
+        for module in modules:
+            handle = module.register_forward_pre_hook(lambda module, *_: forwards.update((id(module),)))
+            stack.callback(handle.remove)
+        yield
 
 
 # One watch per thread (and per context): two threads may attribute two models at once.
@@ -226,11 +266,11 @@ def _attention_interface(
     mask = None if attention_mask is None else attention_mask[..., : key.shape[-2]]
     if in_context:
         replaced = watch.visit(module, LayerCall(output, mask, value, eager))
-        return output if replaced is None else replaced, None
+        return output if replaced is None else replaced.contiguous(), None  # as families' functions return it
     assert attention is not None, "eager attention returns its probabilities"
     replaced = watch.visit(module, LayerCall(attention, mask))
     if replaced is not None:  # the attention too, for a forward function that reads the attentions
-        output, attention = times_values(replaced, value), replaced
+        output, attention = times_values(replaced, value).contiguous(), replaced
     return output, attention
 
 
@@ -296,47 +336,6 @@ def _check_output(module: nn.Module, output: Tensor, attention: Tensor, value: T
         )
 
 
-class _SoftmaxMode(TorchFunctionMode):
-    """Shows the watch each attention layer's softmax, and replaces the rows that it asks for."""
-
-    def __init__(self, watch: _Watch) -> None:
-        super().__init__()
-        self.watch = watch
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if func not in _SOFTMAX or not self.watch.inside or result.dim() != 4:
-            return result
-        scores = (args[0] if args else (kwargs or {})["input"]).detach()
-        replaced = self.watch.visit(self.watch.inside[-1], LayerCall(result, scores))
-        return result if replaced is None else replaced
-
-
-@contextmanager
-def _inside(module: nn.Module, watch: _Watch) -> Iterator[None]:
-    """Keep `module` at the end of `watch.inside` while this thread computes it."""
-    thread = threading.get_ident()
-
-    def enter(*_: object) -> None:
-        if threading.get_ident() == thread:
-            watch.inside.append(module)
-
-    def leave(*_: object) -> None:
-        # Not where another hook has raised before ours was called.
-        if threading.get_ident() == thread and watch.inside[-1:] == [module]:
-            watch.inside.pop()
-
-    before = module.register_forward_pre_hook(enter)
-    after = module.register_forward_hook(leave, always_call=True)
-    try:
-        yield
-    finally:
-        before.remove()
-        after.remove()
-
-
 _CLAIMED: set[int] = set()
 """Ids of the attention modules and configs of every model that is under control now."""
 _CLAIM = threading.Lock()
@@ -392,9 +391,10 @@ def _eager_attention(model: nn.Module) -> Iterator[None]:
     outside = {id(config) for route, config in routes if route == "softmax"}
     if all(route != "interface" for route, _ in routes):
         outside = {id(config) for config in configs}
-    # The attribute behind the property: the property's setter would change sub-configs as well.
-    name = "_attn_implementation_internal"
     eager = [config for config in configs if id(config) in outside]
     replaced = [config for config in configs if id(config) not in outside]
-    with attribute_set(eager, name, "eager"), attribute_set(replaced, name, _IMPLEMENTATION):
+    with (
+        attribute_set(eager, _IMPLEMENTATION_NAME, "eager"),
+        attribute_set(replaced, _IMPLEMENTATION_NAME, _IMPLEMENTATION),
+    ):
         yield

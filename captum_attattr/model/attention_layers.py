@@ -236,3 +236,47 @@ def block_stacks(layers: Iterable[AttentionLayer]) -> list[list[nn.Module]] | No
             return None
         stacks.setdefault(layer.stack, list(layer.model.get_submodule(layer.stack).children()))
     return list(stacks.values())
+
+
+def without_attention(layers: Iterable[AttentionLayer]) -> str:
+    """Say which blocks around the layers have no attention of queries and keys, as those of hybrid models.
+
+    Returns:
+        "layer 0 is block 3 of 4; blocks 0, 1, 2 (linear attention) have no full attention and are not attributed"; ""
+        where every block has a layer.
+    """
+    blocks: dict[tuple[nn.Module, str], dict[int, AttentionLayer]] = {}
+    for layer in layers:
+        if layer.stack is not None and layer.kind != "cross":
+            block = int(layer.name.removeprefix(f"{layer.stack}.").partition(".")[0])
+            blocks.setdefault((layer.model, layer.stack), {})[block] = layer
+    notes = []
+    for (model, stack), found in blocks.items():
+        every = list(model.get_submodule(stack).children())
+        missing: dict[str, list[int]] = {}
+        for i, kind in enumerate(_block_kinds(every, next(iter(found.values())))):
+            if i not in found:
+                missing.setdefault(kind, []).append(i)
+        if missing:
+            one = len(found) == 1
+            numbers = f"layer{'s' * (not one)} {_listed(layer.index for layer in found.values())}"
+            these = f"{'is block' if one else 'are blocks'} {_listed(found)} of {len(every)}"
+            rest = "; ".join(f"blocks {_listed(indices)} ({kind})" for kind, indices in missing.items())
+            notes.append(f"{numbers} {these}; {rest} have no full attention and are not attributed")
+    return "; ".join(notes)
+
+
+def _block_kinds(blocks: list[nn.Module], layer: AttentionLayer) -> list[str]:
+    """Name the kind of every block of a stack: by its class where they have several, or else as the config does."""
+    if len({type(block) for block in blocks}) > 1:
+        return [type(block).__name__ for block in blocks]
+    config: Any = getattr(layer.module, "config", None)
+    for name in ("layer_types", "layers_block_type"):
+        kinds = getattr(config, name, None)
+        if isinstance(kinds, list) and len(kinds) == len(blocks):
+            return [str(kind).replace("_", " ") for kind in kinds]
+    return [type(block).__name__ for block in blocks]
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    return ", ".join(map(str, numbers))

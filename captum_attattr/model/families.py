@@ -11,7 +11,8 @@ REFUSED = {
         ("swin", "swinv2", "swin2sr", "maskformer-swin", "donut-swin", "clap_audio_model", "hiera"),
         "its attention is windowed: batch and windows share one dimension",
     ),
-    "falcon": "its attention is fused: it calls scaled_dot_product_attention itself, past the interface",
+    "pegasus_x": "its attention is local to blocks beside global tokens: there is no full query-by-key matrix",
+    "swiftformer": "its attention is additive: there is no query-by-key matrix",
     "reformer": "its attention is hashed: there is no full query-by-key matrix",
     "nystromformer": "its attention is a low-rank product: there is no full query-by-key matrix",
     "yoso": "its attention is hashed: there is no full query-by-key matrix",
@@ -92,8 +93,8 @@ BARE = {
 SHARED_TABLES = frozenset({"relative_attention_bias"})
 # Arguments of an attention module's forward that come from outside with an entry for each head, and are indexed.
 HEAD_ARGUMENTS = frozenset({"position_bias", "relative_position_bias", "alibi", "rel_pos", "rel_2d_pos"})
-# Attention modules whose mask has an entry for each head: a bias is part of it (BEiT), or it is expanded (ProphetNet).
-HEAD_MASKS = frozenset({"BeitAttention", "Data2VecVisionAttention", "ProphetNetAttention", "ProphetNetNgramAttention"})
+# Attention modules whose mask has an entry for each head, since a bias is part of it.
+HEAD_MASKS = frozenset({"BeitAttention", "Data2VecVisionAttention"})
 
 
 def head_arguments(module: object) -> frozenset[str]:
@@ -110,6 +111,7 @@ UNTOUCHED = frozenset(
 # Why heads cannot be cut out of a family, by config.model_type.
 NOT_CUT: dict[str, str] = {
     "diffllama": "its heads are halves of pairs: each gives the difference of two attention maps on shared values",
+    "prophetnet": "its forward gives what all heads give together the width of its input",
 }
 
 # Values that an attention module's forward returns, by class name, where it is not (output, probabilities);

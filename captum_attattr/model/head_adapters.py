@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -199,8 +198,3 @@ def _own_bias(module: Any, table: Any) -> None:
 def told(module: nn.Module) -> str:
     """Return how a class is known to be told of its heads."""
     return families.TOLD.get(type(module).__name__, HOWS[0])
-
-
-def more(how: str) -> Iterator[str]:
-    """Yield a way of telling a module, and those that tell more."""
-    yield from HOWS[HOWS.index(how) :]

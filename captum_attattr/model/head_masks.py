@@ -15,6 +15,7 @@ from captum_attattr.checks import integer, scalar
 from captum_attattr.model.attention_layers import AttentionLayer, every_layer
 from captum_attattr.model.modes import uncompiled
 from captum_attattr.model.projections import Heads
+from captum_attattr.model.wrappers import language_tower
 
 HeadSpec = Mapping[Any, Iterable[int]] | Iterable[tuple[Any, int]]
 """Heads: {layer: [heads]}, or (layer, head) pairs. A layer is an index, counted from the input as `attention_layers`
@@ -33,8 +34,9 @@ def mask_heads(model: nn.Module, heads: HeadSpec) -> Iterator[None]:
     Args:
         model: any model that `attention_layers` finds layers in.
         heads: ``{layer: [head, ...]}`` or (layer, head) pairs; a layer is an index, counted from the input as
-            `attention_layers` does in the unpruned model, or an `AttentionLayer` (cross attention too). Heads are
-            indices in the original model; those that `prune_heads` has removed already are passed over.
+            `attention_layers` does in the unpruned model (of a multimodal model, in its language model), or an
+            `AttentionLayer` (cross attention and other towers too). Heads are indices in the original model; those that
+            `prune_heads` has removed already are passed over.
 
     Raises:
         TypeError, ValueError: no head at all, or a layer or head that the model does not have; a context inside a
@@ -119,7 +121,10 @@ def _layer(model: nn.Module, layers: list[AttentionLayer], given: Any) -> Attent
     if index is None:
         raise TypeError(f"layer {given!r} must be a number or one of attention_layers(model)")
     if not 0 <= index < len(layers):
-        raise ValueError(f"layer {index} is out of range: the model has layers 0 to {len(layers) - 1}")
+        tower = language_tower(model)
+        whose = f"its language model ({tower})" if tower else "the model"
+        other = "; give layers of attention_layers(TOWER) for another tower" * bool(tower)
+        raise ValueError(f"layer {index} is out of range: {whose} has layers 0 to {len(layers) - 1}{other}")
     return layers[index]
 
 

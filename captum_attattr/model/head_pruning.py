@@ -15,7 +15,7 @@ from captum_attattr.exceptions import UnsupportedModelError
 from captum_attattr.model.attention_control import claimed
 from captum_attattr.model.attention_layers import AttentionLayer, KeptHeads, every_layer, family_name
 from captum_attattr.model.families import NEVER_EMPTY, RETURNED
-from captum_attattr.model.head_adapters import adapt, more, tell, told
+from captum_attattr.model.head_adapters import HOWS, adapt, tell, told
 from captum_attattr.model.head_cuts import Cut, HeadCuts, assign, cut_parameter
 from captum_attattr.model.head_masks import HeadSpec, active_gates, mask_heads, selected_heads
 from captum_attattr.model.head_probe import argument_names, probed
@@ -232,8 +232,8 @@ def _cut_and_compare(
         UnsupportedModelError: no way gives what the masked model gives.
     """
     failures = []
-    for least in more("counts"):
-        how = {module: max(told(module), least, key=list(more("counts")).index) for module in plans}
+    for least in HOWS:
+        how = {module: max(told(module), least, key=HOWS.index) for module in plans}
         restore = _snapshot(model)
         try:
             _cut(model, plans, new, how)

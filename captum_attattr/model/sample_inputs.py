@@ -18,47 +18,48 @@ from captum_attattr.model.attention_layers import family_name
 from captum_attattr.model.modes import evaluation_mode, plain
 
 _ROWS, _TOKENS, _SEED = 2, 7, 20
+_GRID = 4
+"""Patches along each side of an image, where a model is given patches."""
+_BINS = ("feature_projection_input_dim", "num_mel_bins", "input_feat_per_channel")
 
 
 def sample_inputs(model: Any) -> list[dict[str, Tensor]]:
-    """Return keyword arguments for a model of transformers: tokens, pixels, a spectrogram or a wave.
+    """Return keyword arguments for a model of transformers: tokens, pixels, patches, a spectrogram or a wave.
 
     Returns:
-        What to try first, and what else: text with an image, and text alone.
+        What to try first, and what else: text with an image, and text alone; an image, and frames of a video.
 
     Raises:
         LookupError: nothing is known of what the model takes.
     """
-    names = inspect.signature(model.forward).parameters
+    names, config = inspect.signature(model.forward).parameters, model.config
     generator = torch.Generator().manual_seed(_SEED)
-    makers: dict[str, Callable[[Any, torch.Generator], Tensor]] = {
-        "input_ids": _tokens,
-        "pixel_values": _pixels,
-        "input_features": _spectrogram,
-        "input_values": _wave,
-    }
-    main = model.main_input_name if model.main_input_name in makers else None
-    main = main or next((name for name in makers if name in names), None)
-    if main is None:
+    main = next((n for n in (model.main_input_name, *_MAKERS) if n in _MAKERS and n in names), None)
+    if "grid_thw" in names:  # the images of Qwen2-VL and its like
+        main, made = next(iter(names)), _patches(config, generator)
+    elif main is None:
         raise LookupError(f"it takes {', '.join(names)}")
-    inputs = {main: makers[main](model.config, generator)}
+    else:
+        made = _MAKERS[main](config, generator)
+    besides: dict[str, Tensor] = {}
     if main == "input_ids" and "attention_mask" in names:
-        inputs["attention_mask"] = torch.ones_like(inputs[main])
+        besides["attention_mask"] = torch.ones_like(made[0])
     if "decoder_input_ids" in names:
-        inputs["decoder_input_ids"] = _tokens(model.config, generator)[:, :-2]
+        besides["decoder_input_ids"] = _tokens(config, generator)[0][:, :-2]
+    if "grid_thw" in names:
+        besides["grid_thw"] = torch.tensor([[1, _GRID, _GRID]] * _ROWS)
+    tries = [{main: value} | besides for value in made]
+    if main == "input_ids" and "pixel_values" in names:
+        with_images = [tries[0] | {"pixel_values": pixels} for pixels in _pixels(config, generator)]
+        tries = [*with_images[:1], *tries, *with_images[1:]]
     place = next(model.parameters())
-
-    def there(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        floating = {name: value.is_floating_point() for name, value in inputs.items()}
-        return {name: value.to(place.device, place.dtype if floating[name] else None) for name, value in inputs.items()}
-
-    tries = [inputs]
-    if main == "input_ids" and "pixel_values" in names and hasattr(model.config, "vision_config"):
-        tries.insert(0, inputs | {"pixel_values": _pixels(model.config.vision_config, generator)})
-    return [there(each) for each in tries]
+    return [
+        {n: v.to(place.device, place.dtype if v.is_floating_point() else None) for n, v in each.items()}
+        for each in tries
+    ]
 
 
-def _tokens(config: Any, generator: torch.Generator) -> Tensor:
+def _tokens(config: Any, generator: torch.Generator) -> list[Tensor]:
     """Draw token ids that have no special meaning."""
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     size = int(getattr(text, "vocab_size", 0) or getattr(config, "vocab_size", 0) or 0)
@@ -72,31 +73,67 @@ def _tokens(config: Any, generator: torch.Generator) -> Tensor:
     plain_ids = torch.tensor([number for number in range(min(size, 1_000)) if number not in special])
     if not len(plain_ids):
         raise LookupError(f"its vocabulary has {size} tokens")
-    return plain_ids[torch.randint(len(plain_ids), (_ROWS, _TOKENS), generator=generator)]
+    return [plain_ids[torch.randint(len(plain_ids), (_ROWS, _TOKENS), generator=generator)]]
 
 
-def _pixels(config: Any, generator: torch.Generator) -> Tensor:
-    """Draw images of the size that a config says."""
+def _pixels(config: Any, generator: torch.Generator) -> list[Tensor]:
+    """Draw images of the size that a config says, (rows, channels, height, width), and frames of each."""
     config = getattr(config, "vision_config", config)
-    size = getattr(config, "image_size", None) or 32
+    size = getattr(config, "image_size", None) or (
+        64 if hasattr(config, "backbone_config") else 32
+    )  # DETR divides by 32
     height, width = size if isinstance(size, list | tuple) else (size, size)
-    channels = getattr(config, "num_channels", None) or getattr(config, "in_channels", None) or 3
-    return torch.randn(_ROWS, channels, height, width, generator=generator)
+    frames = getattr(config, "num_frames", None) or 2
+    images = torch.randn(_ROWS, _channels(config), height, width, generator=generator)
+    return [images, torch.randn(_ROWS, frames, *images.shape[1:], generator=generator)]
 
 
-def _spectrogram(config: Any, generator: torch.Generator) -> Tensor:
+def _frames(config: Any, generator: torch.Generator) -> list[Tensor]:
+    """Draw videos, (rows, frames, channels, height, width)."""
+    return _pixels(config, generator)[1:]
+
+
+def _patches(config: Any, generator: torch.Generator) -> list[Tensor]:
+    """Draw the patches of all images in one row, (patches, numbers in each), and with their channels apart."""
+    channels, times, size = _channels(config), getattr(config, "temporal_patch_size", 1), config.patch_size
+    patches = torch.randn(_ROWS * _GRID**2, channels, times, size, size, generator=generator)
+    return [patches.flatten(1), patches[:, :, 0]]
+
+
+def _channels(config: Any) -> int:
+    """Return the channels of an image."""
+    return getattr(config, "num_channels", None) or getattr(config, "in_channels", None) or 3
+
+
+def _spectrogram(config: Any, generator: torch.Generator) -> list[Tensor]:
     """Draw spectrograms: (rows, bins, frames) where the config counts source positions, else (rows, frames, bins)."""
     config = getattr(config, "audio_config", config)
-    bins = next(getattr(config, name) for name in ("num_mel_bins", "input_feat_per_channel") if hasattr(config, name))
+    bins = next((getattr(config, name) for name in _BINS if hasattr(config, name)), None)
+    if bins is None:
+        raise LookupError(f"its config has none of {', '.join(_BINS)}")
     if hasattr(config, "max_source_positions") and not hasattr(config, "input_feat_per_channel"):
-        return torch.randn(_ROWS, bins, 2 * config.max_source_positions, generator=generator)
-    return torch.randn(_ROWS, 40, bins, generator=generator)
+        return [torch.randn(_ROWS, bins, 2 * config.max_source_positions, generator=generator)]
+    frames = torch.randn(_ROWS, 40, bins, generator=generator)
+    return [frames, frames.mT]
 
 
-def _wave(config: Any, generator: torch.Generator) -> Tensor:
-    """Draw waves that are long enough for every convolution before the attention."""
+def _wave(config: Any, generator: torch.Generator) -> list[Tensor]:
+    """Draw waves that are long enough for every convolution before the attention, and spectrograms of such a name."""
     strides = getattr(config, "conv_stride", None) or [400]
-    return torch.randn(_ROWS, 12 * int(torch.tensor(strides).prod()) + 400, generator=generator)
+    wave = torch.randn(_ROWS, 12 * int(torch.tensor(strides).prod()) + 400, generator=generator)
+    bins, frames = getattr(config, "num_mel_bins", None), getattr(config, "max_length", None)
+    spectrograms = [torch.randn(_ROWS, frames, bins, generator=generator)] if bins and frames else []
+    return [wave, wave[:, None], *spectrograms]
+
+
+_MAKERS: dict[str, Callable[[Any, torch.Generator], list[Tensor]]] = {
+    "input_ids": _tokens,
+    "pixel_values": _pixels,
+    "pixel_values_videos": _frames,
+    "input_features": _spectrogram,
+    "input_values": _wave,
+}
+"""By the name of what a model takes: draws what to try for it, the likeliest first."""
 
 
 class Runs:
@@ -128,8 +165,10 @@ class Runs:
                 failures.append(f"{type(part).__name__}: {first_line(error)}")
                 continue
             for made in tries:
+                if not inside:
+                    break
                 try:
-                    passed = _passed(part, made, inside)
+                    passed = modules_passed(part, made, inside)
                 except Exception as error:  # whatever a model raises on inputs that it was not made for
                     failures.append(f"{type(part).__name__}: {first_line(error)}")
                     continue
@@ -147,13 +186,14 @@ class Runs:
     def _take(self, model: nn.Module, modules: list[nn.Module], inputs: Any) -> None:
         if not isinstance(inputs, Mapping):
             raise TypeError(f"inputs must be the keyword arguments of the model's forward, got {type(inputs).__name__}")
+        usable = {name: _usable(value) for name, value in inputs.items()}
         try:
-            passed = _passed(model, {name: _usable(value) for name, value in inputs.items()}, modules)
+            passed = modules_passed(model, usable, modules)
         except Exception as error:
             raise ValueError(f"the model does not run on the inputs that were given: {error}") from error
         if len(passed) < len(modules):
             raise ValueError("the forward on the inputs that were given does not pass through all layers to be cut")
-        self.calls = [(model, {name: _usable(value) for name, value in inputs.items()})]
+        self.calls = [(model, usable)]
 
     def outputs(self) -> list[Tensor]:
         """Run every forward without gradients, and return the floating-point tensors that they give."""
@@ -181,7 +221,7 @@ def _models(model: nn.Module) -> Iterator[Any]:
     yield from (module for module in model.modules() if isinstance(module, PreTrainedModel))
 
 
-def _passed(model: nn.Module, inputs: Mapping[str, Any], modules: list[nn.Module]) -> list[nn.Module]:
+def modules_passed(model: nn.Module, inputs: Mapping[str, Any], modules: list[nn.Module]) -> list[nn.Module]:
     """Return the modules that one forward passes through."""
     seen: list[nn.Module] = []
     with torch.no_grad(), _hooked(modules, lambda module, *_: seen.append(module)):

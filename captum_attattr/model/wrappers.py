@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_attattr.exceptions import UnsupportedModelError
 from captum_attattr.model.families import causal_language_models
 
 TASKS = ("classification", "next_token")
@@ -19,6 +20,8 @@ TASKS = ("classification", "next_token")
 
 def unwrapped(model: Any) -> Any:
     """Return the model inside `torch.compile`, DataParallel, DDP, peft and a sentence-transformers CrossEncoder.
+
+    FSDP stays, since its forward puts the weights together.
 
     Raises:
         TypeError: an adapter that adds positions to the tokens (soft prompts, prefixes).
@@ -46,6 +49,28 @@ def unwrapped(model: Any) -> Any:
             return model
         model = inner
     return model
+
+
+def check_whole(model: nn.Module) -> None:
+    """Check that each process has all weights: processes that share work run forwards of their own.
+
+    Raises:
+        UnsupportedModelError: FSDP has sharded the weights over several processes.
+    """
+    for part in model.modules():
+        names = {kind.__name__ for kind in type(part).__mro__}
+        shards = 1
+        if "FullyShardedDataParallel" in names:
+            wrapper: Any = part
+            shards = wrapper.process_group.size()
+        elif "FSDPModule" in names:
+            meshes = (getattr(parameter, "device_mesh", None) for parameter in part.parameters())
+            shards = max((mesh.size() for mesh in meshes if mesh is not None), default=1)
+        if shards > 1:
+            raise UnsupportedModelError(
+                f"FSDP has sharded the weights of {type(model).__name__} over {shards} processes, and each must "
+                "hold the whole model: save it with a full state dict, and load that into a model that is not wrapped"
+            )
 
 
 def task_of(model: nn.Module) -> str | None:
@@ -136,6 +161,8 @@ def understood(model: Any, task: Any, example: Callable[[], Mapping[str, Tensor]
     from transformers import PreTrainedModel
 
     model = unwrapped(model)
+    if isinstance(model, nn.Module):
+        check_whole(model)
     known = task_of(model) if isinstance(model, nn.Module) else None
     own = isinstance(model, nn.Module) and not isinstance(model, PreTrainedModel)
     if known and not own:

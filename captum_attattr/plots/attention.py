@@ -26,6 +26,7 @@ from captum_attattr.plots.attention_layout import (
 )
 from captum_attattr.plots.attention_maps import VIEWS, Floats, Maps, indices
 from captum_attattr.plots.canvas.labels import token_label
+from captum_attattr.plots.canvas.narrow import narrow
 from captum_attattr.plots.canvas.theme import finish, relayout, scale
 
 _THUMBNAIL_CELLS = 30_000  # of all thumbnails together: plotly draws them anew at every choice
@@ -178,8 +179,9 @@ def plot_attention(
     last = len(figure.data) - count
     return finish(
         figure,
-        page_themes(sizes),
+        page_themes(sizes, maps),
         scripts=["attention"],
+        narrow=narrow(explanation),
         attention={
             "layers": maps.layers,
             "labels": [token_label(token) for token in maps.tokens],

@@ -162,8 +162,13 @@ def _window(axis: Literal["x", "y"], maps: Maps, index: int) -> dict[str, Any]:
     # plotly fits an axis into what is allowed, also at a double-click; it keeps the direction of the range.
     bounds: dict[str, Any] = {"minallowed": ends[0], "maxallowed": ends[1], "range": ends, "autorange": True}
     changes = {f"{axis}axis{number}.{key}": value for number in (2, 3) for key, value in bounds.items()}
-    if layers * heads > 1:
+    framed = int(layers * heads > 1)
+    if framed:
         changes |= {f"shapes[0].{axis}0": index, f"shapes[0].{axis}1": index + 1}
+    if maps.second is not None:  # the line before the second text of a pair
+        at = index * size + maps.second - 0.5
+        shape = f"shapes[{framed + (axis == 'y')}]"
+        changes |= {f"{shape}.{axis}{end}": at if axis == "x" else -at for end in (0, 1)}
     return changes
 
 
@@ -256,7 +261,7 @@ def _menus(maps: Maps, sizes: Sizes, active: dict[str, int]) -> list[dict[str, A
     return menus
 
 
-def page_themes(sizes: Sizes) -> dict[Theme, dict[str, Any]]:
+def page_themes(sizes: Sizes, maps: Maps) -> dict[Theme, dict[str, Any]]:
     """Return the changes of colours for light and for dark pages."""
     themes: dict[Theme, dict[str, Any]] = {}
     for theme, page in PAGES.items():
@@ -266,9 +271,18 @@ def page_themes(sizes: Sizes) -> dict[Theme, dict[str, Any]]:
             "coloraxis.colorscale": scale(*DIVERGING[theme]),
             "coloraxis2.colorscale": scale(*_ATTENTION[theme]),
             "coloraxis3.colorscale": scale(*DIVERGING[theme]),
-            **({"shapes[0].line.color": _FRAME[theme]} if sizes.tile else {}),
+            **{f"shapes[{i}].line.color": _FRAME[theme] for i in range(bool(sizes.tile) + len(_dividers(maps)))},
         }
     return themes
+
+
+def _dividers(maps: Maps) -> list[dict[str, Any]]:
+    """Return the lines between the two texts of a pair, among the columns and among the rows of the large map."""
+    if maps.second is None:
+        return []
+    line = {"type": "line", "line": {"width": 1.5, "dash": "dash"}}
+    column = {"xref": "x2", "yref": "y2 domain", "y0": 0, "y1": 1}
+    return [{**line, **column}, {**line, "yref": "y2", "xref": "x2 domain", "x0": 0, "x1": 1}]
 
 
 def attention_layout(explanation: Explanation, maps: Maps, sizes: Sizes, active: dict[str, int]) -> dict[str, Any]:
@@ -286,7 +300,7 @@ def attention_layout(explanation: Explanation, maps: Maps, sizes: Sizes, active:
         fitted(whole_text(explanation.text), area.width),
         updatemenus=_menus(maps, sizes, active),
         annotations=[note],
-        shapes=[{"xref": "x", "yref": "y", "line": {"width": 2.5}}] if sizes.tile else [],
+        shapes=[*([{"xref": "x", "yref": "y", "line": {"width": 2.5}}] if sizes.tile else []), *_dividers(maps)],
         coloraxis={"colorbar": bar("attribution", "+.2~g")},
         coloraxis2={"colorbar": bar("attention", ".2~g"), "cmin": 0},
         coloraxis3={"colorbar": bar("difference", "+.2~g")},

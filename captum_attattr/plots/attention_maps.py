@@ -12,6 +12,7 @@ import torch
 from captum_attattr.checks import row_of
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.words import readable
+from captum_attattr.plots.canvas.token_columns import second_text
 
 Floats = npt.NDArray[np.float32]
 
@@ -29,6 +30,7 @@ class Maps(NamedTuple):
     error: Floats  # (L,)
     layers: list[int]  # their own numbers
     kept: bool  # whether the attention is; else there are zeros
+    second: int | None  # where the second text of a pair begins
 
     @classmethod
     def of(cls, explanation: Explanation) -> Maps:
@@ -41,7 +43,8 @@ class Maps(NamedTuple):
         )
         difference = _relative(attributions) - _relative(attention)
         tokens, layers = readable(explanation.tokens, explanation.scheme), list(explanation.layers)
-        return cls(tokens, attributions, attention, difference, delta, error, layers, kept is not None)
+        second = second_text(explanation.segments)
+        return cls(tokens, attributions, attention, difference, delta, error, layers, kept is not None, second)
 
     @property
     def views(self) -> dict[str, Floats]:

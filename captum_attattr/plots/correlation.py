@@ -13,9 +13,10 @@ from captum_attattr.checks import checked_arguments, instance
 from captum_attattr.formatting import counted
 from captum_attattr.heads.correlation import importance_correlation
 from captum_attattr.heads.importance import HeadImportance
+from captum_attattr.plots.canvas.attributions import ranking_colours
 from captum_attattr.plots.canvas.layout import AXIS_LINE, Area
 from captum_attattr.plots.canvas.lines import SYMBOLS, Line, hovers, painted
-from captum_attattr.plots.canvas.theme import PALE, Theme, blended
+from captum_attattr.plots.canvas.theme import PALE, Changes, Theme, axis_colours, blended
 from captum_attattr.plots.head_scores import Scores, with_error
 
 _LAYERS: dict[Theme, tuple[str, ...]] = {
@@ -37,7 +38,8 @@ def plot_correlation(
 ) -> go.Figure:
     """Draw two importances of the same heads against each other, one mark for each head.
 
-    The layers have symbols and colours, from light to dark (on dark pages, from dark to light).
+    The layers have symbols and colours, from light to dark (on dark pages, from dark to light); the names of the axes
+    have those of the methods.
 
     Args:
         first: a result of `head_importance`; it is the horizontal axis.
@@ -90,7 +92,13 @@ def plot_correlation(
         xaxis={**looks, "title": {"text": x.name, "standoff": 10, "font": {"size": 13}}},
         yaxis={**looks, "title": {"text": y.name, "standoff": 10, "font": {"size": 13}}},
     )
-    return painted([*_error_bars(x, y, both), *marks], layout, "correlation", hint=_HINT)
+    colours_of = ranking_colours([x.name, y.name])
+    changes: dict[Theme, Changes] = {
+        theme: axis_colours(theme, ("xaxis", "yaxis"))
+        | {f"{axis}axis.title.font.color": colours_of[each.name][theme] for axis, each in (("x", x), ("y", y))}
+        for theme in _LAYERS
+    }
+    return painted([*_error_bars(x, y, both), *marks], layout, "correlation", hint=_HINT, changes=changes)
 
 
 def _correlation(first: HeadImportance, second: HeadImportance) -> str:

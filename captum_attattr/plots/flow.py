@@ -11,11 +11,22 @@ import plotly.graph_objects as go
 from captum_attattr.checks import checked_arguments, fraction, instance, integer
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.formatting import counted, signed, visible, whole_text
+from captum_attattr.plots.canvas.codes import signed_codes
 from captum_attattr.plots.canvas.labels import HOVER_LENGTH, escape, fitted, hover_label, prediction_title
 from captum_attattr.plots.canvas.layout import WIDTH
 from captum_attattr.plots.canvas.lines import Line, painted
-from captum_attattr.plots.canvas.theme import Theme
-from captum_attattr.plots.canvas.token_columns import LEFT, NEGATIVE, NODE, POSITIVE, RIGHT, Columns
+from captum_attattr.plots.canvas.narrow import narrow
+from captum_attattr.plots.canvas.theme import GREY, Theme
+from captum_attattr.plots.canvas.token_columns import (
+    LEFT,
+    NEGATIVE,
+    NODE,
+    POSITIVE,
+    RIGHT,
+    Columns,
+    divider,
+    second_text,
+)
 from captum_attattr.plots.flow_edges import (
     Edges,
     Flow,
@@ -25,7 +36,6 @@ from captum_attattr.plots.flow_edges import (
     by_strength,
     checked_view,
     cut,
-    quantised,
     selected,
     summary,
 )
@@ -40,6 +50,9 @@ _WEBGL = 1_000  # edges from which plotly draws with WebGL
 _GRID: dict[Theme, dict[str, str]] = {
     "light": {"xaxis.gridcolor": "#e9edf0", "yaxis.minor.gridcolor": "#ccd3da"},
     "dark": {"xaxis.gridcolor": "#222931", "yaxis.minor.gridcolor": "#3a444e"},
+}
+_DIVIDED: dict[Theme, dict[str, str]] = {
+    theme: {**colours, "shapes[0].line.color": GREY[theme]} for theme, colours in _GRID.items()
 }
 _TOP, _HEIGHT = 130, 516  # pixels
 
@@ -120,7 +133,7 @@ def _legend() -> list[Line]:
 
 def _layout(explanation: Explanation, flow: Flow, text: str, view: View) -> dict[str, Any]:
     """Return the layout; `text` above the picture tells how much of the attribution is drawn."""
-    layers, columns = flow.shape[0], Columns.of(flow.tokens)
+    layers, columns = flow.shape[0], Columns.of(flow.tokens, flow.special.tolist())
     height = min(_HEIGHT, 150 + 90 * layers)
     step = math.ceil(layers * 12 / height)
     marked = range(0, layers, step)
@@ -135,6 +148,7 @@ def _layout(explanation: Explanation, flow: Flow, text: str, view: View) -> dict
         subtitle,
         _TOP,
         height,
+        shapes=divider(second_text(flow.segments.tolist())),
         annotations=[{**above, "text": f"{text} ({shown})", "showarrow": False, "font": {"size": 13}}],
         xaxis={
             **columns.axis(flow.tokens, range(len(flow.tokens))),
@@ -178,7 +192,8 @@ def plot_flow(
     Elsewhere the figure shows its first cut.
 
     The scores in the traces, and in the page the sums over heads, are exact (float32). Scores of single heads
-    travel to the page once, in 12 bits each, within 0.4 % of their values, down to 8e-8 of the largest.
+    travel to the page once, in 8 bits each, within 0.8 % of the largest of their head and layer, finer for small ones:
+    what is below 1.5e-5 of it counts as 0.
 
     Args:
         explanation: of `explain`.
@@ -216,8 +231,7 @@ def plot_flow(
     share, most = fraction("share", share), _checked_most(most)
     if not share:
         raise ValueError("share=0 shows nothing: it must be above 0")
-    sums = by_strength(flow.sums)
-    edges = sums if view.head is None else by_strength(flow.by_head[:, view.head])
+    edges = by_strength(flow.sums if view.head is None else flow.by_head[:, view.head])
     chosen = selected(flow, edges, view)
     if not len(chosen.indices):
         asked = f"layer={layer}, head={head}, sign={sign!r}, special_tokens={special_tokens}, segment={segment!r}"
@@ -230,9 +244,10 @@ def plot_flow(
         _layout(explanation, flow, summary(shown, whole, view), view),
         "flow",
         hint=_HINT,
-        changes=_GRID,
+        changes=_GRID if second_text(flow.segments.tolist()) is None else _DIVIDED,
         scripts=["flow"],
-        flow=_page_data(flow, view, sums, count),
+        narrow=narrow(explanation),
+        flow=_page_data(flow, view, count),
     )
 
 
@@ -245,17 +260,17 @@ def _checked_most(most: Any) -> int:
     return count
 
 
-def _page_data(flow: Flow, view: View, sums: Edges, count: int) -> dict[str, Any]:
-    """Return what flow.js needs: all edges of the sum over heads, every head's scores, and the first view."""
+def _page_data(flow: Flow, view: View, count: int) -> dict[str, Any]:
+    """Return what flow.js needs: the sums over heads, every head's scores, and the first view."""
+    heads = signed_codes(flow.by_head)
     return {
         "shape": list(flow.shape),
         "layers": flow.layers,
         "tokens": [escape(visible(token, HOVER_LENGTH)) for token in flow.tokens],
         "special": flow.special,
         "segments": flow.segments,
-        "indices": sums.indices,
-        "score": sums.score,
-        "heads": quantised(flow.by_head),
+        "sums": flow.sums.ravel(),
+        "heads": {"codes": heads.codes.ravel(), "largest": heads.largest.ravel(), "levels": heads.levels},
         "classes": list(_CLASSES),
         "most": MOST,
         "dashed": _DASHED,

@@ -16,9 +16,6 @@ Indices = npt.NDArray[np.uint32]
 Sign = Literal["both", "positive", "negative"]
 Segment = Literal["all", "first", "second", "across"]
 
-_LEVELS = 2047  # of the quantised |scores| of single heads: 11 bits, beside one for the sign
-_STEP = 0.008  # between the logarithms of two of them
-
 
 class Flow(NamedTuple):
     """The arrays of one explanation, and their sums over heads. L layers, H heads, T tokens."""
@@ -140,20 +137,3 @@ def summary(shown: Edges, whole: Edges, view: View) -> str:
             parts.append(f"{100 * mass / of:.0f} % of the {name}")
     weakest = f"; |score| from {abs(float(shown.score[-1])):.2g}"
     return f"{len(shown.indices):,} of {len(whole.indices):,} edges = {' and '.join(parts)} attribution{weakest}"
-
-
-def quantised(by_head: Floats) -> dict[str, Any]:
-    """Return every head's scores in 12 bits each: the sign, and the logarithm of |score| in steps of 0.8 %.
-
-    "high" holds the upper eight bits of each score, "low" the lower four bits of two. A level k above 0 stands for
-    scale * exp(-step * (levels - k)); what is smaller than 8e-8 of the largest score becomes that, and 0 stays 0.
-    """
-    scale = float(np.abs(by_head).max())
-    with np.errstate(divide="ignore"):
-        levels = _LEVELS + np.log(np.abs(by_head.ravel()) / np.float32(scale)) / np.float32(_STEP)
-    level = np.where(by_head.ravel() != 0, np.clip(np.rint(levels), 1, _LEVELS), 0).astype(np.uint16)
-    code = level | np.where(by_head.ravel() < 0, np.uint16(2048), np.uint16(0))
-    low = (code & 15).astype(np.uint8)
-    low = np.append(low, np.zeros(len(low) % 2, dtype=np.uint8))
-    code_book = {"scale": scale, "step": _STEP, "levels": _LEVELS}
-    return {**code_book, "high": (code >> 4).astype(np.uint8), "low": low[::2] | low[1::2] << 4}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,9 +11,10 @@ import plotly.graph_objects as go
 from captum_attattr.checks import checked_arguments, instance
 from captum_attattr.formatting import counted, number, visible
 from captum_attattr.heads.curves import PruningComparison, PruningCurve
+from captum_attattr.plots.canvas.attributions import ranking_colours
 from captum_attattr.plots.canvas.labels import NAME_LENGTH, name_label
 from captum_attattr.plots.canvas.layout import Area, option
-from captum_attattr.plots.canvas.lines import SYMBOLS, Line, hovers, line_colours, painted
+from captum_attattr.plots.canvas.lines import SYMBOLS, Line, hovers, painted
 from captum_attattr.plots.canvas.panels import MENU_HEIGHT, PANELS_HINT, Panel, panels_area, panels_layout
 from captum_attattr.plots.canvas.theme import GREY, Theme
 from captum_attattr.plots.head_scores import Floats
@@ -22,6 +23,8 @@ _BAND: dict[Theme, str] = {"light": "#c3cad1", "dark": "#56616c"}  # plotly fill
 _ORDERS = {"least": "least important first", "most": "most important first"}
 
 
+Colours = Mapping[str, Mapping[Theme, str]]
+"""Of rankings, by name."""
 _HINT_MENU = " The arrow keys choose an order."
 
 
@@ -145,11 +148,12 @@ def _random_lines(random: list[_Curve]) -> list[Line]:
     return [Line(band, _BAND)] * (len(random) > 1) + [Line(line, GREY)]
 
 
-def _curve_line(curve: _Curve, ranking: int, values: Floats, axis: str, title: bool) -> Line:
+def _curve_line(curve: _Curve, colours: Colours, ranking: int, values: Floats, axis: str, title: bool) -> Line:
     """Return one curve: its colour and symbol tell the ranking, filled or open marks and the dashes the order.
 
     Args:
         curve: the curve.
+        colours: of all rankings, by name.
         ranking: an index among the rankings of the figure.
         values: its metric, or its latency.
         axis: "", or "2" for the right panel.
@@ -170,10 +174,10 @@ def _curve_line(curve: _Curve, ranking: int, values: Floats, axis: str, title: b
         "showlegend": not axis,
         **hovers(curve.hovers),
     }
-    return Line(trace | ({"legendgrouptitle": {"text": _ORDERS[curve.order]}} if title else {}), line_colours(ranking))
+    return Line(trace | ({"legendgrouptitle": {"text": _ORDERS[curve.order]}} if title else {}), colours[curve.name])
 
 
-def _parameter_lines(curves: list[_Curve], rankings: dict[str, int]) -> list[Line]:
+def _parameter_lines(curves: list[_Curve], colours: Colours) -> list[Line]:
     """Return the parameters over the heads: one line if all curves agree, as they do where heads are of one size."""
     lines: list[Line] = []
     same = True
@@ -193,7 +197,7 @@ def _parameter_lines(curves: list[_Curve], rankings: dict[str, int]) -> list[Lin
             "legendgroup": curve.group,
             "showlegend": False,
         }
-        lines.append(Line(trace, line_colours(rankings[curve.name])))
+        lines.append(Line(trace, colours[curve.name]))
         first = lines[0].trace
         alike = len(curve.share) == len(first["x"]) and np.allclose(curve.share, first["x"])
         same = same and alike and np.allclose(curve.parameters, first["y"], rtol=1e-3)
@@ -280,15 +284,18 @@ def plot_pruning_curve(curves: PruningCurve | Sequence[PruningCurve] | PruningCo
 def _lines(curves: list[_Curve], random: list[_Curve]) -> tuple[list[Line], list[str]]:
     """Return all traces, those in front last, and the order that each belongs to: "" for every order."""
     rankings = {name: i for i, name in enumerate(dict.fromkeys(curve.name for curve in curves))}
+    colours = ranking_colours(rankings)
     lines = _random_lines(random)
     shown = [""] * len(lines)
     orders = [curve.order for curve in curves]
     for i, curve in enumerate(curves):
-        lines.append(_curve_line(curve, rankings[curve.name], curve.metric, "", orders.index(curve.order) == i))
+        lines.append(
+            _curve_line(curve, colours, rankings[curve.name], curve.metric, "", orders.index(curve.order) == i)
+        )
         shown.append(curve.order)
     for curve in curves:
         if curve.latency is not None:
-            lines.append(_curve_line(curve, rankings[curve.name], curve.latency, "2", False))
+            lines.append(_curve_line(curve, colours, rankings[curve.name], curve.latency, "2", False))
             shown.append(curve.order)
-    parameters = _parameter_lines(curves, rankings)
+    parameters = _parameter_lines(curves, colours)
     return lines + parameters, shown + [""] * len(parameters)

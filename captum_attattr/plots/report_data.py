@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import zlib
 from dataclasses import replace
 from typing import Any
 
@@ -15,12 +14,12 @@ from captum_attattr.exceptions import EmptyTreeError
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.words import readable
 from captum_attattr.formatting import visible
+from captum_attattr.plots.canvas.codes import packed, signed_codes, unsigned_codes
 from captum_attattr.plots.canvas.sentence import Floats, Sentence, words_json
 from captum_attattr.trees.algorithm import attribution_tree
 
 MOST_LINKS = 1500  # the strongest, which travel with exact scores
 MOST_CELLS = 256  # along a side of a head's map: longer texts show blocks of tokens
-_LEVELS, _SEEN_LEVELS = 127, 63  # of attribution, of attention
 _TOKEN_LENGTH = 24  # characters of a token's label
 
 
@@ -88,8 +87,7 @@ def _trees(explanation: Explanation, threshold: float) -> list[dict[str, Any]]:
 def maps_blob(explanation: Explanation) -> tuple[dict[str, Any], bytes]:
     """Return the maps of all heads as 8-bit codes, and what one needs to read them.
 
-    A code c of attribution is sign(c) (c / 127)² times the largest of its head, one of attention (c / 63)² times it:
-    steps are finest near 0, where most entries are. Of more than 256 tokens a cell is a block of tokens, with the
+    Of more than 256 tokens a cell is a block of tokens, with the
     entry that is farthest from zero.
 
     Returns:
@@ -97,28 +95,15 @@ def maps_blob(explanation: Explanation) -> tuple[dict[str, Any], bytes]:
     """
     size = explanation.attributions.shape[-1]
     block = -(-size // MOST_CELLS)
-    attributions = _pooled(explanation.attributions.float().numpy(force=True), block)
-    largest = np.abs(attributions).max((2, 3))
-    scale = np.where(largest > 0, largest, 1)[..., None, None]
-    root = np.sqrt(np.abs(attributions) / scale)
-    codes = [(np.sign(attributions) * np.ceil(root * _LEVELS - 0.5)).astype(np.int8).tobytes()]
-    meta: dict[str, Any] = {"block": block, "side": attributions.shape[-1], "attribution": _digits(largest.ravel())}
+    attributions = signed_codes(_pooled(explanation.attributions.float().numpy(force=True), block))
+    side = attributions.codes.shape[-1]
+    meta: dict[str, Any] = {"block": block, "side": side, "attribution": _digits(attributions.largest.ravel())}
+    codes = attributions.codes.tobytes()
     if explanation.attention is not None:
-        attention = _pooled(explanation.attention.float().numpy(force=True), block)
-        most = attention.max((2, 3))
-        root = np.sqrt(np.clip(attention, 0, None) / np.where(most > 0, most, 1)[..., None, None])
-        codes.append(np.round(root * _SEEN_LEVELS).astype(np.uint8).tobytes())
-        meta["attention"] = _digits(most.ravel())
-    return meta, _compressed(b"".join(codes))
-
-
-def _compressed(codes: bytes) -> bytes:
-    """Return codes as gzip has them, with or without repeats looked for: short texts repeat nothing."""
-    tried = []
-    for strategy in (zlib.Z_DEFAULT_STRATEGY, zlib.Z_HUFFMAN_ONLY):
-        packer = zlib.compressobj(6, zlib.DEFLATED, 31, 9, strategy)
-        tried.append(packer.compress(codes) + packer.flush())
-    return min(tried, key=len)
+        attention = unsigned_codes(_pooled(explanation.attention.float().numpy(force=True), block))
+        meta["attention"] = _digits(attention.largest.ravel())
+        codes += attention.codes.tobytes()
+    return meta, packed(codes)
 
 
 def _pooled(maps: npt.NDArray[np.float32], block: int) -> npt.NDArray[np.float32]:

@@ -13,11 +13,13 @@ import numpy as np
 import torch
 
 from captum_attattr.checks import checked_arguments, fraction, instance
+from captum_attattr.evaluation.effects import RemovalEffects
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.formatting import number, path_name, signed
 from captum_attattr.heads.importance import HeadImportance
 from captum_attattr.plots.canvas.pages import bare_page, write_page
 from captum_attattr.plots.canvas.sentence import Sentence, scale_html, sentence_html, shown
+from captum_attattr.plots.effects_table import checked_effects, effects_html
 from captum_attattr.plots.findings import certainty, decision, findings, value_of
 from captum_attattr.plots.head_scores import scores_of
 from captum_attattr.plots.report_data import blob_script, data_script, maps_blob, report_data
@@ -38,6 +40,7 @@ def write_report(
     importance: HeadImportance | Mapping[str, HeadImportance] | Sequence[HeadImportance] | None = None,
     threshold: float = 0.4,
     title: str | None = None,
+    effects: RemovalEffects | None = None,
 ) -> Path:
     """Write what is known of one explanation as one HTML file, which opens without a network.
 
@@ -59,14 +62,16 @@ def write_report(
         threshold: that of the tree that is shown first, from 0 to 1. Where it leaves no tree, the page says which one
             would.
         title: a heading; the first line says what the model decides in any case.
+        effects: of `removal_effects` for edges of this explanation: the page shows the ten strongest of them, the
+            score beside the measured effect of the removal, and how well the two agree.
 
     Returns:
         The path.
 
     Raises:
-        TypeError: `explanation`, `importance`, `path` or `title` is something else.
-        ValueError: the importance is that of another model, the threshold is outside [0, 1], or the directory does
-            not exist.
+        TypeError: `explanation`, `importance`, `path`, `title` or `effects` is something else.
+        ValueError: the importance is that of another model, the effects are those of another explanation, the
+            threshold is outside [0, 1], or the directory does not exist.
         OSError: the file cannot be written.
 
     Example:
@@ -78,11 +83,15 @@ def write_report(
         ...     write_report(explanation, folder + "/report.html").name
         'report.html'
     """
-    return write_page(report_html(explanation, importance, threshold, title), path)
+    return write_page(report_html(explanation, importance, threshold, title, effects), path)
 
 
 def report_html(
-    explanation: Explanation, importance: Any = None, threshold: float = 0.4, title: str | None = None
+    explanation: Explanation,
+    importance: Any = None,
+    threshold: float = 0.4,
+    title: str | None = None,
+    effects: Any = None,
 ) -> str:
     """Return the page of `write_report`, whose arguments these are."""
     instance("explanation", explanation, Explanation, "an Explanation")
@@ -90,6 +99,7 @@ def report_html(
     if title is not None:
         instance("title", title, str, "a string")
     threshold = fraction("threshold", threshold)
+    measured = "" if effects is None else effects_html(explanation, checked_effects(explanation, effects))
     heads = _heads(explanation, importance)
     sentence = Sentence.of(explanation)
     links = explanation.attributions.double().sum(1).numpy(force=True)
@@ -105,8 +115,9 @@ def report_html(
         f"{scale_html(sentence.largest_of(), unit)}",
         f'<p class="findings">{findings(sentence, links, explanation.layers)}</p>',
         f'<p class="certainty">{html.escape(certainty(explanation))}</p>',
+        f'<p class="note">{html.escape(_sentence(explanation.note))}</p>' if explanation.note else "",
         f'<p class="note">{_NOTE_FLAT}</p></header>' if flat else "</header>",
-        _views(explanation, [each["name"] for each in heads]),
+        _views(explanation, [each["name"] for each in heads], measured),
         f"<details><summary>Completeness, estimated error, nodes, settings</summary>{_details(explanation)}</details>",
         data_script(data),
         blob_script(blob),
@@ -115,7 +126,7 @@ def report_html(
     return bare_page(_title(explanation), "\n".join(parts), ["sentence.css", "report.css"], scripts)
 
 
-def _views(explanation: Explanation, importances: list[str]) -> str:
+def _views(explanation: Explanation, importances: list[str], effects: str) -> str:
     """Return the HTML of the picture, the heads and the map, which the script fills."""
     modes = {"strongest": "strongest links", "tree": "attribution tree", "all": "all links"}
     radios = "".join(
@@ -141,6 +152,7 @@ def _views(explanation: Explanation, importances: list[str]) -> str:
 it; the wider, the more. A grey outline: also in the attribution tree.</p>
 <h2 id="list-title">Strongest links</h2>
 <ol class="list" id="list"></ol>
+{effects}
 </div>
 <aside>
 <p id="told" role="status"></p>
@@ -213,6 +225,10 @@ def _details(explanation: Explanation) -> str:
     facts["the model's own choice"] = "the same" if same else f"target {explanation.prediction}"
     rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items())
     return f"{quoted}\n<dl>{rows}</dl>\n{_layers(explanation)}"
+
+
+def _sentence(note: str) -> str:
+    return f"{note[0].upper()}{note[1:]}."
 
 
 def _layers(explanation: Explanation) -> str:

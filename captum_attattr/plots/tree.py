@@ -16,8 +16,8 @@ from captum_attattr.formatting import counted, number, signed
 from captum_attattr.plots.canvas.labels import hover_label, name_label, token_label, token_width
 from captum_attattr.plots.canvas.lines import Line, painted
 from captum_attattr.plots.canvas.theme import Changes, Theme
-from captum_attattr.plots.canvas.token_columns import NEGATIVE, NODE, POSITIVE, RIGHT, Columns
-from captum_attattr.plots.tree_notes import in_columns, missing_links, titles
+from captum_attattr.plots.canvas.token_columns import NEGATIVE, NODE, POSITIVE, RIGHT, Columns, divider, second_text
+from captum_attattr.plots.tree_notes import in_columns, missing_links, narrow_tree, titles, width_menu
 from captum_attattr.trees.attributes import check_tree
 
 _FAINT: dict[Theme, str] = {"light": "#7c8894", "dark": "#7f8b97"}  # tokens outside the tree
@@ -157,23 +157,24 @@ def _edges(tree: nx.DiGraph, heights: dict[int, float], attention: dict[int, Flo
     return lines
 
 
-def _name_places(tree: nx.DiGraph, heights: dict[int, float], column: float) -> list[str]:
+def _name_places(tree: nx.DiGraph, heights: dict[int, float], columns: Columns) -> list[str]:
     """Return where the name of each node stands: at its right or left, above or below it, or "" where it would collide.
 
     The axis below names every column, so a name that is left out here is not lost.
     """
     places: dict[int, str] = {}
     taken: list[tuple[float, float, float, float]] = []
-    end = (len(tree.graph["tokens"]) - 0.5) * column + RIGHT
+    count = len(tree.graph["tokens"])
+    end = (count - 0.5) * columns.width + RIGHT
     for node in sorted(tree, key=lambda node: (-heights[node], node)):
-        width, x, y = token_width(tree.graph["tokens"][node]) + 6.0, node * column, -heights[node] * _ROW
+        width, x, y = token_width(tree.graph["tokens"][node]) + 6.0, columns.pixel(node, count), -heights[node] * _ROW
         boxes = {
             "middle right": (x + 8, x + 8 + width, y - 8, y + 8),
             "middle left": (x - 8 - width, x - 8, y - 8, y + 8),
             "top center": (x - width / 2, x + width / 2, y - 24, y - 8),
             "bottom center": (x - width / 2, x + width / 2, y + 8, y + 24),
         }
-        marks = [(each * column, -heights[each] * _ROW) for each in tree if each != node]
+        marks = [(columns.pixel(each, count), -heights[each] * _ROW) for each in tree if each != node]
         for place, (left, right, top, bottom) in boxes.items():
             inside = left > -_ROW / 2 and right < end
             over = any(left < r and right > le and top < b and bottom > t for le, r, t, b in taken)
@@ -184,13 +185,13 @@ def _name_places(tree: nx.DiGraph, heights: dict[int, float], column: float) -> 
     return [places.get(node, "") for node in sorted(tree)]
 
 
-def _nodes(tree: nx.DiGraph, heights: dict[int, float], attention: dict[int, Floats] | None, column: float) -> Line:
-    """Return the marks of all tokens of the tree, and their names where these fit; `column` is a width in pixels."""
+def _nodes(tree: nx.DiGraph, heights: dict[int, float], attention: dict[int, Floats] | None, columns: Columns) -> Line:
+    """Return the marks of all tokens of the tree, and their names where these fit."""
     graph, nodes = tree.graph, sorted(tree)
-    size = min(11.0, max(6.0, 0.9 * column))
+    size = min(11.0, max(6.0, 0.9 * columns.width))
     special = {graph["root"]: "square", **({graph["class_token"]: "diamond"} if graph["class_token"] in tree else {})}
     symbols = [special.get(node, "circle-open" if tree.nodes[node]["special"] else "circle") for node in nodes]
-    places = _name_places(tree, heights, column)
+    places = _name_places(tree, heights, columns)
     trace = {
         "type": "scatter",
         "name": "tokens",
@@ -338,18 +339,20 @@ def plot_tree(tree: nx.DiGraph, explanation: Explanation | None = None) -> go.Fi
     tree = in_columns(given)
     tokens = tree.graph["tokens"]
     columns, heights = Columns.of(tokens), _heights(tree)
-    edges, nodes = _edges(tree, heights, attention), _nodes(tree, heights, attention, columns.width)
+    edges, nodes = _edges(tree, heights, attention), _nodes(tree, heights, attention, columns)
     if tree.graph["class_token"] is None:
-        edges.append(_output(tree, heights))
+        edges.append(_output(tree, heights, columns.reverse))
     layout, row = _layout(tree, columns, heights, max(float(max(edge.trace["y"])) for edge in edges), (given, missing))
     # plotly draws an axis only if it has a trace.
     holder = {"type": "scatter", "name": "labels", "xaxis": "x2", "x": [None], "y": [None], "hoverinfo": "skip"}
     # zorder draws the tokens last; their unseen marks are last, and so win over the ends of edges under the mouse.
     last = Line({**holder, "showlegend": False}, NODE)
     lines = [nodes, *edges, *_legend(edges), last, _targets(nodes, columns.width, row)]
-    changes: dict[Theme, Changes] = {
-        theme: {"xaxis.gridcolor": _COLUMN[theme], "xaxis2.tickfont.color": _FAINT[theme]} for theme in _COLUMN
-    }
+    at = None if explanation is None else second_text(explanation.segments)
+    layout["shapes"] = divider(next((i for i, index in enumerate(tree.graph["index"]) if at and index >= at), None))
+    line = {"shapes[0].line.color": _FAINT} if layout["shapes"] else {}
+    looks = {"xaxis.gridcolor": _COLUMN, "xaxis2.tickfont.color": _FAINT, **line}
+    changes: dict[Theme, Changes] = {theme: {k: v[theme] for k, v in looks.items()} for theme in _COLUMN}
     data = {
         "edges": [edge.trace["meta"]["ends"] for edge in edges],
         "steps": sorted(tree.edges, key=lambda edge: (not tree.edges[edge]["class_edge"], tree.edges[edge]["order"])),
@@ -357,11 +360,12 @@ def plot_tree(tree: nx.DiGraph, explanation: Explanation | None = None) -> go.Fi
         "labels": [token_label(token) for token in tokens],
         "index": tree.graph["index"],
     }
-    layout["updatemenus"] = [_menu(edges, layout)]
-    return painted(lines, layout, "tree", hint=_HINT, changes=changes, scripts=["tree"], tree=data)
+    layout["updatemenus"] = [width_menu(edges, layout)]
+    told = narrow_tree(given, explanation)
+    return painted(lines, layout, "tree", hint=_HINT, changes=changes, scripts=["tree"], tree=data, narrow=told)
 
 
-def _output(tree: nx.DiGraph, heights: dict[int, float]) -> Line:
+def _output(tree: nx.DiGraph, heights: dict[int, float], reverse: bool) -> Line:
     """Return the decision above the root of a decoder's tree."""
     root = tree.graph["root"]
     top = round(max(heights.values())) + 1
@@ -373,8 +377,8 @@ def _output(tree: nx.DiGraph, heights: dict[int, float]) -> Line:
         "mode": "lines+markers+text",
         "x": [root, root],
         "y": [heights[root], top],
-        "text": ["", f"predicts {label} "],
-        "textposition": "middle left",
+        "text": ["", f"{reverse * ' '}predicts {label} "],
+        "textposition": "middle right" if reverse else "middle left",
         "textfont": {"size": 12},
         "cliponaxis": False,
         "line": {"width": _THIN, "dash": "dot"},
@@ -384,17 +388,3 @@ def _output(tree: nx.DiGraph, heights: dict[int, float]) -> Line:
         "showlegend": False,
     }
     return Line(trace, NODE)
-
-
-def _menu(edges: list[Line], layout: dict[str, Any]) -> dict[str, Any]:
-    """Return the menu of what the widths of the edges are."""
-    targets = [1 + i for i in range(len(edges))]
-    widths = {
-        "width: score": [edge.trace["line"]["width"] for edge in edges],
-        "width: share of its layer": [edge.trace["meta"]["share"] for edge in edges],
-    }
-    buttons = [
-        {"label": name, "method": "restyle", "args": [{"line.width": each}, targets]} for name, each in widths.items()
-    ]
-    place = {"x": 0, "xanchor": "left", "y": layout["legend"]["y"], "yanchor": "bottom", "pad": {"b": -6}}
-    return {"name": "width", "type": "buttons", "direction": "right", "buttons": buttons, "font": {"size": 11}, **place}

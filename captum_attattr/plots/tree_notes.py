@@ -10,6 +10,8 @@ from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.words import readable, summed, words
 from captum_attattr.formatting import counted, signed
 from captum_attattr.plots.canvas.labels import prediction_title, token_label
+from captum_attattr.plots.canvas.lines import Line
+from captum_attattr.plots.canvas.narrow import narrow, sentences
 from captum_attattr.trees.attributes import counting
 
 ALL_COLUMNS = 60  # tokens; of longer texts only those of the tree and their neighbours have a column
@@ -87,3 +89,26 @@ def titles(tree: nx.DiGraph, low: int, missing: list[tuple[float, int, int, int]
         )
         subtitle += f"<br>{counted(len(missing), 'strongest link')} not in the tree: {told}"
     return f"{title}; threshold {graph['threshold']:g}, {_ALGORITHMS[graph['algorithm']]}", subtitle
+
+
+def width_menu(edges: list[Line], layout: dict[str, Any]) -> dict[str, Any]:
+    """Return the menu of what the widths of the edges are."""
+    targets = [1 + i for i in range(len(edges))]
+    widths = {
+        "width: score": [edge.trace["line"]["width"] for edge in edges],
+        "width: share of its layer": [edge.trace["meta"]["share"] for edge in edges],
+    }
+    buttons = [
+        {"label": name, "method": "restyle", "args": [{"line.width": each}, targets]} for name, each in widths.items()
+    ]
+    place = {"x": 0, "xanchor": "left", "y": layout["legend"]["y"], "yanchor": "bottom", "pad": {"b": -6}}
+    return {"name": "width", "type": "buttons", "direction": "right", "buttons": buttons, "font": {"size": 11}, **place}
+
+
+def narrow_tree(tree: nx.DiGraph, explanation: Explanation | None) -> dict[str, Any]:
+    """Return what a narrow page shows of a tree: its links, the strongest first, and the words where they are known."""
+    edges = sorted(tree.edges(data=True), key=lambda edge: -abs(edge[2]["score"]))
+    tokens = readable(tree.graph["tokens"], tree.graph.get("scheme", ""))
+    links = sentences([(data["layer"], i, j, data["score"]) for i, j, data in edges], tokens)
+    known = {} if explanation is None else {"sentence": narrow(explanation)["sentence"]}
+    return {**known, "links": links, "what": "Links of the tree"}

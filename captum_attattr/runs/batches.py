@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from captum_attattr.runs.journal import Done, Journal
-from captum_attattr.runs.memory import give_back
+from captum_attattr.runs.memory import ChunkSize, give_back
 from captum_attattr.runs.processes import Processes
 
 Work = Callable[[list[int]], Tensor]
@@ -42,7 +42,7 @@ def run_batches(
 
     Args:
         batches: indices of the examples; all of them, each once.
-        work: gives the values of a batch.
+        work: gives the values of a batch, or of a part of it: where memory runs out, a batch is halved.
         about: what tells this run from others, as JSON: a file of another run is refused.
         resume: the file; None to keep nothing.
         progress: show a bar for what takes longer than two seconds.
@@ -57,6 +57,7 @@ def run_batches(
     Raises:
         TypeError, ValueError: `resume` is no file that can be written, is in use by another run that has not
             ended, belongs to another run, or is damaged. All processes raise where one does.
+        torch.OutOfMemoryError: memory is too small for one example.
 
     Warns:
         UserWarning: the last line of a file was torn; that batch is done again.
@@ -87,7 +88,7 @@ def run_batches(
         ) as bar:
             for index in processes.share(todo, lambda index: costs[index]):
                 notes.clear()
-                values = work(batches[index]).cpu().double().tolist()
+                values = _worked(work, batches[index], notes).tolist()
                 mine[index] = Done(values, list(notes))
                 if journal:
                     journal.append(index, mine[index])
@@ -100,6 +101,22 @@ def run_batches(
         example: value for i, batch in enumerate(batches) for example, value in zip(batch, done[i].values, strict=True)
     }
     return torch.tensor([by_example[example] for example in range(len(by_example))], dtype=torch.float64, device="cpu")
+
+
+def _worked(work: Work, batch: list[int], notes: list[str]) -> Tensor:
+    """Return the values of a batch; where memory runs out, of its halves, one after the other.
+
+    Raises:
+        torch.OutOfMemoryError: memory is too small for one example.
+    """
+    noted = len(notes)
+    try:
+        return work(batch).cpu().double()
+    except (RuntimeError, MemoryError) as error:
+        ChunkSize(len(batch)).shrink(error, len(batch))
+    del notes[noted:]
+    half = len(batch) // 2
+    return torch.cat([_worked(work, part, notes) for part in (batch[:half], batch[half:])])
 
 
 def _agreed(done: dict[int, Done], problem: Exception | None, processes: Processes) -> dict[int, Done]:

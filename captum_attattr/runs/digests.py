@@ -38,6 +38,7 @@ def _feed(digest: Any, value: Any) -> None:
     elif isinstance(value, Tensor):
         digest.update(f" {tuple(value.shape)} {value.dtype}".encode())
         value = value.dequantize() if value.is_quantized else value
+        value = value.full_tensor() if hasattr(value, "full_tensor") else value  # sharded by FSDP
         if value.numel():
             digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     else:

@@ -259,7 +259,7 @@ CASES = (
         "model run twice",
         of_forward(lambda m, i: logits(m, i) - logits(m, i.flip(1))),
         UnsupportedModelError,
-        r"passed through AttentionLayer\(encoder 0.* more than once; .* must run the model once",
+        r"passed through AttentionLayer\(encoder 0.* more than once \(2 times\); .* must run the model once",
     ),
     Case(
         "mixes examples",

@@ -50,7 +50,13 @@ def test_report_reads_a_table_and_a_target(folder, tmp_path, capsys):
     assert main([*line, "--output", str(tmp_path)]) == 0
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["report_1.html", "report_2.html"]
     assert "good film" in (tmp_path / "report_2.html").read_text()
+    assert "measured effect" not in (tmp_path / "report_2.html").read_text()
     assert "LABEL_1" in said(capsys)[0]
+
+
+def test_a_report_has_the_effects_that_were_asked_for(folder, tmp_path):
+    assert main(["report", "--model", str(folder / "model"), "--effects", "--output", str(tmp_path), "a b c"]) == 0
+    assert "measured effect" in (tmp_path / "report_1.html").read_text()
 
 
 def test_heads_and_prune_go_together(folder, tmp_path, capsys):

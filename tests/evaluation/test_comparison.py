@@ -65,6 +65,22 @@ def test_rows_and_seconds_are_the_methods_own():
     assert all((one.seconds > 0).all() for one in found.methods.values())
 
 
+def test_methods_that_refuse_a_family_are_left_out_and_told(monkeypatch):
+    from captum_attattr import UnsupportedModelError
+    from captum_attattr.evaluation import comparison
+
+    def refused(request: Any) -> Any:
+        raise UnsupportedModelError("this family has its own norm")
+
+    entry = ATTRIBUTIONS["attnlrp"]._replace(maps=refused)
+    monkeypatch.setitem(comparison.ATTRIBUTIONS, "attnlrp", entry)
+    with pytest.warns(UserWarning, match="'attnlrp' is left out: this family has its own norm"):
+        found = compared(tiny_bert(), unit="token")
+    assert set(found.names) == ATTRIBUTIONS.keys() - {"attnlrp"}
+    with pytest.raises(UnsupportedModelError, match="this family"):  # who asks for it hears it
+        compared(tiny_bert(), ["attnlrp"], unit="token")
+
+
 def test_options_by_name():
     options = {"zeros": {"attribution": "attattr_joint"}, "sink": {"path": "joint", "baseline": "sink", "n_steps": 4}}
     found = compared(tiny_bert(), options)

@@ -360,6 +360,7 @@ WRONG: dict[str, list[Any]] = {
     "baseline": ["", "zeros", [0.0], INF, NAN, True, 1j],
     "layers": [0, "01", [0], [0, 1, 2], [1, 0], [1, 1], [0.0, 1.0], [-1, 0], [True, False]],
     "scheme": [None, 0, "wordpieces", ["bytes"]],
+    "note": [None, 0, ["a"]],
     "total_delta": [*NO_NUMBER, INF],
     "total_error": [*NO_NUMBER, -1.0],
     "total_nodes": [*NO_INDEX[1:]],

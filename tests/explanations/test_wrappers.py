@@ -7,19 +7,32 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_families import tiny_model
 from torch import Tensor, nn
 from toy import HIDDEN, VOCAB, tiny_bert, tiny_llama, tiny_tokenizer
 from transformers import (
     AutoModelForCausalLM,
     BertForMaskedLM,
     BertModel,
+    CanineTokenizer,
     Gemma3Config,
     Gemma3ForConditionalGeneration,
     LlamaForCausalLM,
     PreTrainedModel,
 )
 
-from captum_attattr import attention_layers, explain, explain_dataset, head_importance, mask_heads, prune_heads
+from captum_attattr import (
+    HeadImportance,
+    UnsupportedModelError,
+    attention_layers,
+    explain,
+    explain_dataset,
+    find_patterns,
+    head_importance,
+    mask_heads,
+    prune_heads,
+)
+from captum_attattr.attribution.integration import Integrator
 
 pytestmark = [  # of peft, and of torch.compile
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),
@@ -153,6 +166,108 @@ def test_ddp(tmp_path):
     assert one.value == explain(tiny_bert(), tiny_tokenizer(), TEXT, **QUIET)[0].value
 
 
+class Prefixed(nn.Module):
+    """Puts three positions of its own before the tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bert, self.prefix = tiny_bert(), nn.Parameter(torch.ones(3, HIDDEN))
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        embedded = self.bert.get_input_embeddings()(input_ids)
+        whole = torch.cat([self.prefix.expand(len(embedded), -1, -1), embedded], 1)
+        return self.bert(inputs_embeds=whole).logits
+
+
+def with_canine() -> tuple[Any, Any]:
+    return tiny_model("canine"), CanineTokenizer()
+
+
+SIZES = {
+    "positions before the tokens": (
+        lambda: (Prefixed().eval(), tiny_tokenizer()),
+        r"maps of 9 x 9 for 6 tokens: the model puts positions of its own beside the tokens",
+    ),
+    "pooled tokens": (
+        with_canine,
+        r"maps of 4 x 4 for 18 tokens: the model pools its tokens; layers=\[0, 4\] have maps of the tokens",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_maps_that_are_not_of_the_tokens_are_refused_before_any_is_made(name, monkeypatch, tmp_path):
+    make, message = SIZES[name]
+    model, tokenizer = make()
+    monkeypatch.setattr(Integrator, "run", lambda *_: pytest.fail("integrated"))
+    for function, more in ((explain, ()), (explain_dataset, (tmp_path / "run",)), (find_patterns, ())):
+        with pytest.raises(UnsupportedModelError, match=message):
+            function(model, tokenizer, [TEXT], *more, **QUIET)
+
+
+def test_layers_of_the_tokens_can_be_chosen_where_others_are_pooled():
+    model, tokenizer = with_canine()
+    one = explain(model, tokenizer, TEXT, layers=[0, 4], **QUIET)[0]
+    assert one.attributions.shape == (2, 4, 18, 18)
+
+
+# ----------------------------------------------------------------------------------------------------- FSDP
+
+
+@pytest.fixture
+def one_process(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/x", rank=0, world_size=1)
+    yield torch.distributed.device_mesh.init_device_mesh("cpu", (1,))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+def test_fsdp(version, one_process):
+    fsdp = pytest.importorskip("torch.distributed.fsdp")
+    model = tiny_bert()
+    if version == 1:
+        model = fsdp.FullyShardedDataParallel(model, device_id=torch.device("cpu"))
+    else:
+        for block in model.bert.encoder.layer:
+            fsdp.fully_shard(block, mesh=one_process)
+        fsdp.fully_shard(model, mesh=one_process)
+    given = [TEXT, "a"], [0, 1]
+    found, wanted = (explain(one, tiny_tokenizer(), TEXT, **QUIET)[0] for one in (model, tiny_bert()))
+    torch.testing.assert_close(found.attributions, wanted.attributions)
+    assert abs(found.value - wanted.value) < 1e-6
+    scores = [
+        head_importance(m, tiny_tokenizer(), *given, **QUIET | {"rule": "gausslegendre"}) for m in (model, tiny_bert())
+    ]
+    torch.testing.assert_close(scores[0].scores, scores[1].scores)
+    masks = {0: [0, 1]}
+    with mask_heads(model, masks):
+        masked = explain(model, tiny_tokenizer(), TEXT, target=0, **QUIET)[0].value
+    with mask_heads(bert := tiny_bert(), masks):
+        assert abs(masked - explain(bert, tiny_tokenizer(), TEXT, target=0, **QUIET)[0].value) < 1e-6
+
+
+def sharded(kind: str) -> nn.Module:
+    """A model that looks sharded over four processes."""
+    model = tiny_bert()
+    if kind == "FSDPModule":
+        model.__class__ = type("FSDPBert", (type("FSDPModule", (), {}), type(model)), {})
+        for parameter in model.parameters():
+            parameter.device_mesh = SimpleNamespace(size=lambda: 4)
+        return model
+    wrapper = type("FullyShardedDataParallel", (nn.Module,), {})()
+    wrapper.module, wrapper.process_group = model, SimpleNamespace(size=lambda: 4)
+    return wrapper
+
+
+@pytest.mark.parametrize("kind", ["FSDPModule", "FullyShardedDataParallel"])
+def test_weights_over_several_processes_are_refused_with_what_to_do(kind):
+    with pytest.raises(
+        UnsupportedModelError, match=r"over 4 processes, and each must hold the whole .*full state dict"
+    ):
+        explain(sharded(kind), tiny_tokenizer(), TEXT, **QUIET)
+
+
 def test_soft_prompts_are_refused_with_their_positions():
     peft = pytest.importorskip("peft")
     config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5)
@@ -232,7 +347,7 @@ def gemma() -> Any:
     return AutoModelForCausalLM.from_config(config).eval()
 
 
-def test_a_multimodal_model_is_its_language_model_where_text_is_asked_about():
+def test_a_multimodal_model_is_its_language_model_where_text_is_asked_about(tmp_path):
     model, tokenizer = gemma(), tiny_tokenizer()
     assert isinstance(model, Gemma3ForConditionalGeneration)
     layers = attention_layers(model)
@@ -246,6 +361,12 @@ def test_a_multimodal_model_is_its_language_model_where_text_is_asked_about():
     assert one.attributions.shape[:2] == (2, 4)
     importance = head_importance(model, tokenizer, [TEXT], [one.target], method="taylor", progress=False)
     assert importance.scores.shape == (2, 4)
+    assert importance.tower == "model.language_model"
+    assert "2 layers x 4 heads of model.language_model" in repr(importance)
+    assert HeadImportance.load(importance.save(tmp_path / "heads")).tower == importance.tower
+    for change in (lambda heads: mask_heads(model, heads).__enter__(), lambda heads: prune_heads(model, heads)):
+        with pytest.raises(ValueError, match=r"its language model \(model.language_model\) has layers 0 to 1; give"):
+            change({2: [0]})
     vision = [parameter.shape for parameter in model.model.vision_tower.parameters()]
     with mask_heads(model, {1: [2]}):
         masked = explain(model, tokenizer, TEXT, target=one.target, **QUIET)[0].value

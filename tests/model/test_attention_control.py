@@ -214,7 +214,6 @@ def test_no_module() -> None:
         ("Longformer", ".model type 'longformer'. is not supported: .* windowed"),
         ("Swin", "windowed: batch and windows share one dimension"),
         ("BigBird", "block-sparse.*attention_type='original_full'"),
-        ("Falcon", "calls scaled_dot_product_attention itself"),
         ("FNet", "has no attention layer that goes through"),
     ],
 )

@@ -30,7 +30,7 @@ from captum_attattr import (
     prune_heads,
     save_pruned,
 )
-from captum_attattr.model.families import FUSED, RETURNED, SHARES_LAYERS
+from captum_attattr.model.families import BARE, FUSED, HEAD_MASKS, RETURNED, SHARES_LAYERS, TOLD
 from captum_attattr.model.families import NEVER_EMPTY as NEVER_EMPTY_CLASSES
 from captum_attattr.model.projections import Heads
 
@@ -186,7 +186,8 @@ def test_attention_that_returns_a_bare_tensor(heads: dict[int, list[int]]) -> No
 def test_tables_of_returned_values_name_classes_of_transformers() -> None:
     """A name that transformers does not have (any more) would be passed over silently."""
     sources = "\n".join(path.read_text() for path in Path(transformers.__file__).parent.glob("models/*/modeling_*.py"))
-    for name in [*RETURNED, *NEVER_EMPTY_CLASSES, SHARES_LAYERS, *(cls for cls, _ in FUSED)]:
+    named = [*RETURNED, *NEVER_EMPTY_CLASSES, SHARES_LAYERS, *HEAD_MASKS, *TOLD, *(cls for cls, _ in (*FUSED, *BARE))]
+    for name in named:
         assert f"class {name}(" in sources, name
 
 

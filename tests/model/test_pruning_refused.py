@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -114,6 +115,28 @@ def test_model_that_is_being_attributed_is_refused() -> None:
         with pytest.raises(RuntimeError, match="is being attributed already"):
             prune_heads(model, {0: [1]})
         assert same(bits(model), before)
+    prune_heads(model, {0: [1]})
+
+
+def test_model_that_another_thread_attributes_is_refused() -> None:
+    model, entered, left = tiny_bert(), threading.Event(), threading.Event()
+
+    def attribute() -> None:
+        with AttentionControl(attention_layers(model)):
+            entered.set()
+            left.wait(30)
+
+    thread = threading.Thread(target=attribute)
+    thread.start()
+    assert entered.wait(30)
+    try:
+        before = bits(model)
+        with pytest.raises(RuntimeError, match="is being attributed already"):
+            prune_heads(model, {0: [1]})
+        assert same(bits(model), before)
+    finally:
+        left.set()
+        thread.join()
     prune_heads(model, {0: [1]})
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import json
 import re
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from hostile import HOSTILE, every_text
 
 from captum_attattr import Explanation, plot_flow, write_html
 from captum_attattr.plots import flow as flow_plot
+from captum_attattr.plots.canvas.codes import signed_codes
 
 
 def explanation(layers: int = 2, heads: int = 3, words: int | list[str] = 6, **changed: Any) -> Explanation:
@@ -159,42 +159,25 @@ def test_many_edges_are_drawn_with_webgl() -> None:
 # ---------------------------------------------------------------------------------------------- the bulk
 
 
-def test_edges_are_stored_once_by_falling_score_as_typed_arrays() -> None:
-    given = explanation(3, 2, 9)
+def test_sums_are_stored_exactly_and_heads_in_eight_bits() -> None:
+    given = explanation(3, 5, 9)
     flow = bulk(plot_flow(given))
-    sums = given.attributions.double().sum(1).float().numpy()
-    assert (flow["indices"].dtype, flow["score"].dtype) == (np.uint32, np.float32)
-    np.testing.assert_array_equal(np.sort(flow["indices"]), np.arange(sums.size))
-    np.testing.assert_array_equal(flow["score"], sums.ravel()[flow["indices"]])
-    assert (np.diff(np.abs(flow["score"])) <= 0).all()
+    np.testing.assert_array_equal(flow["sums"], given.attributions.double().sum(1).float().numpy().ravel())
+    heads = flow["heads"]
+    assert (flow["sums"].dtype, heads["codes"].dtype) == (np.float32, np.int8)
+    code = heads["codes"].reshape(15, -1) / heads["levels"]
+    exact = given.attributions.numpy().reshape(15, -1)
+    largest = np.abs(exact).max(1)
+    np.testing.assert_array_equal(heads["largest"], largest)
+    found = np.sign(code) * code**2 * largest[:, None]
+    assert (np.abs(found - exact) <= 0.008 * largest[:, None]).all()
+    strong = np.abs(exact) > 0.3 * largest[:, None]
+    np.testing.assert_allclose(found[strong], exact[strong], rtol=0.02)
 
 
-@pytest.mark.parametrize("size", [1, 3, 16])
-@pytest.mark.parametrize("unit", [1.0, 1e-30, 1e30])
-def test_scores_of_heads_are_within_half_a_percent(size: int, unit: float) -> None:
-    given = explanation(3, 5, size)
-    given.attributions.mul_(unit)
-    given.attributions[0, 0, 0, 0] = 0
-    heads = bulk(plot_flow(given))["heads"]
-    assert heads["high"].dtype == heads["low"].dtype == np.uint8
-    low = np.stack([heads["low"] & 15, heads["low"] >> 4], 1).ravel()[: heads["high"].size]
-    code = heads["high"].astype(int) << 4 | low
-    level = code & 2047
-    scores = np.where(code > 2047, -1, 1) * heads["scale"] * np.exp(-heads["step"] * (heads["levels"] - level))
-    exact = given.attributions.numpy().ravel()
-    np.testing.assert_allclose(np.where(level > 0, scores, 0), exact, rtol=5e-3, atol=8e-8 * np.abs(exact).max())
-    np.testing.assert_array_equal(level > 0, exact != 0)
-
-
-def test_large_page_is_small_and_made_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    given = explanation(12, 12, 128)
-    start = time.perf_counter()
-    path = write_html(plot_flow(given), tmp_path / "flow.html")
-    seconds, size = time.perf_counter() - start, path.stat().st_size
-    with capsys.disabled():
-        print(f"\nflow of 12 x 12 x 128: {size / 1e6:.1f} MB in {seconds:.2f} s")
-    assert size < 12.5e6
-    assert seconds < 3
+@pytest.mark.parametrize(("shape", "megabytes"), [((12, 12, 128), 5), ((6, 12, 200), 5)])
+def test_large_page_is_small(shape: tuple[int, int, int], megabytes: float, tmp_path: Path) -> None:
+    assert write_html(plot_flow(explanation(*shape)), tmp_path / "flow.html").stat().st_size < megabytes * 1e6
 
 
 def test_same_explanation_same_bytes(tmp_path: Path) -> None:
@@ -341,9 +324,10 @@ def test_in_a_browser(tmp_path: Path, dark: bool) -> None:
         whole = scores if whole is None else whole
         shown = scores.flatten()[kept]
         shown = shown[shown.abs().argsort(descending=True)[:count]]
+        shown = shown[shown != 0]
         parts = [float((s * shown).clamp(min=0).sum() / (s * whole).clamp(min=0).sum()) for s in (1, -1)]
         shares = f"{100 * parts[0]:.0f} % of the positive and {100 * parts[1]:.0f} % of the negative"
-        return f"{len(shown):,} of {whole.numel():,} edges = {shares} attribution; "
+        return f"{len(shown):,} of {int((whole != 0).sum()):,} edges = {shares} attribution; "
 
     moved = int(seen["moved"][0].split()[0])
     assert moved == sum(seen["moved"][1]) == sum(seen["settled"][0]) == 21
@@ -356,17 +340,22 @@ def test_in_a_browser(tmp_path: Path, dark: bool) -> None:
     assert seen["all"].startswith(expected(800, sums))
 
     def same(text: str, wanted: str) -> None:
-        """The page knows the scores of heads to 0.4 %: a share may be rounded to the next percent."""
+        """The page knows the scores of heads in 8 bits: a share may be rounded to the next percent."""
         numbers = [
             [float(n.replace(",", "")) for n in re.findall(r"[\d,]+(?= of| edges| %)", t)] for t in (text, wanted)
         ]
         assert numbers[0][:2] == numbers[1][:2], (text, wanted)
         assert numbers[0] == pytest.approx(numbers[1], abs=1), (text, wanted)
 
-    head = given.attributions[:, 2].double()
+    heads = signed_codes(given.attributions.numpy())  # what is tiny beside the largest of its map counts as 0
+    code = heads.codes[:, 2] / heads.levels
+    head = torch.from_numpy(np.sign(code) * code**2 * heads.largest[:, 2, None, None])
     same(seen["head"], expected(800, head))
     same(seen["layer"], expected(400, head[1]))
-    assert re.match(rf"{int((head[1] < 0).sum())} of 400 edges = 100 % of the negative attribution", seen["negative"])
+    assert re.match(
+        rf"{int((head[1] < 0).sum())} of {int((head[1] != 0).sum())} edges = 100 % of the negative attribution",
+        seen["negative"],
+    )
     size = len(HOSTILE)
     words = torch.tensor([0 < i < size - 1 for i in range(size)])
     inner = (words[:, None] & words).flatten()
@@ -381,10 +370,10 @@ def test_in_a_browser(tmp_path: Path, dark: bool) -> None:
     score = float(shown[1].split(": ")[1].replace("−", "-"))
     assert score == pytest.approx(float(sums[layer, query, key]), rel=5e-3)
     for line in shown[2:]:
-        found = re.fullmatch("head (\\d): (.*)", line)
+        found = re.fullmatch("head (\\d): about (.*)", line)
         assert found
         value = float(given.attributions[layer, int(found[1]), query, key])
-        assert float(found[2].replace("−", "-")) == pytest.approx(value, rel=6e-3)
+        assert float(found[2].replace("−", "-")) == pytest.approx(value, rel=0.03)
     assert seen["menus"] == [f"flow-{name}" for name in ("layer", "head", "sign", "special", "segment")]
     assert seen["live"] == "polite"
 

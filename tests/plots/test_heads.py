@@ -127,6 +127,22 @@ def test_heads_that_are_gone_are_marked() -> None:
     assert "×" not in plot_heads(importance()).layout.meta["hint"]
 
 
+def test_a_method_has_one_colour_in_every_figure() -> None:
+    from captum_attattr.plots.canvas.attributions import attribution_colours, ranking_colours
+
+    names = ["taylor", "attattr (reduce=sum)", "\u2068attention\u2069", "attattr (path=joint)", "mine", "attattr"]
+    found = ranking_colours(names)
+    assert found["attattr (reduce=sum)"] == attribution_colours("attattr")
+    assert found["attattr (path=joint)"] == attribution_colours("attattr_joint")
+    assert found["\u2068attention\u2069"] == attribution_colours("attention")
+    assert found["taylor"] == ranking_colours(["mine", "taylor"])["taylor"]
+    assert len({colours["light"] for colours in found.values()}) == len(names)
+    assert len(ranking_colours(map(str, range(20)))) == 20
+    layout = plot_correlation(importance(), importance(method="taylor")).layout
+    assert layout.xaxis.title.font.color == attribution_colours("attattr")["light"]
+    assert layout.yaxis.title.font.color == found["taylor"]["light"]
+
+
 def lightness(colour: str) -> float:
     """CIE L* of a colour."""
     parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
@@ -503,9 +519,9 @@ def test_pruning_curves_in_a_browser(tmp_path: Path, dark: bool) -> None:
 
 def plot_colours(dark: bool) -> tuple[str, ...]:
     """Of the band, its mean, both curves, both of the other order, both latencies, and the parameters."""
-    blue, orange = ("#6cb6ff", "#ff8a57") if dark else ("#0067a5", "#d1480c")
+    orange, purple = ("#ff8a57", "#e29be0") if dark else ("#d1480c", "#9b4f96")  # attattr, taylor
     band, grey = ("#56616c", "#98a4b0") if dark else ("#c3cad1", "#5d6a77")
-    return (band, grey, blue, orange, blue, orange, blue, orange, grey)
+    return (band, grey, orange, purple, orange, purple, orange, purple, grey)
 
 
 def test_scatter_in_a_browser(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from captum_attattr.formatting import cells, output_value, path_name, visible
@@ -62,6 +63,12 @@ def text_width(text: str) -> float:
 def token_width(token: str) -> int:
     """Return the width of a token's label in pixels."""
     return math.ceil(text_width(visible(token, _TOKEN_LENGTH)))
+
+
+def right_to_left(texts: Iterable[str]) -> bool:
+    """Return whether most letters are of a script that runs to the left."""
+    kinds = [unicodedata.bidirectional(character) for text in texts for character in text]
+    return sum(kind in ("R", "AL") for kind in kinds) > sum(kind == "L" for kind in kinds)
 
 
 def prediction_title(what: str, explained: Mapping[str, Any]) -> str:

@@ -13,6 +13,8 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from captum_attattr.files import replacing
+from captum_attattr.plots.canvas.codes import packed
+from captum_attattr.plots.canvas.packing import Content
 
 _SLIM = frozenset(("scatter", "bar", "heatmap"))
 """The traces of `assets/plotly.min.js.gz`, which `tools/plotly_bundle.mjs` makes."""
@@ -30,11 +32,12 @@ def packed_script(kind: str, content: bytes) -> str:
     return f'<script type="application/gzip" class="{kind}">{base64.b64encode(content).decode("ascii")}</script>'
 
 
-def content_script(text: str) -> str:
-    """Return the element with the JSON of a figure, compressed if it is long."""
-    if len(text) < _COMPRESSED_FROM:
-        return f'<script type="application/json" class="content">{text}</script>'
-    return packed_script("content", compressed(text))
+def content_script(content: Content) -> str:
+    """Return the elements with the JSON of a figure, compressed if it is long, and with its arrays."""
+    arrays = "\n" + packed_script("arrays", packed(content.arrays)) if content.arrays else ""
+    if len(content.text) < _COMPRESSED_FROM:
+        return f'<script type="application/json" class="content">{content.text}</script>{arrays}'
+    return packed_script("content", compressed(content.text)) + arrays
 
 
 def library_script(figures: Sequence[go.Figure]) -> str:

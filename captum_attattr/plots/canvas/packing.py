@@ -1,40 +1,89 @@
-"""Figures as the JSON of a page: maps as half floats, nothing stored twice."""
+"""Figures as a page has them: their JSON, and their arrays as bytes; maps as 8-bit codes, nothing stored twice."""
 
 from __future__ import annotations
 
 import base64
 import json
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
 import plotly.io
 
+from captum_attattr.plots.canvas.codes import Codes, signed_codes, unsigned_codes
 
-def figure_json(figure: go.Figure, config: dict[str, Any]) -> str:
-    """Return the JSON of a figure as `assets/draw.js` reads it, safe inside a script element.
+_SMALL = 1000  # bytes up to which an array stays in the JSON
 
-    Arrays travel as base64. Maps (`z` of float32) become half floats, whose 11 bits are more than the three
-    digits that a page shows, times a power of two, so that neither large nor small values lose bits. Traces in
-    `meta.differences`, [trace, minuend, subtrahend], travel without their map, which the page computes.
+
+class Content(NamedTuple):
+    """A figure as `assets/draw.js` reads it: JSON, safe inside a script element, and the arrays that it refers to."""
+
+    text: str
+    arrays: bytes
+
+
+def figure_content(figure: go.Figure, config: dict[str, Any]) -> Content:
+    """Return a figure's content.
+
+    `meta.differences` names the traces of maps: [difference, attribution, attention]. The last two travel as 8-bit
+    codes, their hovers with two digits, and the page computes the first. Other maps (`z` of float32) become half
+    floats, whose 11 bits are more than the three digits that a page shows, times a power of two, so that neither large
+    nor small values lose bits. Large arrays in `meta` travel as they are.
     """
     content: dict[str, Any] = figure.to_dict()
     meta = content.get("layout", {}).get("meta")
-    computed = {trace for trace, _, _ in meta.get("differences", ())} if isinstance(meta, dict) else set()
     traces = content.get("data", [])
+    arrays = bytearray()
+    coded: dict[int, Any] = {}
+    if isinstance(meta, dict):
+        for difference, attribution, attention in meta.get("differences", ()):
+            coded |= {difference: None, attribution: signed_codes, attention: unsigned_codes}
+        # What narrow pages show is in their HTML.
+        content["layout"]["meta"] = _beside({k: v for k, v in meta.items() if k != "narrow"}, arrays)
     for i, trace in enumerate(traces):
-        if i in computed:
-            del trace["z"]
+        if i in coded:
+            trace["hovertemplate"] = trace["hovertemplate"].replace(".3~g", ".2~g")
+            if coded[i] is None:
+                del trace["z"]
+            else:
+                trace["z"] = _coded(coded[i](_floats(trace["z"])), arrays)
         elif isinstance(trace.get("z"), dict) and trace["z"]["dtype"] == "f4" and "," in trace["z"].get("shape", ""):
-            shape = [int(side) for side in trace["z"]["shape"].split(",")]
-            trace["z"] = halves(np.frombuffer(base64.b64decode(trace["z"]["bdata"]), dtype="<f4").reshape(shape))
+            trace["z"] = halves(_floats(trace["z"]))
     whole = {"data": traces, "layout": content.get("layout", {}), "frames": content.get("frames") or None}
     # Not orjson, which plotly takes where it is installed: it refuses halves of surrogate pairs.
     parts = [f'"{name}": {plotly.io.json.to_json_plotly(part, engine="json")}' for name, part in whole.items()]
     options = json.dumps(config).replace("<", "\\u003c")
-    return f'{{{", ".join(parts)}, "config": {options}}}'
+    return Content(f'{{{", ".join(parts)}, "config": {options}}}', bytes(arrays))
+
+
+def _floats(spec: dict[str, Any]) -> npt.NDArray[np.float32]:
+    """Return a map as plotly's JSON holds it."""
+    shape = [int(side) for side in spec["shape"].split(",")]
+    return np.frombuffer(base64.b64decode(spec["bdata"]), dtype="<f4").reshape(shape)
+
+
+def _coded(codes: Codes, arrays: bytearray) -> dict[str, Any]:
+    """Append a map's codes to the arrays, and return where they are and how they are read."""
+    how = {"dtype": codes.codes.dtype.str[1:], "levels": codes.levels, "largest": float(codes.largest)}
+    spec = {"codes": len(arrays), "shape": list(codes.codes.shape), **how}
+    arrays += codes.codes.tobytes()
+    return spec
+
+
+def _beside(value: Any, arrays: bytearray) -> Any:
+    """Return what a figure's `meta` holds, its large arrays appended to the others."""
+    if isinstance(value, dict) and "bdata" in value:
+        content = base64.b64decode(value["bdata"])
+        if len(content) <= _SMALL:
+            return value
+        spec = {"array": len(arrays), "bytes": len(content), "dtype": value["dtype"]}
+        arrays += content
+        return spec
+    if isinstance(value, dict):
+        return {name: _beside(each, arrays) for name, each in value.items()}
+    return value
 
 
 def halves(values: npt.NDArray[Any]) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from captum_attattr.checks import checked_arguments
 from captum_attattr.files import replacing
 from captum_attattr.plots.canvas import generation_page
 from captum_attattr.plots.canvas.library import content_script, library_element, library_script, write_library
-from captum_attattr.plots.canvas.packing import figure_json
+from captum_attattr.plots.canvas.narrow import narrow_html
+from captum_attattr.plots.canvas.packing import figure_content
 from captum_attattr.plots.canvas.tokens_page import SCRIPTS, STYLES, tokens_body
 
 _CONFIG = {
@@ -44,8 +45,9 @@ def write_html(
     is until the new one is there whole.
 
     Args:
-        figure: a figure of this package; other plotly figures work too, in one set of colours. Its maps travel
-            as half floats, which hold the three digits that a page shows.
+        figure: a figure of this package; other plotly figures work too, in one set of colours. The maps of heads
+            travel as 8-bit codes, within 0.8 % of a head's largest entry and finer for small ones, and the page shows
+            two digits of them; the figure has the exact ones.
         path: the file; it is replaced if it exists. Its directory must exist.
         plotlyjs: "inside" the page; or "directory", for many pages in one: a file beside them, which they all load.
 
@@ -100,17 +102,18 @@ def figure_block(figure: go.Figure, name: str = "") -> str:
     start = f"{name}-" if name else ""
     meta = _meta(figure)
     config = {**_CONFIG, "toImageButtonOptions": {"filename": meta.get("filename", "figure")}}
+    instead = narrow_html(title_of(figure), meta["narrow"]) if "narrow" in meta else ""
     size = "; ".join(f"{side}: {figure.layout[side]}px" for side in ("width", "height") if figure.layout[side])
     return f"""<div class="figure" role="figure" aria-label="{html.escape(title_of(figure))}" \
 aria-describedby="{start}hint">
 <div class="plot" id="{start}plot" style="{size}"></div>
 <p class="hint" id="{start}hint">{html.escape(meta.get("hint", ""))}</p>
 <p class="chosen" id="{start}chosen" role="status"></p>
-{content_script(figure_json(figure, config))}
+{instead}{content_script(figure_content(figure, config))}
 </div>"""
 
 
-def page(title: str, body: str, figures: Sequence[go.Figure], kind: str | None = None, *, beside: bool = False) -> str:
+def page(title: str, body: str, figures: Sequence[go.Figure], style: str | None = None, *, beside: bool = False) -> str:
     """Return the HTML of a whole page.
 
     plotly.js and each script are in it once, however many figures there are. A figure names the scripts that make
@@ -123,15 +126,15 @@ def page(title: str, body: str, figures: Sequence[go.Figure], kind: str | None =
         title: plain text.
         body: HTML, with a `figure_block` for each figure.
         figures: all figures in it.
-        kind: the name of a stylesheet and a script in `assets/` for such pages, beside `page.css` and `draw.js`.
+        style: a stylesheet in `assets/` for such pages, beside `page.css`.
         beside: whether plotly.js is a file beside the page; else it is inside.
     """
     names = dict.fromkeys(["page", *(name for figure in figures for name in _meta(figure).get("scripts", ()))])
     scripts = "\n".join(f"{name}: (plot, meta, hint, chosen) => {{\n{_asset(f'{name}.js')}}}," for name in names)
-    style = _asset("page.css") + (_asset(f"{kind}.css") if kind else "")
-    script = _asset(f"{kind}.js") if kind else ""
+    narrow = ["sentence.css", "narrow.css"] if any("narrow" in _meta(figure) for figure in figures) else []
+    sheet = "".join(map(_asset, ["page.css", *narrow, *([style] if style else [])]))
     policy = _POLICY_BESIDE if beside else _POLICY
-    return f"""{_head(title, style, policy)}
+    return f"""{_head(title, sheet, policy)}
 <body>
 <main>
 {body}
@@ -143,7 +146,7 @@ def page(title: str, body: str, figures: Sequence[go.Figure], kind: str | None =
 const scripts = {{
 {scripts}
 }};
-{script}{_asset("draw.js")}}})();
+{_asset("draw.js")}}})();
 </script>
 </body>
 </html>

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import unicodedata
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +12,7 @@ from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.token_scores import TokenScores
 from captum_attattr.explanations.words import read_words
 from captum_attattr.formatting import signed, visible
+from captum_attattr.plots.canvas.labels import right_to_left
 
 Floats = npt.NDArray[np.float64]
 
@@ -51,13 +51,7 @@ class Sentence(NamedTuple):
     @property
     def right_to_left(self) -> bool:
         """Whether most letters of the text are of a script that runs to the left."""
-        kinds = [
-            unicodedata.bidirectional(c)
-            for word, special in zip(self.words, self.special, strict=True)
-            if not special
-            for c in word
-        ]
-        return sum(kind in ("R", "AL") for kind in kinds) > sum(kind == "L" for kind in kinds)
+        return right_to_left(word for word, special in zip(self.words, self.special, strict=True) if not special)
 
 
 def shown(text: str) -> str:

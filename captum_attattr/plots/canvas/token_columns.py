@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from captum_attattr.plots.canvas.labels import token_label, token_width
+from captum_attattr.plots.canvas.labels import right_to_left, token_label, token_width
 from captum_attattr.plots.canvas.layout import WIDTH, Area
 from captum_attattr.plots.canvas.lines import line_colours
 from captum_attattr.plots.canvas.theme import Theme
@@ -29,6 +29,19 @@ def thinned(positions: Iterable[int], distance: float, taken: Sequence[int] = ()
     return kept
 
 
+def second_text(segments: Sequence[int]) -> int | None:
+    """Return the position at which the second text of a pair begins; None for a single text."""
+    return next((i for i in range(1, len(segments)) if segments[i] != segments[i - 1]), None)
+
+
+def divider(position: int | None) -> list[dict[str, Any]]:
+    """Return the line before a column, where the second text of a pair begins; its colour is that of `DIVIDER`."""
+    if position is None:
+        return []
+    where = {"xref": "x", "x0": position - 0.5, "x1": position - 0.5, "yref": "paper", "y0": 0, "y1": 1}
+    return [{"type": "line", "layer": "below", "line": {"width": 1.5, "dash": "dash"}, **where}]
+
+
 class Columns(NamedTuple):
     """One column for each token, from left to right, and the labels below. Lengths are pixels."""
 
@@ -36,20 +49,28 @@ class Columns(NamedTuple):
     flat: bool  # whether labels lie flat; else they stand upright
     font: float
     height: int  # of the labels
+    reverse: bool  # whether the text, and so the columns, run to the left
 
     @classmethod
-    def of(cls, tokens: Sequence[str]) -> Columns:
+    def of(cls, tokens: Sequence[str], special: Sequence[Any] = ()) -> Columns:
         """Make columns as wide as the figure allows; labels that are wider than a column stand upright."""
         width = (WIDTH - LEFT - RIGHT - 2 * _EDGE) / len(tokens)
         longest = max(token_width(token) for token in tokens)
         flat = longest + 6 < width
-        return cls(width, flat, 12 if flat else min(11, max(8, width - 1.5)), 30 if flat else longest + 16)
+        font, height = (12, 30) if flat else (min(11, max(8, width - 1.5)), longest + 16)
+        text = [token for i, token in enumerate(tokens) if i >= len(special) or not special[i]]
+        return cls(width, flat, font, height, right_to_left(text))
+
+    def pixel(self, position: int, count: int) -> float:
+        """Return how far the middle of a column is from that of the leftmost of `count` columns."""
+        return self.width * (count - 1 - position if self.reverse else position)
 
     def axis(self, tokens: Sequence[str], positions: Iterable[int], taken: Sequence[int] = ()) -> dict[str, Any]:
         """Return an axis with labels at `positions`, or at as many of them as fit beside labels at `taken`."""
+        ends = [-0.5 - _EDGE / self.width, len(tokens) - 0.5 + _EDGE / self.width]
         shown = thinned(positions, _LABEL_HEIGHT / self.width, taken)
         return {
-            "range": [-0.5 - _EDGE / self.width, len(tokens) - 0.5 + _EDGE / self.width],
+            "range": ends[::-1] if self.reverse else ends,
             "tickvals": shown,
             "ticktext": [token_label(tokens[position]) for position in shown],
             "tickangle": 0 if self.flat else -90,

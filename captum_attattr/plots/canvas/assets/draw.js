@@ -14,7 +14,8 @@ const bytes = (base64) => {
 // A figure that answers to keys can be focused, and says what it is.
 const takeKeys = (plot) => {
   plot.tabIndex = 0;
-  plot.setAttribute("role", "application");
+  plot.setAttribute("role", "group"); // no application: there are buttons in it
+  plot.setAttribute("aria-keyshortcuts", "ArrowUp ArrowDown ArrowLeft ArrowRight");
   plot.setAttribute("aria-label", plot.closest(".figure").getAttribute("aria-label"));
 };
 
@@ -47,6 +48,23 @@ const difference = (first, second) => {
   return first.map((row, i) => row.map((value, j) => value * factors[0] - second[i][j] * factors[1]));
 };
 
+const KINDS = { i1: Int8Array, u1: Uint8Array, i2: Int16Array, i4: Int32Array, u4: Uint32Array, f4: Float32Array, f8: Float64Array };
+
+// The rows of a map that travelled as 8-bit codes: sign(c) (c / levels)² times the largest of the map.
+const decoded = ({ codes: at, shape: [rows, columns], dtype, levels, largest }, arrays) => {
+  const codes = new KINDS[dtype](arrays.buffer, at, rows * columns);
+  const flat = Float32Array.from(codes, (code) => Math.sign(code) * (code / levels) ** 2 * largest);
+  return Array.from({ length: rows }, (_, row) => flat.subarray(row * columns, (row + 1) * columns));
+};
+
+// What a figure's `meta` holds, its arrays as such; plotly.py writes them as base64, long ones are among `arrays`.
+const revived = (value, arrays) => {
+  if (!value || typeof value !== "object" || Array.isArray(value)) return value;
+  if (value.bdata) return new (KINDS[value.dtype])(bytes(value.bdata).buffer);
+  if (value.bytes) return new (KINDS[value.dtype])(arrays.slice(value.array, value.array + value.bytes).buffer);
+  return Object.fromEntries(Object.entries(value).map(([name, each]) => [name, revived(each, arrays)]));
+};
+
 // Which of the large maps the axes show: layer by layer, head by head.
 const shownMap = (layout, { labels, tiles }) => {
   const [head, layer] = [layout.xaxis2, layout.yaxis2].map(({ minallowed, maxallowed }) =>
@@ -55,12 +73,47 @@ const shownMap = (layout, { labels, tiles }) => {
   return layer * tiles.x + head;
 };
 
-// The text of an element, unpacked if it is packed; the element goes.
-const unpackedText = async (element) => {
+// The content of an element, unpacked if it is packed; the element goes.
+const unpackedContent = (element) => {
   element.remove();
-  if (element.type !== "application/gzip") return element.textContent;
-  const stream = new Blob([bytes(element.textContent)]).stream().pipeThrough(new DecompressionStream("gzip"));
-  return new Response(stream).text();
+  if (element.type !== "application/gzip") return new Response(element.textContent);
+  return new Response(new Blob([bytes(element.textContent)]).stream().pipeThrough(new DecompressionStream("gzip")));
+};
+
+// plotly.js takes its time for each trace, wherever it is: the large maps become three traces, one for each view, and
+// `attention.js` changes their values when another head is chosen.
+const largeMap = ({ data, layout }, arrays) => {
+  const { differences, attention } = layout.meta;
+  const first = Math.min(...differences.flat());
+  const found = differences.map((traces) => traces.map((trace) => data[trace]));
+  const maps = {
+    traces: [first, first + 1, first + 2],
+    of: (map) => {
+      const [gap, from, by] = found[map];
+      const z = [from, by].map((each) => decoded(each.z, arrays));
+      const part = (name) => [from, by, gap].map((each) => each[name]);
+      const where = Object.fromEntries(["x0", "y0", "name", "hovertemplate"].map((name) => [name, part(name)]));
+      return { z: [...z, difference(...z)], ...where };
+    },
+  };
+  const shown = maps.of(shownMap(layout, attention));
+  const order = [1, 2, 0].map((at) => found[0][at]);
+  data.length = first;
+  order.forEach((trace, at) => {
+    data.push({ ...trace, ...Object.fromEntries(Object.keys(shown).map((name) => [name, shown[name][at]])) });
+  });
+  const ofViews = (opacity) => order.map((_, view) => opacity[first + view * found.length]);
+  const views = layout.updatemenus.find(({ name }) => name === "view")?.buttons ?? [];
+  for (const { args } of views) {
+    const opacity = [...args[0].opacity.slice(0, first), ...ofViews(args[0].opacity)];
+    args[0] = { opacity, visible: data.map((_, at) => at >= first || opacity[at] > 0) };
+  }
+  // A choice in these menus goes through `attention.js`, which is quick.
+  for (const { name, buttons } of layout.updatemenus) {
+    if (name === "layer" || name === "head") for (const button of buttons) button.method = "skip";
+  }
+  data.forEach((trace, at) => { if (at < first) trace.visible = trace.opacity !== 0; });
+  return maps;
 };
 
 // plotly.js, if it came packed.
@@ -68,23 +121,17 @@ const library = async () => {
   const element = document.querySelector("script.library");
   if (!element) return;
   const script = document.createElement("script");
-  script.textContent = await unpackedText(element);
+  script.textContent = await unpackedContent(element).text();
   document.head.append(script);
 };
 
 const parsed = async (figure) => {
-  const content = JSON.parse(await unpackedText(figure.querySelector(".content")));
-  const { data, layout } = content;
-  for (const trace of data) if (trace.z?.halves) trace.z = unpacked(trace.z);
-  const { differences, attention } = layout.meta || {};
-  for (const [to, from, by] of differences || []) data[to].z = difference(data[from].z, data[by].z);
-  if (attention) {
-    // plotly.js takes its time for each trace, wherever it is; `attention.js` brings the others when they are chosen.
-    const shown = shownMap(layout, attention);
-    differences.forEach((traces, map) => {
-      if (map !== shown) for (const trace of traces) data[trace].visible = false;
-    });
-  }
+  const content = await unpackedContent(figure.querySelector(".content")).json();
+  const beside = figure.querySelector(".arrays");
+  const arrays = beside && new Uint8Array(await unpackedContent(beside).arrayBuffer());
+  for (const trace of content.data) if (trace.z?.halves) trace.z = unpacked(trace.z);
+  content.meta = revived(content.layout.meta, arrays) || {};
+  if (content.meta.attention) content.meta.maps = largeMap(content, arrays);
   return content;
 };
 
@@ -99,9 +146,8 @@ const picture = (format, filename) => ({
   },
 });
 
-const draw = async (figure, { data, layout, config, frames }) => {
+const draw = async (figure, { data, layout, config, frames, meta }) => {
   const [plot, hint, chosen] = ["plot", "hint", "chosen"].map((name) => figure.querySelector(`.${name}`));
-  const meta = layout.meta || {};
   config.modeBarButtonsToAdd = ["png", "svg"].map((format) => picture(format, config.toImageButtonOptions.filename));
   await Plotly.newPlot(plot, { data, layout, config, frames });
   if (frames) Plotly.animate(plot, null);

@@ -1,45 +1,37 @@
 // Menus and the slider of a flow. plotly.js takes hundreds of milliseconds to draw a new cut, so the page draws the
 // edges itself, one path for each width and sign, and hands them to plotly (which saves the pictures) at rest.
-const { view, classes, most, dashed, heads, layers: numbers } = meta.flow;
+const { view, classes, most, dashed, heads, special, segments, layers: numbers } = meta.flow;
 const [layerCount, headCount, size] = meta.flow.shape;
 const area = size * size;
 const signs = ["negative", "positive"];
 
 // ---------------------------------------------------------------------------------------------- the data
 
-// plotly.py writes arrays as base64.
-const array = (spec, Kind) => (ArrayBuffer.isView(spec) ? spec : new Kind(bytes(spec.bdata).buffer));
-const [special, segments] = [array(meta.flow.special, Uint8Array), array(meta.flow.segments, Uint8Array)];
-const sums = { indices: array(meta.flow.indices, Uint32Array), score: array(meta.flow.score, Float32Array) };
-const [high, low] = [array(heads.high, Uint8Array), array(heads.low, Uint8Array)];
 const tokens = meta.flow.tokens.map(plain);
-
-// Scores of single heads: 11 bits of a logarithm, above them the sign.
-const values = Float32Array.from({ length: 4096 }, (_, code) => {
-  const level = code & 2047;
-  return level ? (code > 2047 ? -1 : 1) * heads.scale * Math.exp(-heads.step * (heads.levels - level)) : 0;
-});
-const codeAt = (i) => (high[i] << 4) | ((low[i >> 1] >> (4 * (i & 1))) & 15);
 const cell = (layer, head) => (layer * headCount + head) * area;
-
-// The edges of one head by falling |score|: a counting sort over its levels.
-const ofHead = (head) => {
-  const starts = new Uint32Array(2049);
-  for (let pass = 0; pass < layerCount * area; pass++) {
-    const level = codeAt(cell(Math.floor(pass / area), head) + (pass % area)) & 2047;
-    if (level) starts[2048 - level] += 1;
-  }
-  for (let i = 1; i <= 2048; i++) starts[i] += starts[i - 1];
-  const sorted = { indices: new Uint32Array(starts[2048]), score: new Float32Array(starts[2048]) };
-  for (let index = 0; index < layerCount * area; index++) {
-    const code = codeAt(cell(Math.floor(index / area), head) + (index % area));
-    if (!(code & 2047)) continue;
-    const at = starts[2047 - (code & 2047)]++;
-    sorted.indices[at] = index;
-    sorted.score[at] = values[code];
-  }
-  return sorted;
+const scoreAt = (layer, head, within) => {
+  const code = heads.codes[cell(layer, head) + within] / heads.levels;
+  return Math.sign(code) * code * code * heads.largest[layer * headCount + head];
 };
+
+// All edges but those of score 0, by falling |score| and then by index: a radix sort of the bits of float32.
+const byStrength = (scores) => {
+  const bits = new Uint32Array(scores.buffer, scores.byteOffset, scores.length);
+  let order = Uint32Array.from(scores.keys()).filter((i) => scores[i]);
+  for (const shift of [0, 16]) {
+    const digit = (i) => 0xffff - (((bits[i] & 0x7fffffff) >>> shift) & 0xffff);
+    const starts = new Uint32Array(0x10001);
+    for (const i of order) starts[digit(i) + 1] += 1;
+    for (let i = 1; i < starts.length; i++) starts[i] += starts[i - 1];
+    const next = new Uint32Array(order.length);
+    for (const i of order) next[starts[digit(i)]++] = i;
+    order = next;
+  }
+  return { indices: order, score: Float32Array.from(order, (i) => scores[i]) };
+};
+const sums = byStrength(meta.flow.sums);
+const ofHead = (head) =>
+  byStrength(Float32Array.from({ length: layerCount * area }, (_, i) => scoreAt(Math.floor(i / area), head, i % area)));
 
 let all = sums; // the edges of the chosen head, or of the sum
 let edges; // what the menus let through, by falling |score|
@@ -83,7 +75,8 @@ if (!document.querySelector("style.flow")) {
     .flow-controls { position: absolute; z-index: 2; display: flex; gap: 8px; align-items: center; }
     .flow-controls select, .flow-controls output { font: inherit; }
     .flow-controls select { padding: 2px 4px; }
-    .flow-controls input { flex: 1; min-width: 120px; margin: 0 0 0 8px; accent-color: #3b86d6; }
+    .flow-label { flex: 1; display: flex; gap: 8px; align-items: center; margin-left: 8px; white-space: nowrap; }
+    .flow-label input { flex: 1; min-width: 120px; margin: 0; accent-color: #3b86d6; }
     .flow-told { position: absolute; z-index: 2; pointer-events: none; font-variant-numeric: tabular-nums; }
     .flow-tip { position: absolute; z-index: 3; max-width: 360px; padding: 4px 8px; border: 1px solid #7c8894;
       background: Canvas; color: CanvasText; overflow-wrap: anywhere; pointer-events: none; font-size: 12px; }
@@ -102,6 +95,7 @@ const element = (tag, name, parent) => {
   return made;
 };
 const controls = element("div", "flow-controls", plot);
+plot.prepend(controls); // before plotly's buttons in the order of the keyboard
 const told = element("output", "flow-told", plot);
 const tip = element("div", "flow-tip", plot);
 told.setAttribute("aria-live", "polite");
@@ -130,9 +124,10 @@ for (const [name, options, useful] of menus) {
     refresh();
   });
 }
-const slider = element("input", "flow-cut", controls);
+const label = element("label", "flow-label", controls);
+label.append("edges drawn");
+const slider = element("input", "flow-cut", label);
 Object.assign(slider, { type: "range", min: 0, step: 1 });
-slider.setAttribute("aria-label", "edges drawn");
 
 // Where the slider stops: every number at first, then steps of 4 %.
 let stops;
@@ -274,7 +269,7 @@ const nearest = (x, y) => {
   }
   return best;
 };
-const signed = (value) => (value < 0 ? "−" : "+") + short(value, 3);
+const signed = (value, digits = 3) => (value < 0 ? "−" : "+") + short(value, digits);
 const tell = (i) => {
   const index = edges.indices[i];
   const [level, query, key] = [Math.floor(index / area), Math.floor(index / size) % size, index % size];
@@ -285,13 +280,13 @@ const tell = (i) => {
   element("b", "", first).textContent = tokens[key];
   first.append(` [${key}]`);
   const what = view.head === null ? `sum over ${headCount} head${headCount > 1 ? "s" : ""}` : `head ${view.head}`;
-  element("div", "", tip).textContent = `layer ${numbers[level]}, ${what}: ${signed(edges.score[i])}`;
+  const exactly = (score) => (view.head === null ? signed(score) : `about ${signed(score, 2)}`);
+  element("div", "", tip).textContent = `layer ${numbers[level]}, ${what}: ${exactly(edges.score[i])}`;
   if (view.head !== null || headCount === 1) return;
-  const scoreOf = (head) => values[codeAt(cell(level, head) + (index % area))];
-  const each = Array.from({ length: headCount }, (_, head) => [head, scoreOf(head)]);
+  const each = Array.from({ length: headCount }, (_, head) => [head, scoreAt(level, head, index % area)]);
   each.sort((a, b) => Math.abs(b[1]) - Math.abs(a[1]));
   for (const [head, value] of each.slice(0, 3)) {
-    element("div", "", tip).textContent = `head ${head}: ${signed(value)}`;
+    element("div", "", tip).textContent = `head ${head}: about ${signed(value, 2)}`;
   }
 };
 plot.addEventListener("pointermove", (event) => {

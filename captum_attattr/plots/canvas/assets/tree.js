@@ -73,7 +73,8 @@ addEventListener("keydown", ({ key }) => {
   if (key === "Escape" && picked !== null) choose(picked);
 });
 plot.addEventListener("keydown", (event) => {
-  const move = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+  const [first, last] = plot._fullLayout.xaxis.range;
+  const move = { ArrowLeft: -1, ArrowRight: 1 }[event.key] * (first > last ? -1 : 1) || undefined;
   const up = { ArrowUp: true, ArrowDown: false }[event.key];
   if (move === undefined && up === undefined) return;
   event.preventDefault();
