@@ -85,7 +85,8 @@ def column_sums(
             of_nodes = torch.tensor([weights[i] for i in part], dtype=torch.float64, device="cpu")
             scores.add_(torch.einsum("n,nkt->kt", of_nodes, found))
 
-        in_chunks(len(nodes), rule.internal_batch_size or default_limit(sweep), run)
+        # What a forward leaves for going back stays until the last output: half as many rows as elsewhere.
+        in_chunks(len(nodes), rule.internal_batch_size or max(1, default_limit(sweep) // 2), run)
         sweep.opened([Row(0, ALL, 1.0)], backward=False)  # which verifies the model with its attention replaced
         sweep.opened([Row(0, ALL, 0.0)], backward=False)
         start = outputs.last[0].double().cpu()
@@ -100,10 +101,11 @@ def _columns(sweep: Sweep, nodes: list[float], outputs: _Outputs) -> Tensor:
     for layer in paths:
         edges[layer] = Edges.of(layer, calls.pop(layer), everything, layout.examples, sweep.baseline)
         edges[layer].attention = edges[layer].difference  # only that is needed: the matrices are large
-    values = outputs.last
+    with torch.enable_grad():  # the caller may be under torch.no_grad
+        values = outputs.last.unbind(1)
     found = []
-    for k in range(values.shape[1]):
-        gradients = sweep.gradients(values[:, k], paths, layout.examples, again=k + 1 < values.shape[1])
+    for k, value in enumerate(values):
+        gradients = sweep.gradients(value, paths, layout.examples, again=k + 1 < len(values))
         sums = [edges[layer].columns(sweep.or_zeros(gradients[layer], paths[layer])) for layer in paths]
         found.append(torch.stack(sums).sum(0).double().cpu())
     in_order = torch.empty(len(nodes), len(found), found[0].shape[-1], dtype=torch.float64, device="cpu")

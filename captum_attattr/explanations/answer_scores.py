@@ -18,7 +18,7 @@ from torch import Tensor
 
 from captum_attattr.attribution.baselines import check_attention_baselines
 from captum_attattr.attribution.column_sums import ColumnSums, column_sums
-from captum_attattr.attribution.facts import Facts, close
+from captum_attattr.attribution.facts import Facts
 from captum_attattr.attribution.methods.table import ATTRIBUTIONS
 from captum_attattr.exceptions import ConvergenceWarning, warn_caller
 from captum_attattr.explanations.encoding import Encoded
@@ -72,8 +72,11 @@ class AnswerScorer:
 
         Models that look ahead (XLNet) or stretch their positions with the text's length do not.
         """
-        alone, within = (self._probabilities(self.ids[:end], 0)[0] for end in (self.length, len(self.ids) - 1))
-        return close(within, alone, next(self.explainer.texts.model.parameters()).dtype)
+        if any(layer.kind != "decoder" for layer in self.explainer.layers):
+            return False
+        alone, within = (self._logits(self.ids[:end], 0)[0] for end in (self.length, len(self.ids) - 1))
+        precision = torch.finfo(next(self.explainer.texts.model.parameters()).dtype).eps
+        return bool((alone - within).abs().max() <= precision**0.5 * alone.abs().max())
 
     def probability(self, token: int) -> float:
         """Return the probability that the model gives a token of the answer behind its prefix."""
@@ -81,11 +84,15 @@ class AnswerScorer:
         return float(self._probabilities(self.ids[:end], token)[0, self.ids[end]])
 
     def _probabilities(self, ids: list[int], token: int) -> Tensor:
-        """Return (n, V) the probabilities of the answer's tokens from one on, of a text that ends somewhere in it."""
+        """Return (n, V) the softmax of `_logits`."""
+        return self._logits(ids, token).softmax(-1)
+
+    def _logits(self, ids: list[int], token: int) -> Tensor:
+        """Return (n, V) the logits of the answer's tokens from one on, of a text that ends somewhere in it."""
         texts, last = self.explainer.texts, len(ids) - self.length - token + 1
         with evaluation_mode(texts.model), torch.no_grad():
             logits = last_logits(self.explainer, texts.inputs([texts.encode(0, ids)]), last)
-        return logits[0].float().softmax(-1)
+        return logits[0].float()
 
     # ---------------------------------------------------------------------------------------- one token after another
 

@@ -6,8 +6,10 @@ import re
 
 import pytest
 import torch
+from device import place
 from families import FAMILIES
-from toy import CLS, SEP, tiny_bert, tiny_llama, tiny_tokenizer, unchanged
+from toy import CLS, PAD, SEP, tiny_bert, tiny_llama, tiny_tokenizer, unchanged
+from transformers import XLNetConfig, XLNetLMHeadModel
 
 from captum_attattr import (
     ConvergenceWarning,
@@ -198,6 +200,25 @@ def test_training_mode_and_everything_else_stay():
         assert result.explanations[0].value == pytest.approx(float(result.values[0]))
     assert model.training
     torch.testing.assert_close(result.matrix, made(model.eval(), max_new_tokens=3).matrix)
+
+
+def test_xlnet_looks_ahead():
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 40, "d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48}
+    model = XLNetLMHeadModel(XLNetConfig(**sizes, pad_token_id=PAD, bos_token_id=CLS, eos_token_id=SEP)).eval()
+    result = made(place(model), generated=" plot man")
+    assert not result.scorer.causal
+    explanation = alone(model, result, 1, path="joint", baseline="sink", n_steps=8)
+    torch.testing.assert_close(result.matrix[1, :6], explanation.token_scores().float(), rtol=0, atol=1e-7)
+
+
+def test_gradients_are_there_under_no_grad():
+    expected = made(generated=" plot man")
+    with torch.no_grad():
+        result = made(generated=" plot man")
+        result.span(0, 2)
+        assert result.explanations[1].value == pytest.approx(float(result.values[1]))
+    assert torch.equal(result.matrix, expected.matrix)
 
 
 @pytest.mark.parametrize(
