@@ -16,7 +16,9 @@ from .exceptions import ResultFileError as ResultFileError
 from .exceptions import UnsupportedModelError as UnsupportedModelError
 from .explanations.explain import explain as explain
 from .explanations.explain import explain_iter as explain_iter
+from .explanations.explain_generation import explain_generation as explain_generation
 from .explanations.explanation import Explanation as Explanation
+from .explanations.generation import GenerationExplanation as GenerationExplanation
 from .explanations.token_scores import TokenScores as TokenScores
 from .explanations.token_scores import token_scores as token_scores
 from .heads.comparison import compare_pruning as compare_pruning
@@ -43,6 +45,7 @@ from .plots.correlation import plot_correlation as plot_correlation
 from .plots.effectiveness import plot_effectiveness as plot_effectiveness
 from .plots.faithfulness import plot_faithfulness as plot_faithfulness
 from .plots.flow import plot_flow as plot_flow
+from .plots.generation import plot_generation as plot_generation
 from .plots.heads import plot_heads as plot_heads
 from .plots.pruning_curve import plot_pruning_curve as plot_pruning_curve
 from .plots.report_page import write_report as write_report

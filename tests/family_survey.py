@@ -30,6 +30,8 @@ CLOSE = 1e-5
 """The largest difference that counts as equal, relative to F where that is above 1 (float32)."""
 NORMED = ("bitnet", "kosmos-2")
 """Families that normalise what attention gives, over all heads, before the output projection."""
+RANDOM = {"vilt": "it draws the order of its patches at random, by row: no forward can be repeated for other rows"}
+"""Families that are not tried, and why."""
 OUTCOMES = ("attributed", "refused", "no attention", "not built", "broken")
 
 
@@ -52,7 +54,9 @@ class BrokenError(Exception):
 
 def survey(family: str) -> Row:
     """Build and attribute one family."""
-    row = Row(family, "not built")
+    row = Row(family, "not built", detail=RANDOM.get(family, ""))
+    if row.detail:
+        return row
     try:
         model = tiny_model(family)
     except NotImplementedError as error:

@@ -30,6 +30,7 @@ from captum_attattr import (
     effectiveness_analysis,
     explain,
     explain_dataset,
+    explain_generation,
     explain_iter,
     extract_triggers,
     find_patterns,
@@ -123,6 +124,15 @@ def explained(model: Any, folder: Path, how: str = "explain", **options: Any) ->
     options = {name: value for name, value in options.items() if name in known}
     where = (folder / "archive",) if how == "explain_dataset" else ()
     return told(function(model, tiny_tokenizer(), TEXTS, *where, **{"n_steps": 2} | options, **QUIET))
+
+
+def generated(model: Any, _: Path, **options: Any) -> Any:
+    """Of a language model; a classifier writes nothing."""
+    model = model if "CausalLM" in type(model).__name__ else tiny_llama().to(next(model.parameters()).device)
+    given = {"generated": " man b", "n_steps": 8, **QUIET}
+    found = explain_generation(model, tiny_tokenizer(), TEXTS[0], **given | options)
+    written = explain_generation(model, tiny_tokenizer(), TEXTS[0], max_new_tokens=2, n_steps=8, **QUIET)
+    return found.matrix, found.values, found.span(0, 2).scores, found.explanations[1].token_scores(), written.values
 
 
 def importance(model: Any, method: str = "attattr", **options: Any) -> Any:
@@ -227,6 +237,7 @@ TABLE: dict[str, dict[str, Case]] = {
         "": partial(explained, how="explain_dataset"),
         " float16": partial(explained, how="explain_dataset", dtype="float16"),
     },
+    "explain_generation": {"": generated, " prefix by prefix": partial(generated, path="layer")},
     "head_importance": {method: lambda model, _, m=method: importance(model, m).scores for method in METHODS},
     "mask_heads": {"": masked},
     "prune_heads, save_pruned, load_pruned": {"": pruned},

@@ -10,22 +10,17 @@ cache, beams of encoder-decoders, the model after it was saved and loaded, and t
 
 from __future__ import annotations
 
-import argparse
 import copy
-import json
-import multiprocessing
-import sys
 import tempfile
-import warnings
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import transformers
-from tiny_families import model_types, tiny_model
+from surveys import Row as BaseRow
+from surveys import cell, main, versions
+from tiny_families import tiny_model
 from torch import Tensor, nn
 
 from captum_attattr import UnsupportedModelError, attention_layers, load_pruned, mask_heads, prune_heads, save_pruned
@@ -34,23 +29,18 @@ from captum_attattr.model.sample_inputs import Runs, first_line
 
 CLOSE = 1e-5
 """The largest difference that counts as equal, relative to the largest entry (float32)."""
-SECONDS = 240
-"""After which a family is given up."""
 OUTCOMES = ("equal", "refused", "no attention", "not built", "broken")
 
 
 @dataclass
-class Row:
+class Row(BaseRow):
     """What came out for one family."""
 
-    family: str
-    outcome: str
-    model: str = ""
-    """The class that was built."""
-    detail: str = ""
-    """Why it was refused, or not built; what is broken."""
     checks: list[str] = field(default_factory=list)
     """What was compared, and equal."""
+
+    def said(self) -> str:
+        return ", ".join(self.checks) if self.outcome == "equal" else self.detail
 
 
 def survey(family: str) -> Row:
@@ -264,22 +254,6 @@ CHECKS = {
 # ------------------------------------------------------------------------------------------------- the whole survey
 
 
-def apart_from_us(family: str, seconds: int = SECONDS) -> Row:
-    """Survey a family in a process of its own, which may crash or hang."""
-    context = multiprocessing.get_context("fork")
-    receive, send = context.Pipe(duplex=False)
-    process = context.Process(target=lambda: send.send(asdict(survey(family))))
-    process.start()
-    send.close()
-    try:
-        row = Row(**receive.recv()) if receive.poll(seconds) else Row(family, "not built", detail=f"over {seconds} s")
-    except EOFError:
-        row = Row(family, "not built", detail="the process died (memory)")
-    process.kill()
-    process.join()
-    return row
-
-
 def table(rows: list[Row]) -> str:
     """The Markdown of the survey."""
     counts = Counter(row.outcome for row in rows)
@@ -287,8 +261,8 @@ def table(rows: list[Row]) -> str:
     lines = [
         "# Pruning, family by family",
         "",
-        f"`python tests/prune_survey.py --write docs/pruning_survey.md` with transformers {transformers.__version__}, "
-        f"torch {torch.__version__.partition('+')[0]}: a tiny random model of every family that transformers ships; of "
+        f"`python tests/prune_survey.py --write docs/pruning_survey.md` with {versions()}: a tiny random model of "
+        "every family that transformers ships; of "
         "each kind of attention uneven heads of two layers removed, and compared with the masked model (1e-5 of the "
         "largest entry, float32; 1e-4 after a training step).",
         "",
@@ -301,40 +275,9 @@ def table(rows: list[Row]) -> str:
         "|---|---|---|---|",
     ]
     for row in rows:
-        detail = ", ".join(row.checks) if row.outcome == "equal" else row.detail
-        detail = detail.replace("|", "\\|").replace("<", "&lt;")
-        detail = detail if len(detail) < 220 else f"{detail[:217]}..."
-        lines.append(f"| {row.family} | {row.model} | {row.outcome} | {detail} |")
+        lines.append(f"| {row.family} | {row.model} | {row.outcome} | {cell(row.said())} |")
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("families", nargs="*", help="model types; all by default")
-    parser.add_argument("--lines", type=Path, help="append a line for each family; those in the file are not run again")
-    parser.add_argument("--write", type=Path, help="write the table to this file")
-    given = parser.parse_args()
-    warnings.filterwarnings("ignore")
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    torch.set_num_threads(1)
-    known = {}
-    if given.lines and given.lines.exists():
-        known = {row["family"]: Row(**row) for row in map(json.loads, given.lines.read_text().splitlines())}
-    rows = []
-    for family in given.families or model_types():
-        row = known.get(family) or apart_from_us(family)
-        rows.append(row)
-        if family not in known:
-            print(f"{row.family} | {row.model} | {row.outcome} | {row.detail or ', '.join(row.checks)}", flush=True)
-            if given.lines:
-                with given.lines.open("a") as file:
-                    file.write(json.dumps(asdict(row)) + "\n")
-    print(Counter(row.outcome for row in rows))
-    if given.write:
-        given.write.write_text(table(rows), encoding="utf-8")
-    sys.exit(any(row.outcome == "broken" for row in rows))
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, survey, Row, table)

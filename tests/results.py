@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from captum_attattr import AttributionComparison, Explanation, Faithfulness
+from captum_attattr import AttributionComparison, Explanation, Faithfulness, GenerationExplanation
 from captum_attattr.evaluation.compared import Compared
 from captum_attattr.heads.importance import METHODS, HeadImportance
 
@@ -113,3 +113,35 @@ def faithfulness(count: int = 20, attribution: str = "attattr", seed: int = 0, *
         "layers": [0, 1, 2],
     }
     return Faithfulness(**(values | changed))
+
+
+def generation(prompt: int | list[str] = 8, answer: int | list[str] = 5, seed: int = 0, **changed: Any) -> Any:
+    """A made-up explanation of a generation, of the words "word0" ... and "said0" ... or of given ones."""
+    before = prompt if isinstance(prompt, list) else [f"word{i}" for i in range(prompt)]
+    tokens = answer if isinstance(answer, list) else [f"said{i}" for i in range(answer)]
+    count, whole = len(tokens), len(before) + len(tokens)
+    generator = torch.Generator().manual_seed(seed)
+    values = {
+        "prompt": " ".join(before),
+        "answer": " ".join(tokens),
+        "prompt_tokens": before,
+        "tokens": tokens,
+        "ids": list(range(whole)),
+        "special": [i == 0 for i in range(whole)],
+        "values": torch.full((count,), 0.75),
+        "probabilities": torch.full((count,), 0.75),
+        "predictions": [0] * count,
+        "matrix": sparse((count, whole), generator).tril(len(before) - 1),
+        "total_delta": torch.zeros(count),
+        "written": "greedy",
+        "output": "probability",
+        "path": "joint",
+        "baseline": "sink",
+        "attribution": "attattr_joint",
+        "layers": [0, 1],
+        "scheme": "words",
+        "contrast": [None] * count,
+        "contrast_ids": [None] * count,
+        "options": {},
+    }
+    return GenerationExplanation(**(values | changed))

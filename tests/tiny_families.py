@@ -287,31 +287,28 @@ def _text(config: Any, **more: Any) -> dict[str, Any]:
 
 def _boxed(config: Any) -> dict[str, Any]:
     """Words with boxes."""
-    return _text(config, bbox=torch.arange(2 * 7 * 4).view(2, 7, 4) % 7)
+    return _text(config, bbox=torch.arange(2 * 7)[:, None].add(torch.tensor([0, 1, 3, 5])).view(2, 7, 4))
 
 
-def _four_corners(config: Any) -> dict[str, Any]:
-    return _text(config, bbox=torch.rand(2, 7, 8, generator=torch.Generator().manual_seed(0)))
+def _noise(*size: int) -> torch.Tensor:
+    return torch.randn(size, generator=torch.Generator().manual_seed(0))
 
 
 def _video(config: Any) -> dict[str, Any]:
     frames = getattr(config, "num_frames", 2)
-    size = (2, frames, 3, config.image_size, config.image_size)
-    return {"pixel_values": torch.randn(size, generator=torch.Generator().manual_seed(0))}
+    return {"pixel_values": _noise(2, frames, 3, config.image_size, config.image_size)}
 
 
 def _series(config: Any) -> dict[str, Any]:
-    size = (2, config.context_length, config.num_input_channels)
-    return {"past_values": torch.randn(size, generator=torch.Generator().manual_seed(0))}
+    return {"past_values": _noise(2, config.context_length, config.num_input_channels)}
 
 
 INPUTS: dict[str, Any] = {
     **dict.fromkeys(("lilt", "layoutlm", "layoutlmv3"), _boxed),
-    "bros": _four_corners,
     "canine": _text,
     **dict.fromkeys(("timesformer", "videomae", "vivit"), _video),
     **dict.fromkeys(("patchtst", "patchtsmixer"), _series),
-    "vilt": lambda config: _text(config, pixel_values=torch.ones(2, 3, IMAGE, IMAGE)),
+    "vit_mae": lambda config: {"pixel_values": _noise(2, 3, IMAGE, IMAGE), "noise": _noise(2, (IMAGE // 8) ** 2)},
     # Models of text and images asked about text only.
     **dict.fromkeys(
         (

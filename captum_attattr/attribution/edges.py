@@ -80,6 +80,17 @@ class Edges(ArraySpace):
         maps: Tensor = by_group.matmul(self.value[:, :, None].transpose(-1, -2)).flatten(1, 2)
         return maps.mul_(self.difference) if self.multiply else maps
 
+    def columns(self, gradients: Tensor) -> Tensor:
+        """Return the sums (k, Tk) of the maps of gradients over heads and queries, without forming the maps."""
+        gradients = gradients.to(self.difference.dtype)
+        if self.value is None:
+            return (gradients * self.difference).sum((1, 2))
+        by_key = self.difference.transpose(-1, -2).matmul(gradients.transpose(1, 2))  # (k, H, Tk, D)
+        groups = self.value.shape[1]
+        grouped = by_key.view(len(by_key), groups, -1, *by_key.shape[2:]).sum(2)
+        sums: Tensor = (grouped * self.value).sum((1, 3))
+        return sums
+
     def measure(self, values: Sequence[Tensor]) -> list[tuple[float, float]]:
         """Return the norm and the absolute sum of the map of each gradient, of one row's edges."""
         at_once = max(1, ENTRIES_AT_ONCE // self.attention.numel())

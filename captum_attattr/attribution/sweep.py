@@ -38,6 +38,9 @@ from captum_attattr.exceptions import UnsupportedModelError
 from captum_attattr.model.attention_control import AttentionControl, LayerCall, Visitor, times_values
 from captum_attattr.runs.memory import out_of_memory
 
+Calls = dict[int, LayerCall]
+"""By layer, in a run."""
+
 
 @dataclass
 class CleanExample:
@@ -106,9 +109,9 @@ class Sweep:
                 recorder.learn(rows, clean.calls)
             if not recorder.stacks:
                 self.facts.branching = None
-        gradients = self._gradients(outputs, tensors, rows)
+        gradients = self.gradients(outputs, tensors, rows)
         for row, example in enumerate(examples):
-            by_layer = [self._or_zeros(gradients[layer], tensors[layer])[row] for layer in range(len(tensors))]
+            by_layer = [self.or_zeros(gradients[layer], tensors[layer])[row] for layer in range(len(tensors))]
             self.clean[example] = CleanExample(clean, outputs.detach()[row], by_layer)
 
     @torch.no_grad()
@@ -213,13 +216,13 @@ class Sweep:
             outputs = self._outputs(layout.examples, visit)
         chunk = Chunk.of(outputs, layout)
         if backward:
-            gradients = self._gradients(outputs, paths, layout.examples, layout.slices)
+            gradients = self.gradients(outputs, paths, layout.examples, layout.slices)
             for layer, path in paths.items():
                 part = slice(*layout.slices[layer])
                 if gradients[layer] is None:
                     expected = torch.stack([self.clean[e].output for e in layout.examples[part].tolist()])
                     self._check_independent(outputs[part], expected, layer)
-                chunk.layers[layer] = LayerRows(layout.listed[part], self._or_zeros(gradients[layer], path))
+                chunk.layers[layer] = LayerRows(layout.listed[part], self.or_zeros(gradients[layer], path))
         return chunk
 
     def _on_path(self, layer: int, call: LayerCall, layout: RowLayout) -> Tensor:
@@ -239,8 +242,30 @@ class Sweep:
 
     def _run_open(self, rows: Sequence[Row], *, backward: bool) -> Chunk:
         """Run rows that open all layers."""
+        layout, outputs, calls, paths = self.opened(rows, backward=backward)
+        clean = layout.nodes == 1
+        chunk = Chunk.of(outputs, layout)
+        if not backward:
+            return chunk
+        gradients = self.gradients(outputs, paths, layout.examples)
+        everything = torch.arange(len(rows), device=self.device)
+        maps = []
+        for layer in range(len(paths)):
+            if gradients[layer] is None:
+                begun = (layout.nodes == 0).nonzero().flatten()
+                self._check_constant(layer, layout.examples[begun])
+            edges = Edges.of(layer, calls.pop(layer), everything, layout.examples, self.baseline)
+            maps.append(edges.maps(self.or_zeros(gradients.pop(layer), paths.pop(layer))).flatten(1))
+            if self.keep_attention:
+                for row in clean.nonzero().flatten().tolist():
+                    chunk.attention.setdefault(int(layout.examples[row]), []).append(edges.attention[row])
+        chunk.layers[ALL] = LayerRows(layout.listed, torch.cat(maps, 1))
+        return chunk
+
+    def opened(self, rows: Sequence[Row], *, backward: bool) -> tuple[RowLayout, Tensor, Calls, dict[int, Tensor]]:
+        """Run rows forward that open all layers: their layout, F, and by layer its call and what was replaced in it."""
         layout = RowLayout.of(rows, self.facts.order, self.device)
-        calls: dict[int, LayerCall] = {}
+        calls: Calls = {}
         paths: dict[int, Tensor] = {}
         everything = torch.arange(len(rows), device=self.device)
 
@@ -258,22 +283,7 @@ class Sweep:
             outputs = self._outputs(layout.examples, visit)
         clean = layout.nodes == 1
         self._compare(layout.examples[clean], outputs[clean])
-        chunk = Chunk.of(outputs, layout)
-        if not backward:
-            return chunk
-        gradients = self._gradients(outputs, paths, layout.examples)
-        maps = []
-        for layer in range(len(paths)):
-            if gradients[layer] is None:
-                begun = (layout.nodes == 0).nonzero().flatten()
-                self._check_constant(layer, layout.examples[begun])
-            edges = Edges.of(layer, calls.pop(layer), everything, layout.examples, self.baseline)
-            maps.append(edges.maps(self._or_zeros(gradients.pop(layer), paths.pop(layer))).flatten(1))
-            if self.keep_attention:
-                for row in clean.nonzero().flatten().tolist():
-                    chunk.attention.setdefault(int(layout.examples[row]), []).append(edges.attention[row])
-        chunk.layers[ALL] = LayerRows(layout.listed, torch.cat(maps, 1))
-        return chunk
+        return layout, outputs, calls, paths
 
     def _start_of_open(self, layer: int, call: LayerCall, rows: Tensor, examples: Tensor) -> Tensor | float:
         """Return what stands in place of a layer's rows at B, with its gradient by the layers below."""
@@ -293,14 +303,16 @@ class Sweep:
             raise UnsupportedModelError(f"forward_func returned {outputs.shape[0]} values for {len(examples)} rows")
         return outputs
 
-    def _gradients(
+    def gradients(
         self,
         outputs: Tensor,
         tensors: Mapping[int, Tensor],
         examples: Tensor,
         slices: Mapping[int, tuple[int, int]] | None = None,
+        *,
+        again: bool = False,
     ) -> dict[int, Tensor | None]:
-        """Return dF by every layer's tensor, None where there is none.
+        """Return dF by every layer's tensor, None where there is none; `again` allows another one of the same run.
 
         Raises:
             ValueError: it is not finite at an output that is.
@@ -309,7 +321,9 @@ class Sweep:
         if outputs.requires_grad and tensors:
             # Weights, not outputs.sum(): the caller may be under torch.no_grad.
             weights = torch.ones_like(outputs)
-            computed = torch.autograd.grad(outputs, list(tensors.values()), weights, allow_unused=True)
+            computed = torch.autograd.grad(
+                outputs, list(tensors.values()), weights, allow_unused=True, retain_graph=again
+            )
         for layer, gradient in zip(tensors, computed, strict=True):
             broken = (
                 [] if gradient is None else (~torch.isfinite(gradient)).flatten(1).any(1).nonzero().flatten().tolist()
@@ -324,7 +338,7 @@ class Sweep:
         return dict(zip(tensors, computed, strict=True))
 
     @staticmethod
-    def _or_zeros(gradient: Tensor | None, tensor: Tensor) -> Tensor:
+    def or_zeros(gradient: Tensor | None, tensor: Tensor) -> Tensor:
         """Return a gradient as floats of 32 bits at least; zeros where there is none."""
         dtype = torch.promote_types(tensor.dtype, torch.float32)
         return torch.zeros_like(tensor, dtype=dtype) if gradient is None else gradient.detach().to(dtype)

@@ -165,16 +165,16 @@ class Explainer:
             predictions, probabilities = self._predictions(group, named)
             targets = [p if item.target is None else item.target for item, p in zip(group, predictions, strict=True)]
             self._told = rows
-            result = self._scored(self._attribution(tuple(named), contrasted), inputs[0], further, targets)
+            result = self.scored(self._attribution(tuple(named), contrasted), inputs[0], further, targets)
         usual = self.output == texts.output and not contrasted
         for row, item in enumerate(group):
             probability = float(result.output[row]) if usual else probabilities[row]
-            yield item.index, self._explanation(item, targets[row], predictions[row], probability, result, row)
+            yield item.index, self.explanation(item, targets[row], predictions[row], probability, result, row)
 
-    def _scored(
-        self, attribution: LayerAttAttr, inputs: Tensor, further: tuple[Tensor, ...], targets: list[int]
+    def scored(
+        self, attribution: LayerAttAttr, inputs: Tensor, further: tuple[Tensor, ...], targets: list[int] | None
     ) -> PathIntegral:
-        """Return the maps of a batch, by the method that is asked for."""
+        """Return the maps of a batch, by the method that is asked for; `targets` is None where F is one number."""
         settings = self.settings
         if (maps := ATTRIBUTIONS[settings.attribution].maps) is None:
             return attribution.integrate(
@@ -202,7 +202,7 @@ class Explainer:
             self._attributions[names, contrasted] = TokenAttAttr(told, self.layers)
         return self._attributions[names, contrasted]
 
-    def _explanation(
+    def explanation(
         self, item: Encoded, target: int, prediction: int, probability: float, result: PathIntegral, row: int
     ) -> Explanation:
         """Return the explanation of one row of a batch."""

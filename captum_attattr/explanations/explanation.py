@@ -271,12 +271,15 @@ class Explanation(Shown):
         Raises:
             TypeError, ValueError: `path` is no path or a directory, or its directory does not exist.
         """
+        return write_tensors(path, _HEADER, _VERSION, *self.entries())
+
+    def entries(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return the tensors by name, and everything else as JSON has it: what a file holds, and `of_entries` reads."""
         content = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "inputs"}
         tensors = {name: content.pop(name) for name, value in list(content.items()) if isinstance(value, Tensor)}
         if not self.note:
             content.pop("note")
-        tensors |= {f"{_INPUT}{name}": tensor for name, tensor in (self.inputs or {}).items()}
-        return write_tensors(path, _HEADER, _VERSION, tensors, content)
+        return tensors | {f"{_INPUT}{name}": tensor for name, tensor in (self.inputs or {}).items()}, content
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Explanation:
@@ -288,16 +291,25 @@ class Explanation(Shown):
         """
         with reading(path, "explanation", "Explanation.save") as file:
             version, content, tensors = read_tensors(file, _HEADER, _VERSION)
-            inputs = {name.removeprefix(_INPUT): tensors.pop(name) for name in list(tensors) if name.startswith(_INPUT)}
-            note = content.pop("note", "")
-            later = set().union({"inputs", "note"}, *(names for since, names in _ADDED.items() if since > version))
-            checks.names_match(content.keys() | tensors.keys(), {field.name for field in fields(cls)} - later)
-            for name in ("attributions", "attention"):
-                if name in tensors and not tensors[name].is_floating_point():
-                    raise ValueError(f"{name} must hold floating-point numbers, not {tensors[name].dtype}")
-            if isinstance(content["text"], list):
-                content["text"] = tuple(content["text"])
-            return cls(**content, **tensors, inputs=inputs or None, note=note)
+            return cls.of_entries(tensors, content, version)
+
+    @classmethod
+    def of_entries(cls, tensors: dict[str, Any], content: dict[str, Any], version: int = _VERSION) -> Explanation:
+        """Return what `entries` took apart, in this version of the files or an older one.
+
+        Raises:
+            TypeError, ValueError, LookupError: something is missing, or wrong.
+        """
+        inputs = {name.removeprefix(_INPUT): tensors.pop(name) for name in list(tensors) if name.startswith(_INPUT)}
+        note = content.pop("note", "")
+        later = set().union({"inputs", "note"}, *(names for since, names in _ADDED.items() if since > version))
+        checks.names_match(content.keys() | tensors.keys(), {field.name for field in fields(cls)} - later)
+        for name in ("attributions", "attention"):
+            if name in tensors and not tensors[name].is_floating_point():
+                raise ValueError(f"{name} must hold floating-point numbers, not {tensors[name].dtype}")
+        if isinstance(content["text"], list):
+            content["text"] = tuple(content["text"])
+        return cls(**content, **tensors, inputs=inputs or None, note=note)
 
 
 def _maps(name: str, value: Any, tokens: int) -> Tensor:

@@ -6,6 +6,7 @@ from captum_attattr.plots.correlation import plot_correlation
 from captum_attattr.plots.effectiveness import plot_effectiveness
 from captum_attattr.plots.faithfulness import plot_faithfulness
 from captum_attattr.plots.flow import plot_flow
+from captum_attattr.plots.generation import plot_generation
 from captum_attattr.plots.heads import plot_heads
 from captum_attattr.plots.pruning_curve import plot_pruning_curve
 from captum_attattr.plots.tokens import plot_tokens
@@ -18,6 +19,7 @@ __all__ = [
     "plot_effectiveness",
     "plot_faithfulness",
     "plot_flow",
+    "plot_generation",
     "plot_heads",
     "plot_pruning_curve",
     "plot_tokens",

@@ -18,13 +18,15 @@ from captum_attattr.plots.canvas.sentence import Sentence, shown
 from captum_attattr.plots.canvas.theme import finish
 
 # Lengths in pixels.
-_FONT, _LINE, _SPACE, _MARGIN = 16, 32, 9, 20
-_TOP, _HEADING, _AFTER = 62, 26, 14  # above all, of the line that says what is explained, after a text
+_FONT, _LINE, _SPACE, MARGIN = 16, 32, 9, 20
+TOP, HEADING, _AFTER = 62, 26, 14  # above all, of the line that says what is explained, after a text
 _COLOURS = {1: (224, 129, 43), -1: (59, 134, 198)}  # for, against; as the pages have them
 _STRONGEST = 0.7  # of a colour in white: black letters stay easy to read
 
 
-class _Word(NamedTuple):
+class PlacedWord(NamedTuple):
+    """A word of a figure; lengths are pixels."""
+
     text: str
     score: float
     share: float
@@ -77,10 +79,10 @@ def plot_tokens(
     y = 0.0
     for row, at in zip(rows, drawn, strict=True):
         annotations.append(_heading(row, at, y))
-        placed, y = _placed(Sentence(**row["sentence"]), at, y + _HEADING)
-        annotations += [_annotation(word) for word in placed]
+        words, y = placed(Sentence(**row["sentence"]), at, y + HEADING)
+        annotations += [annotation(word) for word in words]
         y += _AFTER
-    area = Area(WIDTH - 2 * _MARGIN, round(y), _MARGIN, _MARGIN, _TOP, _MARGIN)
+    area = Area(WIDTH - 2 * MARGIN, round(y), MARGIN, MARGIN, TOP, MARGIN)
     whose = "all layers" if layer is None else f"layer {layer}"
     title = f"What each word contributed, {whose}"
     layout = area.layout(title, "orange for the output, blue against it; numbers of a text end its colours")
@@ -123,33 +125,44 @@ def _heading(row: dict[str, Any], at: int, y: float) -> dict[str, Any]:
     largest = Sentence(**row["sentence"]).largest_of(at)
     told = ", ".join(filter(None, [f"<b>{name_label(row['label'].strip() or row['label'])}</b>", row["value"]]))
     text = f"{told}; colours to ±{escape(f'{largest:.3g}')}"
-    return {**_place(0, y + _HEADING / 2), "text": text, "xanchor": "left", "font": {"size": 13}}
+    return {**place(0, y + HEADING / 2), "text": text, "xanchor": "left", "font": {"size": 13}}
 
 
-def _placed(sentence: Sentence, row: int, y: float) -> tuple[list[_Word], float]:
-    """Return the words of a text in lines as long as the figure, and where the next text begins."""
-    largest, scores = sentence.largest_of(row), sentence.scores[row]
+def placed(sentence: Sentence, row: int, y: float, largest: float | None = None) -> tuple[list[PlacedWord], float]:
+    """Return the words of a text in lines as long as the figure, and where the next text begins.
+
+    Args:
+        sentence: the words.
+        row: of their scores.
+        y: where the text begins.
+        largest: the score at which colours end; None for the largest of the row.
+    """
+    largest, scores = sentence.largest_of(row) if largest is None else largest, sentence.scores[row]
     x, words = 0.0, []
     for i, (word, special) in enumerate(zip(sentence.words, sentence.special, strict=True)):
-        text = fitted(shown(word), WIDTH - 4 * _MARGIN)
+        text = fitted(shown(word), WIDTH - 4 * MARGIN)
         width = text_width(text.strip("\u2068\u2069")) * _FONT / 11 + _SPACE
-        if x and x + width > WIDTH - 2 * _MARGIN:
+        if x and x + width > WIDTH - 2 * MARGIN:
             x, y = 0.0, y + _LINE
-        at = WIDTH - 2 * _MARGIN - x - width if sentence.right_to_left else x
-        words.append(_Word(text, float(scores[i]), float(scores[i]) / largest, at + width / 2, y + _LINE / 2, special))
+        at = WIDTH - 2 * MARGIN - x - width if sentence.right_to_left else x
+        words.append(
+            PlacedWord(text, float(scores[i]), float(scores[i]) / largest, at + width / 2, y + _LINE / 2, special)
+        )
         x += width
     return words, y + _LINE
 
 
-def _place(x: float, y: float) -> dict[str, Any]:
+def place(x: float, y: float) -> dict[str, Any]:
+    """Return an annotation's place."""
     return {"x": x, "y": y, "xref": "x", "yref": "y", "yanchor": "middle", "showarrow": False}
 
 
-def _annotation(word: _Word) -> dict[str, Any]:
+def annotation(word: PlacedWord) -> dict[str, Any]:
+    """Return a word as an annotation, tinted by its share."""
     share = min(abs(word.share), 1.0) * _STRONGEST
     rgb = (round(255 + share * (c - 255)) for c in _COLOURS[-1 if word.share < 0 else 1])
     return {
-        **_place(word.x, word.y),
+        **place(word.x, word.y),
         "text": word.text,
         "xanchor": "center",
         "font": {"size": 11 if word.special else _FONT, "color": "#1b232b"},

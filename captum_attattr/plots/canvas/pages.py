@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 
 from captum_attattr.checks import checked_arguments
 from captum_attattr.files import replacing
+from captum_attattr.plots.canvas import generation_page
 from captum_attattr.plots.canvas.library import content_script, library_element, library_script, write_library
 from captum_attattr.plots.canvas.narrow import narrow_html
 from captum_attattr.plots.canvas.packing import figure_content
@@ -69,7 +70,7 @@ def write_html(
         raise TypeError(f"figure must be a plotly Figure, not {type(figure).__name__}")
     if plotlyjs not in ("inside", "directory"):
         raise ValueError(f"plotlyjs must be 'inside' or 'directory', not {plotlyjs!r:.60}")
-    if "tokens" in _meta(figure):
+    if _meta(figure).keys() & {"tokens", "generation"}:  # pages of their own, without plotly.js
         return write_page(figure_page(figure), path)
     text = page(title_of(figure), figure_block(figure), [figure], beside=plotlyjs == "directory")
     written = write_page(text, path)
@@ -154,8 +155,12 @@ const scripts = {{
 
 def figure_page(figure: go.Figure) -> str:
     """Return the HTML of the page of one figure, plotly.js inside if it is drawn by that."""
-    if "tokens" in _meta(figure):
-        return bare_page(title_of(figure), tokens_body(_meta(figure)["tokens"]), STYLES, SCRIPTS)
+    meta = _meta(figure)
+    if "tokens" in meta:
+        return bare_page(title_of(figure), tokens_body(meta["tokens"]), STYLES, SCRIPTS)
+    if "generation" in meta:
+        own = generation_page.generation_body(meta["generation"])
+        return bare_page(title_of(figure), own, generation_page.STYLES, generation_page.SCRIPTS)
     return page(title_of(figure), figure_block(figure), [figure])
 
 

@@ -1,0 +1,169 @@
+"""The answer to a prompt: given as text or ids, or written by the model itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from captum_attattr import checks
+from captum_attattr.explanations.encoding import Encoded
+from captum_attattr.explanations.examples import sequence_of
+from captum_attattr.explanations.text_model import TextModel
+from captum_attattr.model.modes import evaluation_mode
+from captum_attattr.model.wrappers import OwnModel, parameters_of
+
+USUAL_LENGTH = 20
+"""Of an answer, where neither it nor its length is given; transformers' own."""
+
+
+@dataclass(frozen=True)
+class Writing:
+    """How an answer is written, checked: the arguments of `explain_generation`."""
+
+    max_new_tokens: int = USUAL_LENGTH
+    do_sample: bool = False
+    temperature: float | None = None
+    seed: int | None = None
+
+    @classmethod
+    def of(cls, given: bool, max_new_tokens: Any, do_sample: Any, temperature: Any, seed: Any) -> Writing:
+        """Check the arguments; `given` says whether the answer is there already.
+
+        Raises:
+            TypeError, ValueError: with the value and what would be right.
+        """
+        sample = checks.flag("do_sample", do_sample)
+        options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+        if given and (sample or any(value is not None for value in options.values())):
+            name = next((name for name, value in options.items() if value is not None), "do_sample")
+            raise ValueError(f"{name} is of an answer that the model writes, and generated is given: leave one out")
+        for name in ("temperature", "seed"):
+            if options[name] is not None and not sample:
+                raise ValueError(f"{name}={options[name]!r} changes nothing without sampling: pass do_sample=True")
+        length = USUAL_LENGTH if max_new_tokens is None else checks.at_least(1, max_new_tokens, "max_new_tokens")
+        heat = None if temperature is None else checks.real(temperature)
+        if temperature is not None and (heat is None or not 0 < heat < math.inf):
+            raise ValueError(f"temperature={temperature!r} must be a number above 0")
+        return cls(length, sample, heat, None if seed is None else checks.at_least(0, seed, "seed"))
+
+    @property
+    def name(self) -> str:
+        """In words: "greedy", "sampled with the seed 3"."""
+        if not self.do_sample:
+            return "greedy"
+        heat = "" if self.temperature is None else f" at the temperature {self.temperature:g}"
+        return f"sampled{heat}" + ("" if self.seed is None else f" with the seed {self.seed}")
+
+
+def encoded_prompt(texts: TextModel, prompt: Any) -> Encoded:
+    """Return one prompt as the model takes it.
+
+    Raises:
+        TypeError, ValueError: none, or several, or nothing that `explain` takes.
+    """
+    examples = sequence_of(prompt, name="prompt")
+    if len(examples) != 1:
+        raise ValueError(f"prompt holds {len(examples)} texts, and one is explained at a time: give each by itself")
+    try:
+        return texts.encode(0, examples[0])
+    except (TypeError, ValueError) as error:
+        raise type(error)(str(error).replace("texts[0]", "prompt")) from None
+
+
+def given_answer(texts: TextModel, prompt: Encoded, generated: Any) -> list[int]:
+    """Return the (G,) ids of an answer that is given, as text or as ids.
+
+    Raises:
+        TypeError: it is neither.
+        ValueError: it holds no token, or one that the tokenizer does not have; a text whose tokens behind the prompt
+            do not begin where it does.
+    """
+    if isinstance(generated, Tensor | np.ndarray):
+        row = generated[0] if generated.ndim == 2 and len(generated) == 1 else generated
+        generated = row.tolist() if row.ndim == 1 else generated
+    if isinstance(generated, str):
+        ids = _behind(texts.tokenizer, prompt, generated)
+    elif isinstance(generated, list | tuple) and all(checks.integer(i) is not None for i in generated):
+        ids = checks.integers("generated", list(generated), smallest=0)
+    else:
+        raise TypeError(f"generated must be the answer's text or its token ids, not {generated!r:.100}")
+    if not ids:
+        raise ValueError(f"generated={generated!r:.60} holds no token")
+    known = len(texts.tokenizer)
+    if strange := [i for i in ids if i >= known]:
+        raise ValueError(f"generated has the token id {strange[0]}, and the tokenizer knows 0 to {known - 1}")
+    return ids
+
+
+def _behind(tokenizer: Any, prompt: Encoded, generated: str) -> list[int]:
+    """Return the ids of a text as the tokenizer splits it behind a prompt.
+
+    Raises:
+        ValueError: a token there is part of the prompt and of the text, or the tokens of the prompt become others.
+    """
+    before = prompt.text if isinstance(prompt.text, str) else prompt.text[-1]
+    own, both = (tokenizer(t, add_special_tokens=False)["input_ids"] for t in (before, before + generated))
+    if both[: len(own)] != own:
+        first = next((i for i, pair in enumerate(zip(own, both, strict=False)) if pair[0] != pair[1]), len(both))
+        ends, joined = (tokenizer.decode(ids[first : first + 4]) for ids in (own, both))
+        raise ValueError(
+            f"generated={generated!r:.60} does not follow the prompt as the tokenizer splits them: the prompt's end "
+            f"{ends!r} becomes {joined!r}; move the space between them, or give the ids that the model wrote"
+        )
+    return [int(i) for i in both[len(own) :]]
+
+
+def check_length(texts: TextModel, prompt: Encoded, count: int, name: str) -> None:
+    """Check that the model takes a prompt with all of its answer but the last token, which it never reads.
+
+    Raises:
+        ValueError: it does not.
+    """
+    length = prompt.length + count - 1
+    if length > texts.longest:
+        raise ValueError(
+            f"prompt has {prompt.length} tokens and {name} {count} more, and the model reads {texts.longest} at most; "
+            "shorten one of them"
+        )
+
+
+def written_answer(texts: TextModel, prompt: Encoded, writing: Writing) -> list[int]:
+    """Return the (G,) ids that the model's own `generate` writes, in evaluation mode.
+
+    A seed counts for this answer alone: torch's generators are put back.
+
+    Raises:
+        ValueError: the model has no `generate`.
+    """
+    model: Any = texts.model.inner if isinstance(texts.model, OwnModel) else texts.model
+    if not callable(getattr(model, "generate", None)):
+        raise ValueError(f"{type(model).__name__} has no generate(): give the answer, as generated=...")
+    inputs = {name: part for name, part in texts.inputs([prompt]).items() if name in parameters_of(model)}
+    config = getattr(model, "generation_config", None)
+    padding = next((i for i in (texts.tokenizer.pad_token_id, texts.tokenizer.eos_token_id) if i is not None), None)
+    options: dict[str, Any] = {"do_sample": writing.do_sample, "num_beams": 1, "pad_token_id": padding}
+    if not writing.do_sample:
+        options |= {name: None for name in ("temperature", "top_p", "top_k") if hasattr(config, name)}
+    elif writing.temperature is not None:
+        options["temperature"] = writing.temperature
+    with evaluation_mode(texts.model), _seeded(writing.seed, texts.device):
+        ids = model.generate(**inputs, max_new_tokens=writing.max_new_tokens, **options)
+    return [int(i) for i in ids[0, prompt.length :].tolist()]
+
+
+@contextmanager
+def _seeded(seed: int | None, device: torch.device) -> Iterator[None]:
+    """Seed torch's generators inside the context, and put them back; do nothing without a seed."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
