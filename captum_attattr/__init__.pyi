@@ -39,6 +39,7 @@ from .model.pruned_files import load_pruned as load_pruned
 from .model.pruned_files import save_pruned as save_pruned
 from .plots.attack import plot_attack as plot_attack
 from .plots.attention import plot_attention as plot_attention
+from .plots.canvas.images import write_image as write_image
 from .plots.canvas.pages import write_html as write_html
 from .plots.correlation import plot_correlation as plot_correlation
 from .plots.effectiveness import plot_effectiveness as plot_effectiveness

@@ -28,11 +28,12 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=8, help="of the integral; large models need 32 (default: 8)")
     parser.add_argument("--sentence", help="a part of the answer: print what it came from as a whole")
     parser.add_argument("--resume", help="a file from which a run that was stopped goes on")
+    parser.add_argument("--trust_remote_code", action="store_true", help="run Python code that comes with --model")
     parser.add_argument("--output", type=Path, default=Path("chat.html"), help="the page (default: chat.html)")
     args = parser.parse_args()
 
-    tokenizer = AutoTokenizer.from_pretrained(args.model)
-    model = AutoModelForCausalLM.from_pretrained(args.model)
+    tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=args.trust_remote_code)
+    model = AutoModelForCausalLM.from_pretrained(args.model, trust_remote_code=args.trust_remote_code)
     prompt: Any = args.question
     if tokenizer.chat_template:
         system = [{"role": "system", "content": args.system}] if args.system else []

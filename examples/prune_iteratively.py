@@ -17,10 +17,10 @@ from common.pruning_rounds import read_flags, read_rows, training_arguments
 from transformers import PrinterCallback, Trainer
 
 from captum_attattr import attention_layers, head_importance, prune_heads, save_pruned, tasks
-from captum_attattr.heads.labelled_examples import LabelledExamples
-from captum_attattr.heads.latency import parameters_and_latency
-from captum_attattr.heads.metrics import score
-from captum_attattr.model.projections import head_count
+from captum_attattr.heads.labelled_examples import LabelledExamples  # batches for latency and accuracy
+from captum_attattr.heads.latency import parameters_and_latency  # as pruning_curve measures it, of one model
+from captum_attattr.heads.metrics import score  # the task's metric by its name
+from captum_attattr.model.projections import head_count  # of a pruned layer
 
 
 def main(args: argparse.Namespace) -> None:

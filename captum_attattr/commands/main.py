@@ -1,4 +1,4 @@
-"""`captum-attattr`: explain, report, heads and prune from a shell."""
+"""`captum-attattr`: explain, report, heads, prune and compare from a shell."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ _DETAILS = {
     "report": "the same as a page: tree, flow, all maps",
     "heads": "how much each head does for labelled texts",
     "prune": "a model without its least important heads",
+    "compare": "which attribution tells the truth about this model",
 }
 
 
@@ -35,7 +36,8 @@ def parser() -> argparse.ArgumentParser:
     )
     whole.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
     commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, add in {"explain": _explain, "report": _report, "heads": _heads, "prune": _prune}.items():
+    added = {"explain": _explain, "report": _report, "heads": _heads, "prune": _prune, "compare": _compare}
+    for name, add in added.items():
         command = commands.add_parser(
             name,
             help=_DETAILS[name],
@@ -100,6 +102,16 @@ def _prune(command: argparse.ArgumentParser) -> None:
     add("--output", metavar="FOLDER", required=True, help="for the pruned model and its tokenizer")
 
 
+def _compare(command: argparse.ArgumentParser) -> None:
+    _texts(command)
+    add = command.add_argument
+    add("--attributions", nargs="+", metavar="METHOD", help="methods of explain; all that fit if not given")
+    add("--unit", choices=("edge", "head", "token", "layer_edge"), default="edge", help="what is kept and removed")
+    add("--baseline", help="of the methods that have one: zero, uniform, sink or a number")
+    add("--resume", metavar="FILE", help="keep what is done in this file, and go on from there")
+    add("--output", metavar="FILE", default="comparison.json", help="the numbers; the page goes beside it (.html)")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
@@ -122,6 +134,7 @@ def _work(args: argparse.Namespace) -> None:
         "report": work.report_texts,
         "heads": work.score_heads,
         "prune": work.prune_model,
+        "compare": work.compare_methods,
     }
     commands[args.command](args)
 

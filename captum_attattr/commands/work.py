@@ -8,6 +8,7 @@ from typing import Any
 
 from captum_attattr.commands.data import read_rows
 from captum_attattr.commands.models import load_model
+from captum_attattr.evaluation.comparison import compare_attributions
 from captum_attattr.evaluation.effects import removal_effects
 from captum_attattr.explanations.explain import explain
 from captum_attattr.explanations.explanation import Explanation
@@ -16,6 +17,7 @@ from captum_attattr.heads.importance import HeadImportance, head_importance
 from captum_attattr.model.head_pruning import prune_heads
 from captum_attattr.model.pruned_files import save_pruned
 from captum_attattr.plots.canvas.pages import write_html
+from captum_attattr.plots.faithfulness import plot_faithfulness
 from captum_attattr.plots.heads import plot_heads
 from captum_attattr.plots.report_page import write_report
 from captum_attattr.runs.digests import model_digest
@@ -86,6 +88,31 @@ def prune_model(args: argparse.Namespace) -> None:
     print(f"saved: {folder} (read it with captum_attattr.load_pruned, or as --model here)")
 
 
+def compare_methods(args: argparse.Namespace) -> None:
+    """Measure several attributions on the same decisions, print the table, and write numbers and page."""
+    output = Path(args.output)
+    _folder(output.parent)
+    texts, model, tokenizer, target, options = _asked(args)
+    try:
+        baseline = None if args.baseline is None else float(args.baseline)
+    except ValueError:
+        baseline = args.baseline
+    compared = compare_attributions(
+        model,
+        tokenizer,
+        texts,
+        args.attributions,
+        target,
+        unit=args.unit,
+        baseline=baseline,
+        resume=args.resume,
+        **options,
+    )
+    print(compared.table())
+    page = write_html(plot_faithfulness(compared.results), output.with_suffix(".html"))
+    print(f"saved: {compared.save(output)}, {page}")
+
+
 def told(explanation: Explanation, top: int) -> str:
     """Return an explanation as lines: the decision, its strongest interactions, and how exact they are."""
     lines = [_decision(explanation), f"  {'score':>9}  layer  head  query <- key (the query reads the key)"]
@@ -103,8 +130,8 @@ def _decision(explanation: Explanation) -> str:
     return f"{visible(whole_text(explanation.text), 80)}: {explanation.label!r}, {value}"
 
 
-def _explained(args: argparse.Namespace) -> tuple[Any, Any, list[Explanation]]:
-    """Return the model, its tokenizer, and explanations of the texts of the command line and of its file."""
+def _asked(args: argparse.Namespace) -> tuple[list[Any], Any, Any, Any, dict[str, Any]]:
+    """Return the texts of the command line and of its file, model, tokenizer, target, and options of `explain`."""
     texts: list[Any] = [*args.text, *map(tuple, args.pair)]
     texts += read_rows(args.data, needs_labels=False)[0] if args.data else []
     if not texts:
@@ -112,6 +139,12 @@ def _explained(args: argparse.Namespace) -> tuple[Any, Any, list[Explanation]]:
     model, tokenizer = load_model(args.model, trust_remote_code=args.trust_remote_code)
     target = int(args.target) if args.target and args.target.isdecimal() else args.target
     options = {"output": args.attribute, "contrast": args.contrast, "truncate": args.truncate}
+    return texts, model, tokenizer, target, options
+
+
+def _explained(args: argparse.Namespace) -> tuple[Any, Any, list[Explanation]]:
+    """Return the model, its tokenizer, and explanations of the texts."""
+    texts, model, tokenizer, target, options = _asked(args)
     return model, tokenizer, explain(model, tokenizer, texts, target, **options)
 
 

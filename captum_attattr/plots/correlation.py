@@ -14,10 +14,10 @@ from captum_attattr.formatting import counted
 from captum_attattr.heads.correlation import importance_correlation
 from captum_attattr.heads.importance import HeadImportance
 from captum_attattr.plots.canvas.attributions import ranking_colours
-from captum_attattr.plots.canvas.layout import AXIS_LINE, Area
+from captum_attattr.plots.canvas.layout import AXIS_LINE, Area, option
 from captum_attattr.plots.canvas.lines import SYMBOLS, Line, hovers, painted
 from captum_attattr.plots.canvas.theme import PALE, Changes, Theme, axis_colours, blended
-from captum_attattr.plots.head_scores import Scores, with_error
+from captum_attattr.plots.head_scores import Floats, Scores, with_error
 
 _LAYERS: dict[Theme, tuple[str, ...]] = {
     "light": ("#d9922e", "#b0455c", "#6a2a86", "#10093a"),
@@ -26,10 +26,12 @@ _LAYERS: dict[Theme, tuple[str, ...]] = {
 
 # Lengths in pixels.
 _WIDTH, _HEIGHT, _LARGEST_HEIGHT = 620, 560, 620  # of the plot
-_LEFT, _LEGEND, _TOP, _BOTTOM = 78, 90, 62, 54  # margins
+_LEFT, _LEGEND, _TOP, _BOTTOM = 78, 90, 106, 54  # margins
+_MENU = 42  # from the menu's upper edge to the plot
 _LEGEND_LINE = 19  # for one layer
 
 _HINT = "Click a layer to hide or show it, double-click to show it alone. The light bars are standard errors."
+_HINT_RANKS = " Ranks show heads that a few large scores press together."
 
 
 @checked_arguments
@@ -39,7 +41,7 @@ def plot_correlation(
     """Draw two importances of the same heads against each other, one mark for each head.
 
     The layers have symbols and colours, from light to dark (on dark pages, from dark to light); the names of the axes
-    have those of the methods.
+    have those of the methods. A menu puts ranks (the least important head has rank 1) in the place of scores.
 
     Args:
         first: a result of `head_importance`; it is the horizontal axis.
@@ -98,7 +100,33 @@ def plot_correlation(
         | {f"{axis}axis.title.font.color": colours_of[each.name][theme] for axis, each in (("x", x), ("y", y))}
         for theme in _LAYERS
     }
-    return painted([*_error_bars(x, y, both), *marks], layout, "correlation", hint=_HINT, changes=changes)
+    bars = _error_bars(x, y, both)
+    layout["updatemenus"] = [_menu(x, y, both, area, len(bars))]
+    return painted([*bars, *marks], layout, "correlation", hint=_HINT + _HINT_RANKS, changes=changes, menu="values")
+
+
+def _menu(x: Scores, y: Scores, both: npt.NDArray[np.bool_], area: Area, bars: int) -> dict[str, Any]:
+    """Return the menu of what the axes are: scores, or ranks, among which no layer is crowded by another's size."""
+    options = []
+    for what, values in (("scores", (x.scores, y.scores)), ("ranks", (_ranks(x, both), _ranks(y, both)))):
+        rows = [[each[layer, both[layer]] for layer in range(len(both)) if both[layer].any()] for each in values]
+        ends = [each[both] for each in values]
+        error_bars: list[list[Any]] = [[None if what == "ranks" else end] * bars for end in ends]
+        names = [f"{each.name}, rank" if what == "ranks" else each.name for each in (x, y)]
+        traces = {axis: [*error, *row] for axis, error, row in zip("xy", error_bars, rows, strict=True)}
+        changes = {f"{axis}axis.title.text": name for axis, name in zip("xy", names, strict=True)}
+        options.append(option(what, traces, {**changes, "xaxis.autorange": True, "yaxis.autorange": True}))
+    return area.menu("values", options, above=_MENU, flat=True)
+
+
+def _ranks(each: Scores, both: npt.NDArray[np.bool_]) -> Floats:
+    """Return the rank of each head among those with two scores, the least important first; equal scores share one."""
+    ranks = np.full(both.shape, np.nan)
+    values = each.scores[both]
+    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    ranks[both] = (last - (counts - 1) / 2)[group]
+    return ranks
 
 
 def _correlation(first: HeadImportance, second: HeadImportance) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import TrainingArguments
 
-from captum_attattr.heads.scoring import METHODS
+from captum_attattr.heads.scoring import METHODS  # the names that --method takes
 from captum_attattr.tasks import Task
 from common.classifier import output_names
 from common.command_line import check_flags, flag_parser

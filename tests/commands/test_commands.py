@@ -13,7 +13,7 @@ import torch
 from command_line import write_model
 from toy import tiny_bert, tiny_tokenizer
 
-from captum_attattr import Explanation, HeadImportance, explain, load_pruned
+from captum_attattr import AttributionComparison, Explanation, HeadImportance, explain, load_pruned
 from captum_attattr.commands.main import guarded, main, parser
 
 ROWS = "text,label,other\na b c,0,x\ngood film,1,y\n"
@@ -57,6 +57,19 @@ def test_report_reads_a_table_and_a_target(folder, tmp_path, capsys):
 def test_a_report_has_the_effects_that_were_asked_for(folder, tmp_path):
     assert main(["report", "--model", str(folder / "model"), "--effects", "--output", str(tmp_path), "a b c"]) == 0
     assert "measured effect" in (tmp_path / "report_1.html").read_text()
+
+
+def test_compare_prints_its_table_and_writes_numbers_and_page(folder, tmp_path, capsys):
+    line = ["compare", "--model", str(folder / "model"), "--data", str(folder / "rows.csv"), "--unit", "head"]
+    output = tmp_path / "new/compared.json"
+    line += ["--attributions", "gradient_attention", "attention", "--baseline", "0", "--output", str(output)]
+    assert main(line) == 0
+    found = AttributionComparison.load(output)
+    assert found.names == ["gradient_attention", "attention", "random"]
+    assert "gradient_attention" in output.with_suffix(".html").read_text()
+    assert any(row.startswith("minus gradient_attention") for row in said(capsys))
+    assert main([*line[:-4], "--attributions", "rollout", "--output", str(output)]) == 2
+    assert "'rollout' puts heads together" in said(capsys)[-1]
 
 
 def test_heads_and_prune_go_together(folder, tmp_path, capsys):
@@ -154,7 +167,7 @@ def test_weights_that_are_a_pickle_of_code_are_not_run(folder, tmp_path, capsys)
     assert "this ran" not in only
 
 
-@pytest.mark.parametrize("command", ["", "explain", "report", "heads", "prune"])
+@pytest.mark.parametrize("command", ["", "explain", "report", "heads", "prune", "compare"])
 def test_help_fits_a_screen(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     with pytest.raises(SystemExit):

@@ -15,6 +15,7 @@ import pytest
 import torch
 from hostile import every_text
 from results import importance
+from scipy.stats import rankdata
 
 from captum_attattr.heads.correlation import importance_correlation
 from captum_attattr.heads.curves import PruningComparison, PruningCurve
@@ -141,6 +142,25 @@ def test_a_method_has_one_colour_in_every_figure() -> None:
     layout = plot_correlation(importance(), importance(method="taylor")).layout
     assert layout.xaxis.title.font.color == attribution_colours("attattr")["light"]
     assert layout.yaxis.title.font.color == found["taylor"]["light"]
+
+
+def test_a_correlation_shows_ranks_too() -> None:
+    first, second = importance(), importance(method="taylor", seed=1)
+    first.scores[0, :2] = 0.25  # equal scores share a rank
+    first.scores[2, 3] = torch.nan
+    figure = plot_correlation(first, second)
+    scores, ranks = figure.layout.updatemenus[0].buttons
+    marks = [trace for trace in figure.data if trace.showlegend]
+    bars = len(figure.data) - len(marks)
+    for layer, trace in enumerate(marks):
+        np.testing.assert_array_equal(scores.args[0]["x"][bars + layer], trace.x)
+        np.testing.assert_array_equal(scores.args[0]["y"][bars + layer], trace.y)
+    known = ~first.scores.isnan()
+    for axis, given in (("x", first), ("y", second)):
+        found = np.concatenate(list(ranks.args[0][axis][bars:]))
+        np.testing.assert_array_equal(found, rankdata(given.scores[known].numpy()))
+    assert list(ranks.args[0]["x"][:bars]) == [None] * bars
+    assert ranks.args[1]["xaxis.title.text"].endswith(", rank")
 
 
 def lightness(colour: str) -> float:
