@@ -26,6 +26,7 @@ from captum_attattr import (
     attack,
     attention_layers,
     attribution_tree,
+    compare_attributions,
     compare_pruning,
     effectiveness_analysis,
     explain,
@@ -33,6 +34,7 @@ from captum_attattr import (
     explain_generation,
     explain_iter,
     extract_triggers,
+    faithfulness,
     find_patterns,
     head_importance,
     load_pruned,
@@ -43,7 +45,9 @@ from captum_attattr import (
     plot_tree,
     prune_heads,
     pruning_curve,
+    removal_effects,
     save_pruned,
+    token_scores,
     write_report,
 )
 from captum_attattr.heads import latency
@@ -133,6 +137,26 @@ def generated(model: Any, _: Path, **options: Any) -> Any:
     found = explain_generation(model, tiny_tokenizer(), TEXTS[0], **given | options)
     written = explain_generation(model, tiny_tokenizer(), TEXTS[0], max_new_tokens=2, n_steps=8, **QUIET)
     return found.matrix, found.values, found.span(0, 2).scores, found.explanations[1].token_scores(), written.values
+
+
+def scored(model: Any, _: Path) -> Any:
+    return [one.scores for one in token_scores(model, tiny_tokenizer(), TEXTS, **QUIET)]
+
+
+def kept_and_removed(model: Any, _: Path, unit: str, removal: str) -> Any:
+    explanations = explain(model, tiny_tokenizer(), TEXTS, attribution="gradient_attention", **QUIET)
+    found = faithfulness(model, tiny_tokenizer(), explanations, unit=unit, removal=removal, fractions=[0.1, 1], **QUIET)
+    return found.full, found.empty, found.keep, found.delete, found.keep_top
+
+
+def removed(model: Any, _: Path) -> Any:
+    explanation = explain(model, tiny_tokenizer(), TEXTS[:1], n_steps=2, **QUIET)[0]
+    return removal_effects(model, tiny_tokenizer(), explanation, explanation.strongest(4)).effects
+
+
+def compared(model: Any, _: Path) -> Any:
+    found = compare_attributions(model, tiny_tokenizer(), TEXTS, ["gradient_attention"], fractions=[0.1, 1], **QUIET)
+    return [(one.keep, one.delete) for one in found.results.values()]
 
 
 def importance(model: Any, method: str = "attattr", **options: Any) -> Any:
@@ -237,6 +261,18 @@ TABLE: dict[str, dict[str, Case]] = {
         "": partial(explained, how="explain_dataset"),
         " float16": partial(explained, how="explain_dataset", dtype="float16"),
     },
+    "methods": {
+        f" {method}": partial(explained, attribution=method, n_steps=None)
+        for method in ("gradient_attention", "attention", "chefer", "rollout", "alti", "attnlrp", "random")
+    },
+    "token_scores": {"": scored},
+    "faithfulness": {
+        " edge zero": partial(kept_and_removed, unit="edge", removal="zero"),
+        " head sink": partial(kept_and_removed, unit="head", removal="sink"),
+        " token replace": partial(kept_and_removed, unit="token", removal="replace"),
+    },
+    "removal_effects": {"": removed},
+    "compare_attributions": {"": compared},
     "explain_generation": {"": generated, " prefix by prefix": partial(generated, path="layer")},
     "head_importance": {method: lambda model, _, m=method: importance(model, m).scores for method in METHODS},
     "mask_heads": {"": masked},
@@ -258,6 +294,7 @@ ALSO = {
         "compute_convergence_delta joint": ("DeBERTa",),
     },
     "explain": {"": ("Llama", "Llama (language)", "DeBERTa"), " joint": ("Llama",)},
+    "faithfulness": {" edge zero": ("Llama (language)", "DeBERTa")},
     "head_importance": {"attattr": ("DeBERTa",), "taylor": ("Llama", "DeBERTa")},
     "mask_heads": {"": ("Llama", "DeBERTa")},
     "prune_heads, save_pruned, load_pruned": {"": ("Llama", "DeBERTa")},
