@@ -17,6 +17,10 @@ class UnsupportedModelError(ValueError):
     """
 
 
+class ModelInUseError(RuntimeError):
+    """The model is being attributed already, in another thread or further up the call; one call at a time can."""
+
+
 class ConvergenceWarning(UserWarning):
     """The adaptive quadrature stopped before its estimated error fell below the tolerance.
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from captum_attattr.attribution.late_branching import BlockRecorder, LateBranching
-from captum_attattr.exceptions import UnsupportedModelError
+from captum_attattr.exceptions import ModelInUseError, UnsupportedModelError
 from captum_attattr.model.attention_control import AttentionControl, LayerCall
 from captum_attattr.model.attention_layers import family_name
 from captum_attattr.runs.memory import out_of_memory
@@ -75,7 +75,7 @@ def learn(control: AttentionControl, evaluate: Evaluate, uncontrolled: Tensor, e
             facts, alone = _learn_in(space, control, evaluate, rows)
         except (TypeError, AttributeError, RuntimeError, ValueError, IndexError) as error:
             # In context space a forward function that reads the attentions is given none.
-            if out_of_memory(error) or isinstance(error, UnsupportedModelError):
+            if out_of_memory(error) or isinstance(error, ModelInUseError | UnsupportedModelError):
                 raise
             if space == "attention":
                 raise UnsupportedModelError(

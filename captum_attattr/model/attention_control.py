@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_attattr.exceptions import UnsupportedModelError
+from captum_attattr.exceptions import ModelInUseError, UnsupportedModelError
 from captum_attattr.model.attention_layers import (
     AttentionLayer,
     attention_calls,
@@ -349,7 +349,7 @@ def claimed(model: nn.Module) -> Iterator[None]:
     }
     with _CLAIM:
         if not _CLAIMED.isdisjoint(parts):
-            raise RuntimeError(
+            raise ModelInUseError(
                 f"{family_name(model)} is being attributed already (in another thread, or further up this call); "
                 "one model can be attributed once at a time"
             )

@@ -40,8 +40,8 @@ def facts_of(lattr: LayerAttAttr) -> list[Any]:
     return list(lattr.known.values())
 
 
-SINGLE = ("Mixtral", "GPT-OSS")
-"""Their experts have no float64."""
+SINGLE = ("Mixtral", "GPT-OSS", "XGLM")
+"""Their experts, or its mask, have no float64."""
 
 
 def double(subject: Subject, batch: int, padding: int) -> tuple[Tensor, ...]:
