@@ -19,6 +19,12 @@ Example = Text | Sequence[Mapping[str, Any]] | Sequence[int] | Sequence[str] | M
 Texts = Iterable[Example] | Example
 """What `explain` takes: examples, or one alone."""
 
+_OF_TOKENS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+"""Entries of an encoding that have a value for each token; the model's output depends on them."""
+
+_NO_TEXT = ("inputs_embeds", "pixel_values", "pixel_values_videos", "input_features", "input_values")
+"""Entries of an encoding that models take beside token ids, or instead of them."""
+
 
 class Row(dict[str, Any]):
     """One text's row of an encoding: lists of T integers by name, and what `rows_of` adds."""
@@ -47,7 +53,8 @@ def sequence_of(texts: Any, split_into_words: bool = False, name: str = "texts")
         name: of the argument, for errors.
 
     Raises:
-        TypeError: nothing that can be read, or a tuple of two strings, which could be a pair or two texts.
+        TypeError: nothing that can be read, or a tuple of two strings (or of two texts' words), which could be a pair
+            or two texts.
         ValueError: there is no example.
     """
     if isinstance(texts, Tensor | np.ndarray):
@@ -64,14 +71,21 @@ def sequence_of(texts: Any, split_into_words: bool = False, name: str = "texts")
     if not len(entries):
         raise ValueError(f"{name} is empty: give at least one text or pair")
     first = entries[0]
-    if isinstance(texts, tuple) and len(texts) == 2 and all(isinstance(entry, str) for entry in texts):
+    if isinstance(texts, tuple) and len(texts) == 2 and all(_is_part(entry, split_into_words) for entry in texts):
+        kind = "strings" if isinstance(first, str) else "lists of words"
         raise TypeError(
-            f"{name}={texts!r:.200} is a tuple of two strings: use [({texts[0]!r:.60}, {texts[1]!r:.60})] for one "
+            f"{name}={texts!r:.200} is a tuple of two {kind}: use [({texts[0]!r:.60}, {texts[1]!r:.60})] for one "
             f"pair, or [{texts[0]!r:.60}, {texts[1]!r:.60}] for two texts"
         )
     if is_message(first) or integer(first) is not None or (split_into_words and isinstance(first, str)):
         return [list(entries)]
     return entries
+
+
+def _is_part(entry: Any, split_into_words: bool) -> bool:
+    """Return whether something may be one text of a pair."""
+    words = split_into_words and isinstance(entry, list) and all(isinstance(word, str) for word in entry)
+    return words or isinstance(entry, str)
 
 
 def examples_one_by_one(texts: Any, split_into_words: bool = False) -> Iterable[Any]:
@@ -94,22 +108,23 @@ def rows_of(encoding: Any, name: str = "texts") -> list[Row]:
     and "tokens".
 
     Raises:
-        TypeError, ValueError: something else than integers, or values of different lengths.
+        ValueError: token ids, a mask, types or positions that are not one integer for each token; something else than
+            text that the model would see.
     """
-    values = {str(key): _plain(value) for key, value in encoding.items()}
-    ids = values["input_ids"]
+    values = {str(key): _plain(value) for key, value in encoding.items() if value is not None}
+    if other := next((key for key in _NO_TEXT if key in values), None):
+        raise ValueError(f"{name} is an encoding with {other!r}: only texts are explained; leave it out")
+    ids = values.get("input_ids")
     if not isinstance(ids, list) or not ids:
         raise ValueError(f"{name} is an encoding without a token id")
-    single = not isinstance(ids[0], list)
-    if single:
+    if not isinstance(ids[0], list):
         values = {key: [value] for key, value in values.items()}
     fast = bool(getattr(encoding, "is_fast", False))
     rows = []
     for i, row in enumerate(values["input_ids"]):
-        parts = {key: value[i] for key, value in values.items() if isinstance(value, list) and len(value) > i}
-        parts = {key: part for key, part in parts.items() if _fits(part, len(row))}
-        if fast:
-            parts |= {"segments": encoding.sequence_ids(i), "tokens": encoding.tokens(i)}
+        parts = _parts_of_row(values, i, f"row {i} of {name}")
+        if fast and len(tokens := encoding.tokens(i)) == len(row):
+            parts |= {"segments": encoding.sequence_ids(i), "tokens": tokens}
         kept = [j for j, seen in enumerate(parts.get("attention_mask", [1] * len(row))) if seen]
         rows.append(Row({key: [part[j] for j in kept] for key, part in parts.items()}))
     return rows
@@ -122,9 +137,29 @@ def _plain(value: Any) -> Any:
     return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
-def _fits(part: Any, length: int) -> bool:
-    """Return whether a value of an encoding has an integer for each token."""
-    return isinstance(part, list) and len(part) == length and all(integer(entry) is not None for entry in part)
+def _parts_of_row(values: Mapping[str, Any], i: int, where: str) -> dict[str, list[int]]:
+    """Return the values of one row of an encoding that have an integer for each token, by name.
+
+    Raises:
+        ValueError: one of `_OF_TOKENS` has not, or one of them is negative.
+    """
+    row, parts = values["input_ids"][i], {}
+    count = len(row) if isinstance(row, list) else 0
+    for key, value in values.items():
+        part = value[i] if isinstance(value, list) and len(value) > i else None
+        if key == "attention_mask" and isinstance(part, list) and all(seen in (0, 1) for seen in part):
+            part = [int(seen) for seen in part]  # of bools and floats
+        if isinstance(part, list) and len(part) == count and all(integer(entry) is not None for entry in part):
+            parts[key] = part
+        elif key in _OF_TOKENS:
+            raise ValueError(f"{where} needs an integer for each of its {count} tokens as {key!r}, got {part!r:.100}")
+        if key in _OF_TOKENS[1:] and min(parts[key], default=0) < 0:
+            raise ValueError(f"{where} has {min(parts[key])} among its {key!r}")
+        if key == "attention_mask" and max(parts[key], default=0) > 1:
+            raise ValueError(
+                f"{where} has {max(parts[key])} in its 'attention_mask', which is 1 of a token, 0 of padding"
+            )
+    return parts
 
 
 def checked_example(index: int, given: Any, split_into_words: bool = False) -> Any:

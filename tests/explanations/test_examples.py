@@ -108,6 +108,8 @@ def test_an_encoding_is_taken_row_by_row_without_padding(bert):
         tokenizer(texts, padding=True, return_tensors="pt"),
         tokenizer(texts, padding=True, return_offsets_mapping=True, return_special_tokens_mask=True),
         BatchEncoding(plain),
+        BatchEncoding(plain | {"attention_mask": torch.tensor(plain["attention_mask"]).bool(), "labels": [0, 1]}),
+        BatchEncoding(plain | {"attention_mask": np.array(plain["attention_mask"], dtype=float), "position_ids": None}),
         plain,
         [tokenizer(text) for text in texts],
     ):
@@ -118,6 +120,16 @@ def test_an_encoding_is_taken_row_by_row_without_padding(bert):
     pair = explain(bert, tokenizer, tokenizer("good film", "a plot"), **QUIET)[0]
     assert pair.text == ("good film", "a plot")
     assert pair.segments == explain(bert, tokenizer, [("good film", "a plot")], **QUIET)[0].segments
+
+
+def test_an_encoding_may_be_made_longer(bert):
+    tokenizer = tiny_tokenizer()
+    encoding = tokenizer("good film")
+    for name, more in {"input_ids": 30, "attention_mask": 1, "token_type_ids": 0}.items():
+        encoding[name].append(more)
+    [found] = explain(bert, tokenizer, encoding, **QUIET)
+    assert found.tokens == ["[CLS]", "good", "film", "[SEP]", "good"]
+    check_output(bert, found)
 
 
 def test_words_are_taken_where_that_is_said(bert):
@@ -240,6 +252,36 @@ MISTAKES: dict[str, tuple[Any, type[Exception], str]] = {
         ValueError,
         "an encoding of 2 texts; give the encoding",
     ),
+    "encoding of strings": (
+        {"input_ids": [["good", "film"]]},
+        ValueError,
+        "an integer for each of its 2 tokens as 'inp",
+    ),
+    "encoding of fractions": ({"input_ids": torch.tensor([[2.0, 4.0]])}, ValueError, r"row 0 of texts .*'input_ids'"),
+    "encoding in three dimensions": ({"input_ids": [[IDS]]}, ValueError, "an integer for each of its 1 tokens"),
+    "mask of other tokens": (
+        {"input_ids": [IDS], "attention_mask": [[1] * 9]},
+        ValueError,
+        "an integer for each of its 4 tokens as 'attention_mask'",
+    ),
+    "mask of fewer texts": (
+        {"input_ids": [IDS, IDS], "attention_mask": [[1] * 4]},
+        ValueError,
+        "row 1 of texts needs .*'attention_mask', got None",
+    ),
+    "mask of one dimension": ({"input_ids": [IDS], "attention_mask": [1] * 4}, ValueError, "'attention_mask', got 1"),
+    "mask of twos": ({"input_ids": [IDS], "attention_mask": [[2] * 4]}, ValueError, "has 2 in its 'attention_mask'"),
+    "negative types": ({"input_ids": IDS, "token_type_ids": [-1] * 4}, ValueError, "has -1 among its 'token_type_ids'"),
+    "negative positions": (
+        [{"input_ids": IDS, "position_ids": [-1] * 4}],
+        ValueError,
+        r"texts\[0\] has -1 among its 'pos",
+    ),
+    "image": (
+        {"input_ids": [IDS], "pixel_values": torch.zeros(1, 3, 2, 2)},
+        ValueError,
+        "with 'pixel_values': only texts",
+    ),
     "empty encoding": ({"input_ids": []}, ValueError, "an encoding without a token id"),
     "other tokenizer": (
         schemes("<s> $A", "<s> $A $B")("a b"),
@@ -276,5 +318,7 @@ def test_target_of_several_tokens_says_which(llama):
 def test_words_are_refused_where_texts_are_given(bert):
     with pytest.raises(TypeError, match="must be a list of words, since split_into_words=True"):
         explain(bert, tiny_tokenizer(), [("a", "b")], split_into_words=True, **QUIET)
+    with pytest.raises(TypeError, match=r"two lists of words: use \[\(\['a'\], \['b'\]\)\] for one pair, or \[\['a'\]"):
+        explain(bert, tiny_tokenizer(), (["a"], ["b"]), split_into_words=True, **QUIET)
     with pytest.raises(TypeError, match="split_into_words"):
         explain(bert, tiny_tokenizer(), ["a"], split_into_words="yes", **QUIET)
