@@ -37,9 +37,12 @@ def checked_path(path: str | os.PathLike[str], name: str = "path") -> Path:
 
     Raises:
         TypeError: it is none.
+        ValueError: it is empty, which would be the working directory.
     """
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"{name} must be a string or a path, not {type(path).__name__}: {path!r}")
+    if path == "":
+        raise ValueError(f"{name} is empty; the working directory is '.'")
     return Path(path)
 
 

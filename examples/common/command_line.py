@@ -34,11 +34,14 @@ class OneLineParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
-def flag_parser(description: str | None) -> OneLineParser:
+def flag_parser(
+    description: str | None, seed: str = "accepted; what is random here has seeds of its own"
+) -> OneLineParser:
     """Make a parser with the flags that all scripts have; names and defaults are the published code's.
 
     Args:
         description: for --help.
+        seed: what --seed decides, for --help.
     """
     parser = OneLineParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
@@ -51,7 +54,7 @@ def flag_parser(description: str | None) -> OneLineParser:
     add("--do_lower_case", action="store_true", help="lower-case; else as the tokenizer's own setting says")
     add("--no_cuda", action="store_true", help="stay on the CPU")
     add("--local_rank", type=int, default=-1, help="accepted; processes are told apart by torchrun's variables")
-    add("--seed", type=int, default=42, help="accepted; what is random here has seeds of its own")
+    add("--seed", type=int, default=42, help=seed)
     add("--layer_norm_eps", type=float, help="of the layer norms, where --bert_model does not say the right one")
     add("--quiet", action="store_true", help="no progress bars")
     return parser

@@ -20,7 +20,7 @@ from common.training_data import encode
 
 def read_flags(argv: Sequence[str], description: str) -> argparse.Namespace:
     """Read the command line; a value that makes no sense ends the program with a message."""
-    parser = flag_parser(description)
+    parser = flag_parser(description, seed="of the order of the training rows, and of dropout")
     add = parser.add_argument
     add("--method", choices=METHODS, default="taylor", help="what ranks the heads")
     add("--num_examples", type=int, default=200, help="how many training rows rank the heads")
@@ -34,6 +34,8 @@ def read_flags(argv: Sequence[str], description: str) -> argparse.Namespace:
     check_flags(parser, args, "num_examples", "rounds", "steps", "train_batch_size", "eval_batch_size")
     if not 0 < args.share * args.rounds <= 1:
         parser.error(f"--rounds {args.rounds} of --share {args.share} are {args.share * args.rounds:.2f} of all heads")
+    if not 0 <= args.seed < 2**32:
+        parser.error(f"--seed is {args.seed}; it must be from 0 to {2**32 - 1}")
     if not 0 < args.learning_rate < float("inf"):
         parser.error(f"--learning_rate is {args.learning_rate}; it must be above 0")
     return args

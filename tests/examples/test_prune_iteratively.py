@@ -88,6 +88,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "share of no head": ({"share": 0.01}, "--share 0.01 of 12 heads is none; it must be at least 0.083"),
     "too few rows": ({"steps": 3}, "--rounds x --steps x --train_batch_size are 36 rows; "),
     "rate": ({"learning_rate": 0}, "--learning_rate is 0.0; it must be above 0"),
+    "seed": ({"seed": -1}, "--seed is -1; it must be from 0 to 4294967295"),
     "rounds": ({"rounds": 0}, "--rounds is 0; it must be 1 or more"),
     "method": ({"method": "magic"}, "invalid choice: 'magic'"),
 }

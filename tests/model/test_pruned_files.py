@@ -270,6 +270,9 @@ def test_what_is_no_path_of_a_folder_is_named(tmp_path: Path) -> None:
         for call in (partial(save_pruned, tiny_bert()), load_pruned):
             with pytest.raises(TypeError, match="path must be a string or a path, not"):
                 call(path)
+    for call in (partial(save_pruned, tiny_bert()), load_pruned):
+        with pytest.raises(ValueError, match=r"path is empty; the working directory is '\.'"):
+            call("")
     with pytest.raises(ValueError, match=r"the folder '.*file/model' cannot be made: "):
         save_pruned(tiny_bert(), tmp_path / "file" / "model")
 
