@@ -20,7 +20,7 @@ from captum_attattr.model.head_cuts import Cut, HeadCuts, assign, cut_parameter
 from captum_attattr.model.head_masks import HeadSpec, active_gates, mask_heads, selected_heads
 from captum_attattr.model.head_probe import argument_names, probed
 from captum_attattr.model.projections import Heads, UnknownPartError, not_cut
-from captum_attattr.model.pruning_record import Layout, record
+from captum_attattr.model.pruning_record import Layout, parameter_shapes, record
 from captum_attattr.model.sample_inputs import Runs, difference, first_line
 
 
@@ -271,16 +271,8 @@ def _cut(
         known = by_name and how[pruned] == told(pruned)
         module: Any = pruned
         if not known or hasattr(module, "pruned_layout"):
-            module.pruned_layout = Layout(how[pruned], _shapes(module, before))
+            module.pruned_layout = Layout(how[pruned], parameter_shapes(before))
     record(model)
-
-
-def _shapes(module: Any, heads: Heads) -> dict[str, list[int]]:
-    """Return the shapes of an attention module's parameters, and of its output projection's as "output.weight"."""
-    shapes = {name: list(parameter.shape) for name, parameter in module.named_parameters()}
-    if heads.output is not None:
-        shapes |= {f"output.{name}": list(parameter.shape) for name, parameter in heads.output.named_parameters()}
-    return shapes
 
 
 def finish(model: nn.Module, before: Heads, keep: list[int], how: str) -> None:

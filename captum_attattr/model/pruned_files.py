@@ -24,6 +24,7 @@ from captum_attattr.model.modes import plain
 from captum_attattr.model.plain_model import plain_model
 from captum_attattr.model.projections import Heads
 from captum_attattr.model.pruning_record import LAYOUTS, RECORD, Layout, named_layers, record
+from captum_attattr.model.wrappers import unwrapped
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -58,7 +59,7 @@ def save_pruned(
 
     Raises:
         TypeError: `model` is no transformers model, or `path` is no path.
-        ValueError: `path` is a file, or a folder that cannot be made; an unknown format.
+        ValueError: `path` is a file, or a folder that cannot be made; an unknown format; adapters that are not merged.
         UnsupportedModelError: `format="transformers"`, and no such model gives what this one gives.
         OSError: the files cannot be written to the end; the message has the path.
     """
@@ -66,7 +67,9 @@ def save_pruned(
 
     model = plain(model)
     if not isinstance(model, PreTrainedModel):
-        raise TypeError(f"model must be a transformers model, got {type(model).__name__}")
+        raise TypeError(f"model must be a transformers model{_inside(model)}, got {type(model).__name__}")
+    if any(kind.__name__ == "BaseTunerLayer" for part in model.modules() for kind in type(part).__mro__):
+        raise ValueError(f"{type(model).__name__} has adapters (peft): merge them first, model.merge_and_unload()")
     if format not in FORMATS:
         raise ValueError(f"format={format!r} is unknown; use one of {FORMATS}")
     record(model)  # the config may be that of another model
@@ -84,6 +87,13 @@ def save_pruned(
                 f"{type(model).__name__} has one count of heads for all layers, and the places without a head are zeros"
             )
     return Path(path)
+
+
+def _inside(model: Any) -> str:
+    """Return what an error says of a wrapper: that the model inside of it is wanted."""
+    from transformers import PreTrainedModel
+
+    return ", as the one inside of it" if isinstance(unwrapped(model), PreTrainedModel) else ""
 
 
 @checked_arguments
@@ -170,8 +180,10 @@ def _resize(model: Any, layer: AttentionLayer, name: str, gone: list[int], entry
     parts: Any = {"output": heads.output}
     for path, shape in entry["shapes"].items():
         owner_path, _, own = path.rpartition(".")
-        owner = parts[owner_path] if owner_path in parts else layer.module.get_submodule(owner_path)
-        old = getattr(owner, own)
+        owner = parts.get(owner_path) or dict(layer.module.named_modules()).get(owner_path)
+        old = getattr(owner, own, None)
+        if not isinstance(old, torch.nn.Parameter):
+            raise ValueError(f"the config's {LAYOUTS} of {name} have {path!r}, and the layer has no such parameter")
         fits = isinstance(shape, list) and len(shape) == old.dim()
         if not fits or any(type(n) is not int or not 0 <= n <= m for n, m in zip(shape, old.shape, strict=True)):
             raise ValueError(

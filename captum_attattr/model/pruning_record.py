@@ -10,6 +10,7 @@ from torch import nn
 
 from captum_attattr.model.attention_layers import AttentionLayer, every_layer
 from captum_attattr.model.head_adapters import HeadsConfig
+from captum_attattr.model.projections import Heads
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -72,8 +73,19 @@ def _pruned(model: nn.Module) -> dict[str, list[int]]:
 
 def _layouts(model: nn.Module) -> dict[str, dict[str, Any]]:
     """Return what is left of layers whose maps are not known by name, as a config records it."""
-    layouts = {name: getattr(layer.module, "pruned_layout", None) for name, layer in named_layers(model).items()}
-    return {name: layout._asdict() for name, layout in layouts.items() if layout}
+    layouts: dict[str, dict[str, Any]] = {}
+    for name, layer in named_layers(model).items():
+        if layout := getattr(layer.module, "pruned_layout", None):  # adapters may have been merged since it was made
+            layouts[name] = Layout(layout.how, parameter_shapes(Heads(layer)))._asdict()
+    return layouts
+
+
+def parameter_shapes(heads: Heads) -> dict[str, list[int]]:
+    """Return the shapes of an attention module's parameters, and of its output projection's as "output.weight"."""
+    shapes = {name: list(parameter.shape) for name, parameter in heads.layer.module.named_parameters()}
+    if heads.output is not None:
+        shapes |= {f"output.{name}": list(parameter.shape) for name, parameter in heads.output.named_parameters()}
+    return shapes
 
 
 def named_layers(model: nn.Module) -> dict[str, AttentionLayer]:

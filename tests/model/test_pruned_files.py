@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from toy import HEADS, LAYERS, bert_config, sentences, tiny_bert, tiny_llama
 
 from captum_attattr import ResultFileError, load_pruned, mask_heads, prune_heads, save_pruned
+from captum_attattr.model.head_adapters import HOWS
 
 ALL = [0, 1, 2, 3]
 GONE = {0: [0, 1], 1: ALL}
@@ -275,6 +276,31 @@ def test_what_is_no_path_of_a_folder_is_named(tmp_path: Path) -> None:
             call("")
     with pytest.raises(ValueError, match=r"the folder '.*file/model' cannot be made: "):
         save_pruned(tiny_bert(), tmp_path / "file" / "model")
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft
+def test_adapters_are_merged_before_a_model_is_saved(tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    adapted: Any = peft.get_peft_model(
+        tiny_bert(), peft.LoraConfig(task_type="SEQ_CLS", target_modules=["query", "value"], init_lora_weights=False)
+    ).eval()
+    prune_heads(adapted, {0: [0, 1], 1: [2]})
+    wanted = logits(adapted)
+    with pytest.raises(TypeError, match="must be a transformers model, as the one inside of it, got PeftModel"):
+        save_pruned(adapted, tmp_path / "model")
+    with pytest.raises(ValueError, match=r"BertFor.* has adapters \(peft\): merge them first"):
+        save_pruned(adapted.get_base_model(), tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+    folder = save_pruned(adapted.merge_and_unload(), tmp_path / "model")
+    torch.testing.assert_close(logits(load_pruned(folder)), wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["query.base_layer.weight", "query", "nothing", "output.nothing"])
+def test_layout_of_parameters_that_are_not_there_is_refused(name: str, tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    rewrite(folder, pruned_layouts={"encoder.0": {"how": HOWS[0], "shapes": {name: [1]}}})
+    with pytest.raises(ValueError, match=f"encoder.0 have '{name}', and the layer has no such parameter"):
+        load_pruned(folder)
 
 
 def test_only_models_of_transformers_are_saved_to_folders(tmp_path: Path) -> None:
