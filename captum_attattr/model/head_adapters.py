@@ -184,13 +184,17 @@ def adapt(model: nn.Module, layer: AttentionLayer) -> None:
 
 
 def _own_bias(module: Any, table: Any) -> None:
-    """Make a layer of T5 compute the position bias of its heads from its own table, or from the shared one."""
-    if any(isinstance(hook, OwnBias) for hook in module._forward_pre_hooks.values()):
+    """Make a layer compute the position bias of its heads from its own table, or (T5) from the shared one."""
+    own = module._modules.get("relative_attention_bias")
+    hooks = [*module._forward_pre_hooks.values(), *(own._forward_hooks.values() if own is not None else ())]
+    if any(isinstance(hook, OwnBias | Columns) for hook in hooks):
         return
-    module.register_forward_pre_hook(OwnBias(), with_kwargs=True)
-    if "relative_attention_bias" in module._modules:
-        module.relative_attention_bias.register_forward_hook(Columns(module))
-    elif table is not None:
+    given = "position_bias" in argument_names(module)  # UMT5 has a table in every layer, and is given no bias
+    if given:
+        module.register_forward_pre_hook(OwnBias(), with_kwargs=True)
+    if own is not None:
+        own.register_forward_hook(Columns(module))
+    elif given and table is not None:
         module.relative_attention_bias = ColumnsOf(table, module)
         module.has_relative_attention_bias = True
 

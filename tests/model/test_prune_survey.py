@@ -16,6 +16,7 @@ KINDS: dict[str, str] = {
     "qwen3_next": "queries and gates in one map",
     "deepseek_v3": "latent keys and values",
     "t5": "a position bias that layers share",
+    "umt5": "a position bias in every layer",
     "bloom": "alibi, with heads and rows in one dimension",
     "phi3": "counts read in the config",
     "cpmant": "maps that no table of names has",
