@@ -1,4 +1,4 @@
-"""The published workflow's commands, one after another, as the published code's readers type them; what all scripts share."""
+"""The published workflow's commands, one after another, as they stand in the guide; what all scripts share."""
 
 from __future__ import annotations
 
