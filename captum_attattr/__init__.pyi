@@ -49,6 +49,7 @@ from .plots.faithfulness import plot_faithfulness as plot_faithfulness
 from .plots.flow import plot_flow as plot_flow
 from .plots.generation import plot_generation as plot_generation
 from .plots.heads import plot_heads as plot_heads
+from .plots.image import plot_image as plot_image
 from .plots.pruning_curve import plot_pruning_curve as plot_pruning_curve
 from .plots.report_page import write_report as write_report
 from .plots.tokens import plot_tokens as plot_tokens

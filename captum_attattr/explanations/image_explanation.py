@@ -73,5 +73,11 @@ class ImageExplanation(Explanation):
         """
         return self.token_scores(layer)[list(self.patches)].reshape(*self.grid)
 
+    @property
+    def noun(self) -> str:
+        """What views call a token: "patch", or "part" where there is text beside the picture."""
+        every = set(self.patches)
+        return "patch" if all(flag or i in every for i, flag in enumerate(self.special)) else "part"
+
     def _view(self) -> View:
         return figure_view("plot_image", self)

@@ -123,7 +123,9 @@ class ImageModel(TextModel):
         return image.name, ""
 
     def seen(self, index: int, pixels: Tensor) -> Tensor:
-        """Return the picture that the model gets as (H, W, 3) uint8: what the processor normalised, as it was before.
+        """Return the picture that the model sees as (H, W, 3) uint8: what the processor normalised, as it was before.
+
+        What is left at the right and at the bottom beside the last whole patch, no model sees.
 
         Raises:
             UnsupportedModelError: it is no single picture.
@@ -135,7 +137,8 @@ class ImageModel(TextModel):
                 f"the processor makes pixels of shape {tuple(pixels.shape)} of images[{index}], and not one picture "
                 "(1, 3, height, width): where it cuts pictures into tiles, switch that off (do_image_splitting=False)"
             )
-        values = pixels[0].detach().float().cpu()
+        (rows, columns), (height, width) = self.grid_of(pixels), self.patch_size
+        values = pixels[0, :, : rows * height, : columns * width].detach().float().cpu()
         if getattr(self.eye, "do_normalize", False):
             mean, std = (values.new_tensor(getattr(self.eye, f"image_{name}")) for name in ("mean", "std"))
             values = values * std.reshape(-1, 1, 1) + mean.reshape(-1, 1, 1)
@@ -169,17 +172,23 @@ class ImageModel(TextModel):
                 names += [name] if name != "REG" else [f"[REG{i + 1}]" for i in range(count)]
         return names
 
-    def grid_of(self, pixels: Tensor) -> tuple[int, int]:
-        """Return the rows and columns of patches that pixels (..., H, W) are cut into.
+    @property
+    def patch_size(self) -> tuple[int, int]:
+        """The height and width of a patch, in pixels.
 
         Raises:
-            UnsupportedModelError: the config does not say how.
+            UnsupportedModelError: the config does not say them.
         """
         config: Any = self.tower.config
         size = getattr(getattr(config, "vision_config", config), "patch_size", None)
         height, width = size if isinstance(size, list | tuple) and len(size) == 2 else (size, size)
         if not isinstance(height, int) or not isinstance(width, int):
             raise UnsupportedModelError(f"{family_name(self.model)} does not cut pictures into one grid of patches")
+        return height, width
+
+    def grid_of(self, pixels: Tensor) -> tuple[int, int]:
+        """Return the rows and columns of patches that pixels (..., H, W) are cut into."""
+        height, width = self.patch_size
         return pixels.shape[-2] // height, pixels.shape[-1] // width
 
     # ------------------------------------------------------------------------------------------ inputs to outputs

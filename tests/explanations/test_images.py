@@ -91,6 +91,16 @@ def test_a_batch_is_its_pictures_one_by_one_whatever_their_sizes() -> None:
         assert torch.equal(explanation.picture, torch.from_numpy(image))  # nothing was resized
 
 
+def test_the_picture_ends_where_the_last_whole_patch_does() -> None:
+    model, image = classifier("Dinov2ForImageClassification"), pictures(1, 19, 15)[0]
+    explanation = explain_images(model, processor(do_resize=False), image, **QUICK)[0]
+    assert explanation.grid == (4, 3)
+    assert torch.equal(explanation.picture, torch.from_numpy(image[:16, :12]))
+    pixels = explanation.inputs["pixel_values"].clone()
+    pixels[..., 16:, :], pixels[..., 12:] = 9, 9
+    close(model(pixel_values=pixels).logits.softmax(-1)[0, explanation.target].detach(), explanation.value)
+
+
 def test_the_picture_is_what_the_model_saw() -> None:
     image = np.zeros((24, 36, 3), np.uint8)
     image[:, 12:24, 0] = 200  # the middle third is red
