@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from results import explanation, faithfulness, generation, importance
+from results import explanation, faithfulness, generation, importance, pictured
+from seeing import clip, pictures
 from toy import tiny_bert, tiny_llama, tiny_tokenizer, unchanged
 
 import captum_attattr
@@ -63,7 +64,9 @@ WRONG: dict[str, list[Any]] = {
     "orders": [*LISTS, ["sideways"], [], ["least", "least"]],
     "truncate": [*NOT_ONE, "3", 0, -1, 1.5, math.nan, None],
     **dict.fromkeys(("folder", "resume"), PATHS),
-    "tokenizer": TOKENIZERS,
+    **dict.fromkeys(("tokenizer", "processor"), TOKENIZERS),
+    "images": [None, 3, math.nan, object, b"a", {}, [], [None], [3], np.zeros((2, 8, 8, 3)), "nowhere.png", ["a\0b"]],
+    "text": [3, b"a", object, "", " ", [], ["a"], ["a", 3], {}],
     "model": MODELS,
     **dict.fromkeys(("explanation", "report", "generation", "effectiveness", "tree", "first", "second"), RESULTS),
     **dict.fromkeys(("trigger", "figure"), RESULTS),
@@ -139,6 +142,11 @@ def llama() -> Any:
 
 
 @functools.cache
+def seer() -> Any:
+    return clip()
+
+
+@functools.cache
 def explained() -> list[Any]:
     return explain(bert(), tiny_tokenizer(), TEXTS, n_steps=2, **QUIET)
 
@@ -177,6 +185,7 @@ TOLD = {"model": bert, "tokenizer": tiny_tokenizer}
 TEXTUAL = {**TOLD, "texts": lambda: TEXTS}
 WRITING = {"model": llama, "tokenizer": tiny_tokenizer, "prompt": lambda: "a b"}
 LABELLED = {**TOLD, "examples": lambda: TEXTS, "labels": lambda: LABELS}
+SEEING = {"model": lambda: seer()[0], "processor": lambda: seer()[1], "images": lambda: pictures(2)}
 DRAWN = {"explanation": lambda: explained()[0]}
 CALLS: dict[str, dict[str, Callable[[], Any]]] = {
     "attack": {**LABELLED, "triggers": triggers},
@@ -189,6 +198,7 @@ CALLS: dict[str, dict[str, Callable[[], Any]]] = {
     "explain": TEXTUAL,
     "explain_dataset": {**TEXTUAL, "folder": lambda: Path("archive")},
     "explain_generation": {**WRITING, "generated": lambda: " c d"},
+    "explain_images": {**SEEING, "text": lambda: "a b"},
     "explain_iter": TEXTUAL,
     "extract_triggers": {"explanations": explained},
     "faithfulness": {**TOLD, "explanations": explained},
@@ -208,6 +218,7 @@ CALLS: dict[str, dict[str, Callable[[], Any]]] = {
     "plot_flow": DRAWN,
     "plot_generation": {"generation": generation},
     "plot_heads": {"importance": importance},
+    "plot_image": {"explanations": pictured},
     "plot_pruning_curve": {"curves": curve},
     "plot_tokens": {"explanations": lambda: explanation(2, 2, 4)},
     "plot_tree": {"tree": lambda: attribution_tree(explained()[0], 0.01)},
@@ -224,7 +235,7 @@ CALLS: dict[str, dict[str, Callable[[], Any]]] = {
     "write_image": {"figure": lambda: plot_heads(importance()), "path": lambda: Path("page.svg")},
     "write_report": {**DRAWN, "threshold": lambda: 0.01, "path": lambda: Path("page.html")},
 }
-NAMED_PATHS = {"explain", "explain_dataset", "explain_generation", "explain_iter"}
+NAMED_PATHS = {"explain", "explain_dataset", "explain_generation", "explain_images", "explain_iter"}
 """Functions whose `path` is the integral's, by its name."""
 
 

@@ -49,6 +49,11 @@ class Encoded:
         """T."""
         return int(self.encoding["input_ids"].shape[1])
 
+    @property
+    def form(self) -> Any:
+        """What examples have in common, beside their length, that go through the model together."""
+        return tuple(self.encoding)
+
 
 def encode_text(
     tokenizer: Any,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
@@ -25,19 +25,10 @@ from captum_attattr.notebooks import Shown, View, figure_view, report_view
 
 _HEADER = "captum_attattr"
 _VERSION = 4
+_TOTALS = ("total_delta", "total_error", "total_nodes")
 _ADDED: dict[int, set[str]] = {
     2: {"value", "output"},
-    3: {
-        "contrast",
-        "contrast_target",
-        "path",
-        "baseline",
-        "total_delta",
-        "total_error",
-        "total_nodes",
-        "layers",
-        "scheme",
-    },
+    3: {"contrast", "contrast_target", "path", "baseline", "layers", "scheme", *_TOTALS},
     4: {"attribution"},
 }
 """What each version of the files added to the one before; the inputs and the note may be missing in all."""
@@ -159,7 +150,7 @@ class Explanation(Shown):
             "segments": _segments(self.segments, len(tokens)),
             "special": checks.flags("special", self.special, len(tokens)),
             "value": value,
-            "inputs": None if self.inputs is None else _inputs(self.inputs, len(tokens)),
+            "inputs": None if self.inputs is None else self.checked_inputs(self.inputs, len(tokens)),
             "output": _output(self.output, probability),
             "path": checks.one_of("path", self.path, ("layer", "joint")),
             "attribution": _attribution(self.attribution, self.path),
@@ -175,6 +166,11 @@ class Explanation(Shown):
             **_contrast(self.contrast, self.contrast_target, self.target),
         }
         checks.set_fields(self, **checked)
+
+    @staticmethod
+    def checked_inputs(inputs: Any, tokens: int) -> dict[str, Tensor]:
+        """Return inputs by name, each a row of one value for each token."""
+        return inputs_by_name(inputs, lambda value: (1, tokens))
 
     def _line(self) -> str:
         layers, heads, tokens = self.attributions.shape[:3]
@@ -300,6 +296,8 @@ class Explanation(Shown):
         Raises:
             TypeError, ValueError, LookupError: something is missing, or wrong.
         """
+        if "picture" in tensors and cls is Explanation:
+            from captum_attattr.explanations.image_explanation import ImageExplanation as cls  # noqa: N813
         inputs = {name.removeprefix(_INPUT): tensors.pop(name) for name in list(tensors) if name.startswith(_INPUT)}
         note = content.pop("note", "")
         later = set().union({"inputs", "note"}, *(names for since, names in _ADDED.items() if since > version))
@@ -385,15 +383,15 @@ def _output(output: Any, probability: float) -> str:
     return str(output)
 
 
-def _inputs(inputs: Any, tokens: int) -> dict[str, Tensor]:
-    """Return inputs by name, each a row of one value for each token."""
+def inputs_by_name(inputs: Any, shape: Callable[[Any], Sequence[int]]) -> dict[str, Tensor]:
+    """Return inputs by name, each of the shape that a function gives for it."""
     if not isinstance(inputs, Mapping):
         raise TypeError(f"inputs must be a dict of tensors, not {type(inputs).__name__}")
     if not inputs:
         raise ValueError("inputs is empty: give None where the inputs are not known")
     return {
         checks.instance("the name of an input", name, str, "a string"): checks.tensor(
-            f"inputs[{name!r}]", value, (1, tokens)
+            f"inputs[{name!r}]", value, shape(value)
         )
         for name, value in inputs.items()
     }

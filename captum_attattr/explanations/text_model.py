@@ -69,7 +69,7 @@ class TextModel(Outputs):
         check_tokenizer(tokenizer)
         self.scheme = scheme_of(tokenizer)
         config, model = self.model.config, self.model
-        super().__init__(config, tokenizer, language, _device(model))
+        super().__init__(config, tokenizer, language, device_of(model))
         self.split_into_words = checks.instance("split_into_words", split_into_words, bool, "True or False")
         self.truncate, self.longest = _truncation(truncate, most_tokens(config, tokenizer))
         self.kind = "encoder" if getattr(config, "is_encoder_decoder", False) else None
@@ -208,6 +208,9 @@ class TextModel(Outputs):
 
         return forward
 
+    def meet(self, explanation: Any) -> None:
+        """Get ready to run an explained example again, where that needs something of it."""
+
     # ------------------------------------------------------------------------------------------ layers and heads
 
     def check_one_device(self) -> None:
@@ -288,7 +291,7 @@ def _some_tokens(tokenizer: Any) -> dict[str, Tensor]:
     return encode_text(tokenizer, 0, (list(islice(usual, 4)) * 4)[:4]).encoding
 
 
-def _device(model: nn.Module) -> torch.device:
+def device_of(model: nn.Module) -> torch.device:
     """Return where a model's inputs go.
 
     Raises:

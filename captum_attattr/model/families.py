@@ -39,6 +39,14 @@ OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet", "l
 # What configs call the most positions that a model takes.
 POSITION_LIMITS = ("max_position_embeddings", "n_positions")
 
+# Parameters of vision towers that are tokens before the patches, in their order, and what these tokens are called.
+TOKENS_BEFORE_PATCHES = {
+    "cls_token": "[CLS]",
+    "class_embedding": "[CLS]",
+    "distillation_token": "[DIST]",
+    "register_tokens": "REG",
+}
+
 
 def causal_language_models() -> frozenset[str]:
     """Return the class names of the causal language models that transformers lists."""
