@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +14,17 @@ from torch import Tensor
 
 from captum_attattr import checks
 from captum_attattr.attribution.methods.table import ATTRIBUTIONS, WITH_HEADS
-from captum_attattr.explanations.attributed_output import OUTPUTS
 from captum_attattr.explanations.encoding import Text
+from captum_attattr.explanations.explanation_checks import (
+    contrast_fields,
+    estimated_error,
+    inputs_of_tokens,
+    maps_of_tokens,
+    method_name,
+    output_name,
+    rising_layers,
+    segments_of_tokens,
+)
 from captum_attattr.explanations.schemes import SCHEMES
 from captum_attattr.explanations.settings import checked_baseline
 from captum_attattr.files import read_tensors, reading, write_tensors
@@ -41,7 +49,6 @@ _ADDED: dict[int, set[str]] = {
     4: {"attribution"},
 }
 """What each version of the files added to the one before; the inputs and the note may be missing in all."""
-_MOST_SEGMENTS = 255
 _INPUT = "inputs."  # begins the names of the inputs' tensors in a file
 
 
@@ -134,8 +141,8 @@ class Explanation(Shown):
 
     def __post_init__(self) -> None:
         tokens = checks.strings("tokens", self.tokens)
-        attributions = _maps("attributions", self.attributions, len(tokens))
-        attention = None if self.attention is None else _maps("attention", self.attention, len(tokens))
+        attributions = maps_of_tokens("attributions", self.attributions, len(tokens))
+        attention = None if self.attention is None else maps_of_tokens("attention", self.attention, len(tokens))
         if attention is not None and attention.shape != attributions.shape:
             raise ValueError(
                 f"attention has the shape {tuple(attention.shape)}, attributions have {tuple(attributions.shape)}"
@@ -156,23 +163,23 @@ class Explanation(Shown):
             "probability": probability,
             "prediction": checks.at_least(0, self.prediction, "prediction"),
             "text": checks.text_or_pair("text", self.text),
-            "segments": _segments(self.segments, len(tokens)),
+            "segments": segments_of_tokens(self.segments, len(tokens)),
             "special": checks.flags("special", self.special, len(tokens)),
             "value": value,
-            "inputs": None if self.inputs is None else _inputs(self.inputs, len(tokens)),
-            "output": _output(self.output, probability),
+            "inputs": None if self.inputs is None else inputs_of_tokens(self.inputs, len(tokens)),
+            "output": output_name(self.output, probability),
             "path": checks.one_of("path", self.path, ("layer", "joint")),
-            "attribution": _attribution(self.attribution, self.path),
+            "attribution": method_name(self.attribution, self.path),
             "baseline": checked_baseline(self.baseline),
-            "layers": _layers(self.layers, len(attributions)),
+            "layers": rising_layers(self.layers, len(attributions)),
             "total_delta": checks.finite("total_delta", self.total_delta, unknown=True),
-            "total_error": _error("total_error", self.total_error),
+            "total_error": estimated_error("total_error", self.total_error),
             "total_nodes": int(nodes.sum())
             if self.total_nodes is None
             else checks.at_least(0, self.total_nodes, "total_nodes"),
             "scheme": checks.one_of("scheme", self.scheme, ("", *SCHEMES)),
             "note": checks.instance("note", self.note, str, "a string"),
-            **_contrast(self.contrast, self.contrast_target, self.target),
+            **contrast_fields(self.contrast, self.contrast_target, self.target),
         }
         checks.set_fields(self, **checked)
 
@@ -310,90 +317,3 @@ class Explanation(Shown):
         if isinstance(content["text"], list):
             content["text"] = tuple(content["text"])
         return cls(**content, **tensors, inputs=inputs or None, note=note)
-
-
-def _maps(name: str, value: Any, tokens: int) -> Tensor:
-    """Return maps (L, H, T, T) that fit the tokens."""
-    maps = checks.tensor(name, value, ("L", "H", "T", "T")).detach()
-    rows, columns = maps.shape[2:]
-    if rows != tokens or columns != tokens:
-        plural = "" if tokens == 1 else "s"
-        raise ValueError(f"{name} must be {tokens} x {tokens} for {tokens} token{plural}, not {rows} x {columns}")
-    return maps if maps.is_floating_point() else maps.float()
-
-
-def _layers(layers: Any, count: int) -> list[int]:
-    """Return the layers' own numbers, which rise; those from 0 on if there are none."""
-    if isinstance(layers, tuple) and not layers:
-        return list(range(count))
-    numbers = checks.integers("layers", layers, count, smallest=0)
-    for before, after in pairwise(numbers):
-        if after <= before:
-            raise ValueError(f"layers must rise, but {after} follows {before}")
-    return numbers
-
-
-def _segments(segments: Any, tokens: int) -> list[int]:
-    """Return the segments of the tokens; some tokenizers have one of their own for a special token."""
-    checked = checks.integers("segments", segments, tokens, smallest=0)
-    if max(checked) > _MOST_SEGMENTS:
-        raise ValueError(f"segments must be from 0 to {_MOST_SEGMENTS}, not {max(checked)}")
-    return checked
-
-
-def _attribution(attribution: Any, path: str) -> str:
-    """Return the name of the method; if it is not given, that of the paper on this path."""
-    if attribution == "":
-        return "attattr_joint" if path == "joint" else "attattr"
-    checks.one_of("attribution", attribution, tuple(ATTRIBUTIONS))
-    if (attribution == "attattr_joint") != (path == "joint"):
-        raise ValueError(f"attribution={attribution!r} does not go with path={path!r}")
-    return str(attribution)
-
-
-def _error(name: str, value: Any) -> float:
-    """Return an estimated error, which may not be known, or infinite."""
-    error = checks.real(value)
-    if error is None:
-        raise TypeError(f"{name} must be a number, not {type(value).__name__}: {value!r:.60}")
-    if error < 0:
-        raise ValueError(f"{name} must be 0 or more, not {error}")
-    return error
-
-
-def _contrast(label: Any, index: Any, target: int) -> dict[str, Any]:
-    """Return the name and the index of what the target is contrasted with, or None of both."""
-    if label is None and index is None:
-        return {"contrast": None, "contrast_target": None}
-    contrast = {
-        "contrast": checks.instance("contrast", label, str, "a string, beside contrast_target"),
-        "contrast_target": checks.at_least(0, index, "contrast_target"),
-    }
-    if contrast["contrast_target"] == target:
-        raise ValueError(f"contrast_target={index} is the target: another class is needed")
-    return contrast
-
-
-def _output(output: Any, probability: float) -> str:
-    """Return what F is; if that is not given, what its value allows."""
-    outside = probability < 0 or probability > 1  # NaN, not known, is not
-    if output == "":
-        return "score" if outside else "probability"
-    checks.one_of("output", output, OUTPUTS)
-    if outside and output != "score":
-        raise ValueError(f"probability must be from 0 to 1, not {probability}; of a regression, output is 'score'")
-    return str(output)
-
-
-def _inputs(inputs: Any, tokens: int) -> dict[str, Tensor]:
-    """Return inputs by name, each a row of one value for each token."""
-    if not isinstance(inputs, Mapping):
-        raise TypeError(f"inputs must be a dict of tensors, not {type(inputs).__name__}")
-    if not inputs:
-        raise ValueError("inputs is empty: give None where the inputs are not known")
-    return {
-        checks.instance("the name of an input", name, str, "a string"): checks.tensor(
-            f"inputs[{name!r}]", value, (1, tokens)
-        )
-        for name, value in inputs.items()
-    }
