@@ -18,7 +18,7 @@ from captum_attattr.explanations.explainer import Explainer
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.explanation_list import ExplanationList
 from captum_attattr.explanations.settings import Settings
-from captum_attattr.explanations.targets import each, listed
+from captum_attattr.explanations.targets import listed
 
 
 @checked_arguments
@@ -131,8 +131,7 @@ def explain(
     explainer = Explainer(
         model, tokenizer, truncate, settings, contrast is not None, task=task, split_into_words=split_into_words
     )
-    targets, contrasts = (each(name, given, len(texts)) for name, given in (("target", target), ("contrast", contrast)))
-    items = [explainer.texts.encode(i, text, targets[i], contrasts[i]) for i, text in enumerate(texts)]
+    items = explainer.encoded(texts, target, contrast)
     with text_bar(len(items), progress) as bar:
         explanations = dict(explainer.run(items, bar.update, _row_counter(bar)))
     return ExplanationList(explanations[i] for i in range(len(items)))
@@ -213,7 +212,7 @@ def explain_iter(
     explainer = Explainer(
         model, tokenizer, truncate, settings, contrast is not None, task=task, split_into_words=split_into_words
     )
-    explainer.texts.contrasted(0, target, contrast)
+    explainer.texts.task.foresee(target, contrast)
     return _windows(explainer, texts, target, contrast, size, progress)
 
 
@@ -227,7 +226,7 @@ def _windows(
         rows = _row_counter(bar)
         while items := [explainer.texts.encode(i, text, target, contrast) for i, text in islice(source, size)]:
             explanations = dict(explainer.run(items, bar.update, rows))
-            yield from (explanations[item.index] for item in items)
+            yield from (explanations[i] for i in range(len(items)))
 
 
 def text_bar(total: int | None, shown: bool, desc: str = "explain") -> Any:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from captum_attattr import checks
 from captum_attattr.attribution.methods.table import ATTRIBUTIONS, WITH_HEADS
+from captum_attattr.explanations.decided import Decided
 from captum_attattr.explanations.encoding import Text
 from captum_attattr.explanations.explanation_checks import (
     contrast_fields,
@@ -22,6 +23,7 @@ from captum_attattr.explanations.explanation_checks import (
     maps_of_tokens,
     method_name,
     output_name,
+    positions_of_tokens,
     rising_layers,
     segments_of_tokens,
 )
@@ -29,7 +31,8 @@ from captum_attattr.explanations.schemes import SCHEMES
 from captum_attattr.explanations.settings import checked_baseline
 from captum_attattr.files import read_tensors, reading, write_tensors
 from captum_attattr.formatting import counted, output_value, whole_text
-from captum_attattr.notebooks import Shown, View, figure_view, report_view
+from captum_attattr.model.wrappers import TASKS
+from captum_attattr.notebooks import View, figure_view, report_view
 
 _HEADER = "captum_attattr"
 _VERSION = 4
@@ -48,7 +51,9 @@ _ADDED: dict[int, set[str]] = {
     },
     4: {"attribution"},
 }
-"""What each version of the files added to the one before; the inputs and the note may be missing in all."""
+"""What each version of the files added to the one before; the inputs and what follows may be missing in all."""
+_UNUSUAL = ("task", "positions", "note")
+"""Fields that files have only where they are not empty."""
 _INPUT = "inputs."  # begins the names of the inputs' tensors in a file
 
 
@@ -63,7 +68,7 @@ class Edge(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Explanation(Shown):
+class Explanation(Decided):
     """What every layer's attention did for one decision on one text. L layers, H heads, T tokens.
 
     An explanation checks itself when it is made: types, shapes against each other, finite maps. Layers and heads that
@@ -105,6 +110,10 @@ class Explanation(Shown):
         scheme: how the tokenizer writes words and characters, one of `explanations.schemes.SCHEMES`, as "wordpiece" or
             "bytes"; "" where that is not known, as in files of version 0.1.
         attribution: the method, as in `explain`; if it is not given, "attattr" or "attattr_joint", by the path.
+        task: what the model decides about a part of the text: "question_answering"; "" for a class, a score or a next
+            token, which are of the whole.
+        positions: the tokens that the decision is about: of an answer its first and last, whose target is the number
+            first * T + last; none where it is the whole text.
         note: which blocks of a hybrid model have no full attention, and are not among the layers; "" where all have.
 
     Raises:
@@ -137,6 +146,8 @@ class Explanation(Shown):
     total_nodes: int | None = None
     scheme: str = ""
     attribution: str = ""
+    task: str = ""
+    positions: Sequence[int] = ()
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -178,6 +189,8 @@ class Explanation(Shown):
             if self.total_nodes is None
             else checks.at_least(0, self.total_nodes, "total_nodes"),
             "scheme": checks.one_of("scheme", self.scheme, ("", *SCHEMES)),
+            "task": checks.one_of("task", self.task, ("", *TASKS)),
+            "positions": positions_of_tokens(self.positions, len(tokens)),
             "note": checks.instance("note", self.note, str, "a string"),
             **contrast_fields(self.contrast, self.contrast_target, self.target),
         }
@@ -186,7 +199,7 @@ class Explanation(Shown):
     def _line(self) -> str:
         layers, heads, tokens = self.attributions.shape[:3]
         value = output_value(self.output, self.value, self.contrast is not None)
-        what = f"{self.label!r}{f', {value}' * bool(value)}: {whole_text(self.text)!r:.200}"
+        what = f"{self.decision(repr)}{f', {value}' * bool(value)}: {whole_text(self.text)!r:.200}"
         return f"{what}, {counted(layers, 'layer')}, {counted(heads, 'head')}, {counted(tokens, 'token')}"
 
     def _view(self) -> View:
@@ -284,8 +297,9 @@ class Explanation(Shown):
         """Return the tensors by name, and everything else as JSON has it: what a file holds, and `of_entries` reads."""
         content = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "inputs"}
         tensors = {name: content.pop(name) for name, value in list(content.items()) if isinstance(value, Tensor)}
-        if not self.note:
-            content.pop("note")
+        for name in _UNUSUAL:
+            if not content[name]:
+                content.pop(name)
         return tensors | {f"{_INPUT}{name}": tensor for name, tensor in (self.inputs or {}).items()}, content
 
     @classmethod
@@ -308,12 +322,12 @@ class Explanation(Shown):
             TypeError, ValueError, LookupError: something is missing, or wrong.
         """
         inputs = {name.removeprefix(_INPUT): tensors.pop(name) for name in list(tensors) if name.startswith(_INPUT)}
-        note = content.pop("note", "")
-        later = set().union({"inputs", "note"}, *(names for since, names in _ADDED.items() if since > version))
+        unusual = {name: content.pop(name) for name in _UNUSUAL if name in content}
+        later = set().union({"inputs", *_UNUSUAL}, *(names for since, names in _ADDED.items() if since > version))
         checks.names_match(content.keys() | tensors.keys(), {field.name for field in fields(cls)} - later)
         for name in ("attributions", "attention"):
             if name in tensors and not tensors[name].is_floating_point():
                 raise ValueError(f"{name} must hold floating-point numbers, not {tensors[name].dtype}")
         if isinstance(content["text"], list):
             content["text"] = tuple(content["text"])
-        return cls(**content, **tensors, inputs=inputs or None, note=note)
+        return cls(**content, **tensors, inputs=inputs or None, **unusual)

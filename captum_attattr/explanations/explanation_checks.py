@@ -100,3 +100,11 @@ def inputs_of_tokens(inputs: Any, tokens: int) -> dict[str, Tensor]:
         )
         for name, value in inputs.items()
     }
+
+
+def positions_of_tokens(positions: Any, tokens: int) -> list[int]:
+    """Return positions of tokens, in order."""
+    checked = checks.integers("positions", list(positions) if isinstance(positions, tuple) else positions, smallest=0)
+    if checked != sorted(checked) or max(checked, default=0) >= tokens:
+        raise ValueError(f"positions must rise, from 0 to {tokens - 1}, not {checked}")
+    return checked
