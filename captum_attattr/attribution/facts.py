@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -30,6 +30,7 @@ class Facts:
         dtype: the type that the model computes in.
         branching: how the blocks are cut; None where they are not.
         verified: whether rows that branch have been seen to be right.
+        packed: whether all rows of a forward would be one packed sequence: they are run one by one.
     """
 
     space: str
@@ -39,6 +40,11 @@ class Facts:
     dtype: torch.dtype = torch.float32
     branching: LateBranching | None = None
     verified: bool = False
+    packed: bool = False
+
+    def parts(self, examples: Sequence[int]) -> list[Sequence[int]]:
+        """Return which examples can be run in one forward."""
+        return [[example] for example in examples] if self.packed else [examples]
 
     @torch.no_grad()
     def resized(self, control: AttentionControl, evaluate: Evaluate, device: torch.device) -> Facts:
@@ -127,7 +133,8 @@ def _learn_in(space: str, control: AttentionControl, evaluate: Evaluate, rows: T
     recorder = BlockRecorder(control, evaluate, space)
     output, facts.fused = recorder.run(rows, read)
     facts.shapes = [shapes[layer] for layer in range(len(control.layers))]
-    facts.branching = recorder.branching()
+    facts.packed = any(layer.packs for layer in control.layers)
+    facts.branching = None if facts.packed else recorder.branching()
     return facts, output
 
 
