@@ -35,6 +35,8 @@ NORMED = ("bitnet", "kosmos-2")
 """Families that normalise what attention gives, over all heads, before the output projection."""
 RANDOM = {"vilt": "it draws the order of its patches at random, by row: no forward can be repeated for other rows"}
 """Families that are not tried, and why."""
+OTHERS = re.compile("logits_per_|intermediate_|auxiliary_|past_key_values|reference_points")
+"""Outputs whose dimension 0 is not, or not alone, examples: scores of each image for each text, layers one by one."""
 OUTCOMES = ("attributed", "refused", "no attention", "not built", "broken")
 
 
@@ -67,9 +69,17 @@ def survey(family: str) -> Row:
         return row
     row.model = type(model).__name__
     try:
-        layers = self_and_cross(model)
-        for part, inputs in runs(model, layers):
-            attribute(model, part, inputs, layers, row)
+        layers = attention_layers(model)
+        every = self_and_cross(model)
+        if len(every) > len(layers):
+            try:
+                attribute_all(model, every, row)
+                layers = every
+            except UnsupportedModelError as error:  # it may be of cross attention alone
+                attribute_all(model, layers, row)
+                row.detail = "; ".join(filter(None, (row.detail, f"no cross attention: {first_line(error)}")))
+        else:
+            attribute_all(model, layers, row)
     except UnsupportedModelError as error:
         known = {"no attention layer": "no attention", "no inputs could be made": "not built"}
         row.outcome = next((outcome for text, outcome in known.items() if text in str(error)), "refused")
@@ -80,6 +90,12 @@ def survey(family: str) -> Row:
         row.outcome = "attributed"
         row.layers = ", ".join(f"{count} {kind}" for kind, count in Counter(one.kind for one in layers).items())
     return row
+
+
+def attribute_all(model: nn.Module, layers: Sequence[AttentionLayer], row: Row) -> None:
+    """Attribute layers, in as many forwards as pass through them all."""
+    for part, inputs in runs(model, layers):
+        attribute(model, part, inputs, layers, row)
 
 
 def self_and_cross(model: nn.Module) -> list[AttentionLayer]:
@@ -191,8 +207,7 @@ def scalar(
         if "grid_thw" in inputs:
             inputs = {name: value.flatten(0, 1) for name, value in inputs.items()}
         output = run(part, inputs)
-        # Not the scores of each image for each text of a batch.
-        values = [v for n, v in output.items() if "logits_per" not in n] if isinstance(output, Mapping) else [output]
+        values = [v for n, v in output.items() if not OTHERS.match(n)] if isinstance(output, Mapping) else [output]
         floats = (v for v in tensors_in(values) if v.is_floating_point() and v.dim() > 1)
         fitting = [v.flatten(0, -2) for v in floats if packed or len(v) == rows]
         if not fitting:

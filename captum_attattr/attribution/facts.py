@@ -84,9 +84,12 @@ def learn(control: AttentionControl, evaluate: Evaluate, uncontrolled: Tensor, e
             if out_of_memory(error) or isinstance(error, ModelInUseError | UnsupportedModelError):
                 raise
             if space == "attention":
+                batched = _runs_eagerly(control, evaluate, torch.arange(len(uncontrolled), device=rows.device))
                 raise UnsupportedModelError(
-                    f"{family_name(control.model)} runs by itself, and fails when its attention is computed eagerly: "
-                    f"{type(error).__name__}: {error}"
+                    f"{family_name(control.model)} runs by itself, and fails "
+                    + ("for one example alone" if batched else "when its attention is computed eagerly")
+                    + f": {type(error).__name__}: {error}"
+                    + "; dimension 0 of its inputs must hold examples that it can be run on one by one" * batched
                 ) from error
             continue
         if close(alone, uncontrolled[rows], facts.dtype):
@@ -111,6 +114,18 @@ def learn(control: AttentionControl, evaluate: Evaluate, uncontrolled: Tensor, e
             "rows that are all padding do this)"
         )
     )
+
+
+def _runs_eagerly(control: AttentionControl, evaluate: Evaluate, rows: Tensor) -> bool:
+    """Whether transformers' own eager functions run these examples together; False for one."""
+    if len(rows) < 2:
+        return False
+    with control.plainly_eager():
+        try:
+            evaluate(rows)
+        except (TypeError, AttributeError, RuntimeError, ValueError, IndexError):
+            return False
+    return True
 
 
 def _learn_in(space: str, control: AttentionControl, evaluate: Evaluate, rows: Tensor) -> tuple[Facts, Tensor]:

@@ -25,7 +25,7 @@ CAUSAL_OUTSIDE_INTERFACE = frozenset(
 
 # What cross-attention modules are called in their parents, in lower case.
 CROSS_ATTENTION_NAMES = frozenset(
-    {"encoder_attn", "encdecattention", "crossattention", "cross_attn", "cross_attention"}
+    {"encoder_attn", "encdecattention", "crossattention", "cross_attn", "cross_attention", "visual_attention"}
 )
 
 # Towers that run all images of a forward as one packed sequence: their attention modules take the images' ends by this
