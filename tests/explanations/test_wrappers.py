@@ -203,6 +203,7 @@ def test_maps_that_are_not_of_the_tokens_are_refused_before_any_is_made(name, mo
     for function, more in ((explain, ()), (explain_dataset, (tmp_path / "run",)), (find_patterns, ())):
         with pytest.raises(UnsupportedModelError, match=message):
             function(model, tokenizer, [TEXT], *more, **QUIET)
+    assert not (tmp_path / "run").exists()
 
 
 def test_layers_of_the_tokens_can_be_chosen_where_others_are_pooled():
