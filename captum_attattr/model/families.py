@@ -25,8 +25,16 @@ CAUSAL_OUTSIDE_INTERFACE = frozenset(
 
 # What cross-attention modules are called in their parents, in lower case.
 CROSS_ATTENTION_NAMES = frozenset(
-    {"encoder_attn", "encdecattention", "crossattention", "cross_attn", "cross_attention"}
+    {"encoder_attn", "encdecattention", "crossattention", "cross_attn", "cross_attention", "visual_attention"}
 )
+
+# Towers that run all images of a forward as one packed sequence: their attention modules take the images' ends by this
+# name, or are of these classes.
+PACKED_ENDS = "cu_seqlens"
+PACKED = frozenset({"PixtralAttention"})
+
+# What the classes of attention modules end in whose softmax is over sampled points: no matrix of queries by keys.
+SAMPLED = "MultiscaleDeformableAttention"
 
 # The class that runs one attention module for several layers: ALBERT's.
 SHARES_LAYERS = "AlbertTransformer"
