@@ -17,7 +17,7 @@ from captum_attattr.model.attention_layers import AttentionLayer, KeptHeads, eve
 from captum_attattr.model.families import NEVER_EMPTY, RETURNED
 from captum_attattr.model.head_adapters import HOWS, adapt, tell, told
 from captum_attattr.model.head_cuts import Cut, HeadCuts, assign, cut_parameter
-from captum_attattr.model.head_masks import HeadSpec, active_gates, mask_heads, selected_heads
+from captum_attattr.model.head_masks import HeadSpec, active_gates, mask_heads, named_heads, selected_heads
 from captum_attattr.model.head_probe import argument_names, probed
 from captum_attattr.model.head_trial import failure, trial, undone_on_error
 from captum_attattr.model.projections import Heads, UnknownPartError, not_cut
@@ -42,7 +42,7 @@ class Plan(NamedTuple):
 @checked_arguments
 def prune_heads(
     model: nn.Module, heads: HeadSpec, *, verify: bool = True, inputs: Mapping[str, Any] | None = None
-) -> None:
+) -> dict[str, list[int]]:
     """Remove heads: their rows of the query, key and value projections, their columns of the output projection.
 
     The pruned model gives what the masked model gives (`mask_heads`), with fewer parameters and in less time. Which
@@ -61,6 +61,10 @@ def prune_heads(
         inputs: what the model is run on, keyword arguments of its forward; by default small random ones, of the
             sizes in the config.
 
+    Returns:
+        The heads that were removed, by the name of their layer's module inside the model: of a multimodal model, the
+        names say which tower.
+
     Raises:
         TypeError, ValueError: no head at all, a layer or head that the model does not have, a part of a group, inside
             `mask_heads`, weights that are not in memory ("meta", or offloaded) or hold NaN, inputs that the model does
@@ -74,15 +78,17 @@ def prune_heads(
         >>> model = BertModel(BertConfig(hidden_size=24, num_hidden_layers=2, num_attention_heads=4,
         ...                              intermediate_size=24, vocab_size=10)).eval()
         >>> prune_heads(model, {0: [1, 3], 1: [0, 1, 2, 3]})
+        {'encoder.layer.0.attention.self': [1, 3], 'encoder.layer.1.attention.self': [0, 1, 2, 3]}
         >>> model.encoder.layer[0].attention.self.query.weight.shape, model.config.pruned_heads
         (torch.Size([12, 24]), {'encoder.0': [1, 3], 'encoder.1': [0, 1, 2, 3]})
     """
     chosen = _checked(model, heads)
+    removed = named_heads(chosen)
     with claimed(model), torch.inference_mode(False):
         _check_in_memory(model)
         if not verify:
             cut_by_name(model, chosen)
-            return
+            return removed
         named = _named(chosen)
         if named:
             runs = Runs(model, list(named), inputs)
@@ -99,6 +105,7 @@ def prune_heads(
                 if not (apart := difference(runs.outputs(), masked)) <= 1:
                     why = f"it differs from the masked model by {apart:.0f} times what rounding explains"
                     raise _not_the_same(model, plans, why)
+    return removed
 
 
 def cut_by_name(model: nn.Module, chosen: Mapping[AttentionLayer, set[int]]) -> None:
