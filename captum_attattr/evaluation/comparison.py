@@ -232,12 +232,13 @@ class _Comparing:
         """Return the explanations of a text, and the rows and seconds that each took."""
         explanations: list[Explanation] = []
         costs = []
+        decided = replace(next(iter(self.explainers.values())).decided_one(item), index=0)
         for explainer in self.explainers.values():
             ran: list[int] = []
             begin = time.perf_counter()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
-                explanations += [one for _, one in explainer.run([replace(item, index=0)], int, ran.append)]
+                explanations += [one for _, one in explainer.run([decided], int, ran.append)]
             costs.append((sum(ran), time.perf_counter() - begin))
         return self.runner.checked(explanations), costs
 

@@ -32,6 +32,7 @@ from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.model.attention_control import LayerCall, times_values
 from captum_attattr.model.attention_layers import AttentionLayer
 from captum_attattr.model.modes import evaluation_mode
+from captum_attattr.model.wrappers import TASKS
 from captum_attattr.runs.memory import in_chunks
 
 
@@ -54,7 +55,7 @@ class Removals:
         if takes_images(tokenizer) and reading.get("task") is None:
             self.texts: TextModel = image_model(model, tokenizer)
         else:
-            self.texts = TextModel(model, tokenizer, False, **reading)
+            self.texts = TextModel(model, tokenizer, False, tasks=TASKS, **reading)
         self.texts.check_one_device()
         self.removal = removal
         self.limit = limit
@@ -91,7 +92,14 @@ class Removals:
             raise ValueError(f"{where}: it has the layer {explanation.layers[-1]}, and this one {texts.depth} layers")
         if (explanation.output == "score") != texts.regression:
             raise ValueError(f"{where}: its output is {explanation.output!r}, and this one's {texts.output!r}")
-        texts.contrasted(index, explanation.target, explanation.contrast_target)
+        if explanation.task != texts.task.name:
+            told = explanation.task or "classification or next_token"
+            raise ValueError(f"{where}: its task is {told}, and this one's {texts.task_name}")
+        for name in ("target", "contrast_target"):
+            if (getattr(explanation, name) or 0) >= (count := texts.task.count(len(explanation.tokens))):
+                raise ValueError(
+                    f"{where}: its {name} {getattr(explanation, name)} is out of range: this one has {count}"
+                )
         if explanation.inputs is not None:
             return explanation
         item = texts.encode(index, explanation.text)
@@ -155,12 +163,11 @@ class Removals:
         texts, first = self.texts, explanations[0]
         names = list(first.inputs or {})
         tensors = [torch.cat([(e.inputs or {})[name] for e in explanations]).to(texts.device) for name in names]
-        contrasted = first.contrast_target is not None
-        further = tuple(tensors[1:])
-        if contrasted:
-            further += (torch.tensor([[e.contrast_target] for e in explanations], device=texts.device),)
-        forward = texts.forward_function(names, first.output, contrasted)
-        return make_batch(forward, tensors[0], further, [e.target for e in explanations])
+        beside = texts.beside([e.contrast_target for e in explanations])
+        every = dict(zip(names, tensors, strict=True)) | beside
+        inputs, *further = every.values()
+        forward = texts.forward_function(every, first.output)
+        return make_batch(forward, inputs, tuple(further), [e.target for e in explanations])
 
     def _outputs(
         self, sweep: Sweep, layers: list[AttentionLayer], explanation: Explanation, example: int, gates: Sequence[Gates]

@@ -131,7 +131,8 @@ def explain_generation(
     explainer = Explainer(model, tokenizer, False, settings, contrast is not None, task=task)
     texts = explainer.texts
     if not texts.language:
-        raise ValueError(f"{type(texts.model).__name__} classifies texts and writes none: use explain")
+        does = "classifies texts" if texts.task_name == "classification" else f"is for {texts.task_name}"
+        raise ValueError(f"{type(texts.model).__name__} {does.replace('_', ' ')} and writes none: use explain")
     item = encoded_prompt(texts, prompt)
     if generated is None:
         check_length(texts, item, writing.max_new_tokens, "max_new_tokens asks for")

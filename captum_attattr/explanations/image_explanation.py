@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from captum_attattr import checks
-from captum_attattr.explanations.explanation import Explanation, inputs_by_name
+from captum_attattr.explanations.explanation import Explanation
+from captum_attattr.explanations.explanation_checks import inputs_by_name
 from captum_attattr.notebooks import View, figure_view
 
 

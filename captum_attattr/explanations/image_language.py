@@ -109,10 +109,10 @@ class ImageLanguageModel(ImageModel):
         """Return T of a batch of inputs, of which the first are the ids."""
         return int(inputs[0].shape[1])
 
-    def logits(self, inputs: dict[str, Tensor]) -> Tensor:
-        """Return (B, vocabulary) for the next token; float32. The vision tower runs a picture of several rows once."""
+    def output_of(self, inputs: dict[str, Tensor]) -> Any:
+        """Return the output of the model for a batch of inputs; a picture of several rows runs once in the tower."""
         with _each_picture_once(self.model):
-            return super().logits(inputs)
+            return super().output_of(inputs)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from captum_attattr.exceptions import UnsupportedModelError
 from captum_attattr.explanations.attributed_output import Outputs
 from captum_attattr.explanations.encoding import Encoded
 from captum_attattr.explanations.images import Image
+from captum_attattr.explanations.tasks.whole_text import WholeText
 from captum_attattr.explanations.text_model import TextModel, device_of
 from captum_attattr.model.attention_layers import attention_layers, every_layer, family_name, without_attention
 from captum_attattr.model.families import TOKENS_BEFORE_PATCHES
@@ -44,11 +45,6 @@ class EncodedImage(Encoded):
         """T."""
         return len(self.tokens)
 
-    @property
-    def form(self) -> Any:
-        """The inputs' names and shapes."""
-        return tuple((name, tuple(tensor.shape)) for name, tensor in self.encoding.items())
-
 
 class ImageModel(TextModel):
     """A classifier of pictures, and what it shares with other models that see.
@@ -69,7 +65,9 @@ class ImageModel(TextModel):
     def __init__(self, model: Any, processor: Any, config: Any, tower: Any, language: bool = False) -> None:
         self.processor = processor
         self.eye = getattr(processor, "image_processor", processor)
-        Outputs.__init__(self, config, getattr(processor, "tokenizer", None), language, device_of(model))
+        self.task_name = "next_token" if language else "classification"
+        Outputs.__init__(self, config, getattr(processor, "tokenizer", None), self.task_name, device_of(model))
+        self.task = WholeText(self)
         self.model, self.tower, self.kind = model, tower, None
         self.layers = attention_layers(tower)
         every = every_layer(tower)
@@ -272,6 +270,10 @@ class ImageTextModel(ImageModel):
     def told(self, image: Image, text: Any) -> tuple[str, str]:
         """Return the text or the candidates, and the name of a single text."""
         return (text, text) if self.candidates is None else (" | ".join(self.candidates), "")
+
+    def output_of(self, inputs: dict[str, Tensor]) -> Any:
+        """Return `logits` as a model's output."""
+        return SimpleNamespace(logits=self.logits(inputs))
 
     def logits(self, inputs: dict[str, Tensor]) -> Tensor:
         """Return (B, texts): the similarity with the one text, or the model's logits of several; float32."""

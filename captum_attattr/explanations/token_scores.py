@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from captum_attattr import checks
 from captum_attattr.attribution.methods.table import ATTRIBUTIONS
 from captum_attattr.checks import checked_arguments
+from captum_attattr.explanations.decided import Decided
 from captum_attattr.explanations.encoding import Text
 from captum_attattr.explanations.examples import Texts, sequence_of
 from captum_attattr.explanations.explain import text_bar
@@ -17,10 +19,9 @@ from captum_attattr.explanations.explainer import Explainer
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.explanation_list import ExplanationList
 from captum_attattr.explanations.settings import Settings
-from captum_attattr.explanations.targets import each
 from captum_attattr.explanations.words import read_words
 from captum_attattr.formatting import cells, output_value, signed, visible, whole_text
-from captum_attattr.notebooks import Shown, View, figure_view
+from captum_attattr.notebooks import View, figure_view
 
 _TOLERANCE = 1e-2
 """Of the integral: at the level of tokens a smaller one changes nothing that can be measured."""
@@ -34,14 +35,14 @@ class Word(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TokenScores(Shown):
+class TokenScores(Decided):
     """What each of the T tokens of a text contributed to one decision.
 
     Attributes:
         tokens: the T tokens, special ones included.
         scores: (T,) float32, in points of the output: positive for it, negative against it.
         text, target, label, probability, prediction, segments, special: as in `Explanation`.
-        value, output, contrast, path, baseline, attribution, scheme: as in `Explanation`.
+        value, output, contrast, path, baseline, attribution, scheme, task, positions: as in `Explanation`.
         total_delta: on the joint path the sum of all scores minus (F(A) - F(B)); NaN elsewhere.
     """
 
@@ -62,6 +63,8 @@ class TokenScores(Shown):
     attribution: str
     scheme: str
     total_delta: float
+    task: str = ""
+    positions: Sequence[int] = ()
 
     layers = ()  # a view that offers a menu of layers has none to offer
 
@@ -100,7 +103,7 @@ class TokenScores(Shown):
 
     def _line(self) -> str:
         value = output_value(self.output, self.value, self.contrast is not None)
-        return f"{self.label!r}{f', {value}' * bool(value)}: {whole_text(self.text)!r:.200}"
+        return f"{self.decision(repr)}{f', {value}' * bool(value)}: {whole_text(self.text)!r:.200}"
 
     def _view(self) -> View:
         return figure_view("plot_tokens", self)
@@ -174,8 +177,7 @@ def token_scores(
     )
     reading: dict[str, Any] = {"task": task, "split_into_words": split_into_words}
     explainer = Explainer(model, tokenizer, truncate, settings, contrast is not None, **reading)
-    targets, contrasts = (each(name, given, len(texts)) for name, given in (("target", target), ("contrast", contrast)))
-    items = [explainer.texts.encode(i, text, targets[i], contrasts[i]) for i, text in enumerate(texts)]
+    items = explainer.encoded(texts, target, contrast)
     with text_bar(len(items), progress, "token scores") as bar:
         scored = {i: TokenScores.of(one) for i, one in explainer.run(items, bar.update)}
     return ExplanationList(scored[i] for i in range(len(items)))

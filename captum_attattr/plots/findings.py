@@ -33,14 +33,20 @@ class Link(NamedTuple):
 def decision(explanation: Explanation) -> str:
     """Return the HTML of the first line: what the model says, and how strongly."""
     value = value_of(explanation)
-    label = f"<b><bdi>{html.escape(shown(explanation.label))}</bdi></b>"
+    telling = explanation.telling
+    label = telling.around(f"<b><bdi>{html.escape(shown(explanation.label))}</bdi></b>", _quoted_text)
     if explanation.prediction == explanation.target:
         line = f"The model says {label}"
+        value = "; ".join(filter(None, [telling.place * bool(telling.kind), value]))
     else:
-        line = f"The model does not choose {label} (target {explanation.target}), which is explained here"
+        line = f"The model does not choose {label} ({telling.place}), which is explained here"
     if explanation.contrast is not None:
         line += f", here against <b><bdi>{html.escape(shown(explanation.contrast))}</bdi></b>"
     return f"{line} ({html.escape(value)})" if value else line
+
+
+def _quoted_text(word: str) -> str:
+    return f"“<bdi>{html.escape(shown(word))}</bdi>”"
 
 
 def value_of(explanation: Explanation) -> str:

@@ -60,8 +60,10 @@ def _digits(values: Floats) -> list[float]:
 
 
 def _reader(explanation: Explanation) -> int:
-    """Return the position that the decision is made at: the last of a decoder, else the first."""
+    """Return the position that the decision is made at: where it says so; else a decoder's last, an encoder's first."""
     last = len(explanation.tokens) - 1
+    if explanation.positions:
+        return explanation.positions[0]
     if isinstance(explanation, ImageExplanation):
         return last if explanation.answers else 0
     causal = not explanation.attributions.triu(1).any()

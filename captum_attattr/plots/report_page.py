@@ -218,7 +218,7 @@ def _largest_attributions(explanation: Explanation) -> Any:
 def _title(explanation: Explanation) -> str:
     against = "" if explanation.contrast is None else f" against {shown(explanation.contrast)}"
     how = path_name(explanation.path, explanation.baseline)
-    label = f"Self-attention attribution: {shown(explanation.label)}{against}"
+    label = f"Self-attention attribution: {explanation.decision(shown)}{against}"
     return ", ".join(filter(None, [label, value_of(explanation), how]))
 
 
@@ -227,7 +227,7 @@ def _details(explanation: Explanation) -> str:
     texts = [explanation.text] if isinstance(explanation.text, str) else list(explanation.text)
     quoted = "".join(f"<blockquote><bdi>{html.escape(shown(text))}</bdi></blockquote>" for text in texts)
     facts = {
-        "explained": f"<bdi>{html.escape(shown(explanation.label))}</bdi> (target {explanation.target})",
+        "explained": f"<bdi>{html.escape(explanation.decision(shown))}</bdi> ({explanation.telling.place})",
         "its value": value_of(explanation) or "not known",
     }
     if explanation.contrast is not None:

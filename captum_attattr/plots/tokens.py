@@ -105,7 +105,7 @@ def tokens_row(explanation: Explanation | TokenScores) -> dict[str, Any]:
     sentence = Sentence.of(explanation)
     against = "" if explanation.contrast is None else f" against {shown(explanation.contrast)}"
     return {
-        "label": f"{shown(explanation.label)}{against}",
+        "label": f"{explanation.decision(shown)}{against}",
         "value": output_value(explanation.output, explanation.value, explanation.contrast is not None),
         "layers": list(explanation.layers),
         "joint": explanation.path == "joint",

@@ -33,6 +33,8 @@ class Maps:
     causal: bool
     class_token: int | None
     """The position of [CLS]: 0, or None without it."""
+    readers: list[int]
+    """The positions that the decision is read at, where it is not the whole text's."""
     pieces: list[list[int]]
     """For each position the tokens of the explanation that it stands for: one, or the pieces of a word."""
 
@@ -63,14 +65,17 @@ class Maps:
             attention = None if attention is None else attention_of(attention, pieces)
             tokens = [joined([tokens[i] for i in word], explanation.scheme) for word in pieces]
             special = [special[word[0]] for word in pieces]
-        class_token = 0 if special[0] and not causal else None
+        readers = [i for i, word in enumerate(pieces) if set(word) & set(explanation.positions)]
+        class_token = 0 if special[0] and not causal and not readers else None
         scores = by_head.sum(1)
         if not special_tokens:
-            out = [i for i, flag in enumerate(special) if flag and i != class_token]
+            out = [i for i, flag in enumerate(special) if flag and i != class_token and i not in readers]
             scores[:, out] = 0
             scores[:, :, out] = 0
         numbers = [explanation.layers[row] for row in rows]
-        return cls(tokens, special, numbers, chosen_heads, by_head, scores, attention, causal, class_token, pieces)
+        return cls(
+            tokens, special, numbers, chosen_heads, by_head, scores, attention, causal, class_token, readers, pieces
+        )
 
     @property
     def leaves_last(self) -> bool:
