@@ -273,6 +273,12 @@ def test_prompts_go_through_the_chat_template_unless_they_have_the_placeholder()
             tokens[template is not None, text] = words[1:-1]
             assert len(explanation.patches) == 9
             assert explanation.text == text
+    both.chat_template = "[CLS]" + TEMPLATE.replace("-%}", "%}", 1)  # which begins as the tokenizer would
+    again = explain_images(model, both, pictures(1), text="good film", **QUICK)[0]
+    assert [again.tokens[i] for i in range(len(again.tokens)) if i not in again.patches] == [
+        "[CLS]",
+        *["a", "good", "film", "z"],
+    ]
     assert tokens[False, "good film"] == ["good", "film"]
     assert tokens[True, "good film"] == ["a", "good", "film", "z"]
     assert tokens[False, "good <image> film"] == tokens[True, "good <image> film"] == ["good", "film"]
