@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from captum_attattr.explanations.words import read_words
 from captum_attattr.notebooks import Shown
 
 
@@ -29,6 +30,11 @@ class Telling(NamedTuple):
         if explained.get("task") == "question_answering":
             first, last = explained["positions"]
             return cls("answer", "", f"token {first}" if first == last else f"tokens {first} to {last}")
+        if explained.get("task") == "token_classification":
+            (at,) = explained["positions"]
+            groups, texts = read_words(*(explained[name] for name in ("tokens", "special", "scheme")))
+            word = next(text for group, text in zip(groups, texts, strict=True) if at in group)
+            return cls("entity", word, f"token {at}")
         return cls("", "", f"target {explained['target']}")
 
     def around(self, label: str, quoted: Callable[[str], str] = str) -> str:

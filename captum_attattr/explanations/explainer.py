@@ -129,7 +129,7 @@ class Explainer:
             ValueError: as `decided`, or several decisions are asked for.
         """
         found = self.decided([item])
-        if len(found) > 1:
+        if len(found) != 1:
             raise ValueError(f"texts[{item.index}]: {len(found)} decisions are asked for; here one is explained")
         return found[0]
 
@@ -185,7 +185,7 @@ class Explainer:
         """Explain texts of one length."""
         texts = self.texts
         named = texts.inputs(group)
-        beside = texts.beside([item.contrast for item in group], [texts.task.read_at(item) for item in group])
+        beside = texts.beside([item.contrast for item in group], [item.position for item in group])
         with evaluation_mode(texts.model):
             read = named | {name: tensor for name, tensor in beside.items() if name != CONTRAST}
             predictions, probabilities = self._predictions(group, read)

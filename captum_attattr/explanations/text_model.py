@@ -84,7 +84,8 @@ class TextModel(Outputs):
         every = every_layer(model, self.kind)
         self.depth, self.note = len(every), without_attention(every)
         decoder = any(layer.kind == "decoder" for layer in self.layers)
-        if decoder and not self.language and getattr(config.get_text_config(), "pad_token_id", None) is None:
+        pooled = not self.language and not self.task.name
+        if decoder and pooled and getattr(config.get_text_config(), "pad_token_id", None) is None:
             raise ValueError(
                 f"{type(model).__name__} cannot tell where the texts of a batch end: its config has no pad_token_id; "
                 "set model.config.pad_token_id = tokenizer.pad_token_id, or tokenizer.eos_token_id where that is None"

@@ -16,12 +16,13 @@ from captum_attattr.model.families import causal_language_models
 
 WHOLE_TEXTS = ("classification", "next_token")
 """Tasks of which a text has one decision: a class, or the token that comes next."""
-TASKS = (*WHOLE_TEXTS, "question_answering")
+TASKS = (*WHOLE_TEXTS, "question_answering", "token_classification")
 """What a model gives: an output for each class, or for each token of its vocabulary at every position; for each token
-one of where an answer begins and one of where it ends."""
+one of where an answer begins and one of where it ends, or one for each of the labels of a token."""
 _ENDINGS = {
     "classification": ("ForSequenceClassification",),
     "question_answering": ("ForQuestionAnswering", "ForQuestionAnsweringSimple"),
+    "token_classification": ("ForTokenClassification",),
 }
 """Of the names of the classes of each task."""
 
@@ -214,16 +215,16 @@ def _own(model: OwnModel, task: str | None, inputs: Mapping[str, Tensor]) -> tup
     shape = tuple(getattr(logits, "shape", ()))
     count, vocabulary = inputs["input_ids"].shape[1], model.config.get_text_config().vocab_size
     found = "classification" if len(shape) == 2 else None
-    if len(shape) == 3 and shape[1] == count and task == "question_answering" and shape[2] == 2:
-        found = task
-    elif len(shape) == 3 and shape[1] == count and (task == "next_token" or shape[2] == vocabulary):
-        found = "next_token"
+    if len(shape) == 3 and shape[1] == count:
+        width = {None: vocabulary, "question_answering": 2}.get(task, shape[2])
+        found = (task or "next_token") if shape[2] == width and task != "classification" else None
     if found is None or task not in (None, found):
         raise ValueError(
             f"{name} gives {f'outputs of shape {shape}' if shape else type(logits).__name__} for 1 text of {count} "
             f"tokens, which do not fit {f'task={task!r}' if task else 'any task'}: classification needs (1, classes), "
-            "next_token (1, tokens, vocabulary), question_answering (1, tokens, 2)"
+            "next_token (1, tokens, vocabulary), question_answering (1, tokens, 2), token_classification (1, "
+            "tokens, labels)"
         )
-    if found == "classification" and shape[1] != model.config.num_labels:
-        model.config.num_labels = shape[1]
+    if found in ("classification", "token_classification") and shape[-1] != model.config.num_labels:
+        model.config.num_labels = shape[-1]
     return model, found

@@ -24,10 +24,12 @@ class WholeText:
 
     Attributes:
         name: of the task in explanations; "" where the decision is about the whole text.
+        reads_one: whether F is read at one token of a text, whose position goes with the inputs.
         several: whether a list of targets asks for several decisions about one text.
     """
 
     name: ClassVar[str] = ""
+    reads_one: ClassVar[bool] = False
     several: ClassVar[bool] = False
 
     def __init__(self, texts: TextModel) -> None:
@@ -98,10 +100,6 @@ class WholeText:
     def label(self, item: Encoded, target: int) -> str:
         """Return the name of a target."""
         return self.texts.label(target)
-
-    def read_at(self, item: Encoded) -> int | None:
-        """Return the token that goes with a text's inputs, at which alone F is read; None where `read` knows."""
-        return None
 
     def positions(self, item: Encoded, target: int) -> list[int]:
         """Return the tokens that a decision is about; none if that is the whole text."""
