@@ -33,6 +33,8 @@ class Outputs:
         self.config, self.tokenizer, self.device = config, tokenizer, device
         self.language = task == "next_token"
         """Whether the classes are the tokens that come next."""
+        self.vocabulary = self.language or task == "masked_lm"
+        """Whether the classes are tokens."""
         self._classifies = task == "classification"
 
     @property
@@ -116,7 +118,7 @@ class Outputs:
     @property
     def size(self) -> int:
         """How many classes or tokens there are."""
-        return int(self.config.get_text_config().vocab_size if self.language else self.config.num_labels)
+        return int(self.config.get_text_config().vocab_size if self.vocabulary else self.config.num_labels)
 
     def target(self, index: int, target: Any, what: str = "target") -> int | None:
         """Return the index of a class, or the id of a token; None stays None.
@@ -157,7 +159,7 @@ class Outputs:
 
     def _named(self, index: int, name: str, what: str) -> int:
         """Return the index of the class, or the id of the token, of a name."""
-        if self.language:
+        if self.vocabulary:
             ids = self.tokenizer(name, add_special_tokens=False)["input_ids"]
             if len(ids) != 1:
                 tokens = self.tokenizer.convert_ids_to_tokens(ids)
@@ -176,7 +178,7 @@ class Outputs:
 
     def label(self, target: int) -> str:
         """Return the name of a class or token."""
-        if self.language:
+        if self.vocabulary:
             return str(self.tokenizer.decode([target]))
         return str(self.config.id2label.get(target, target))
 

@@ -35,6 +35,8 @@ class Telling(NamedTuple):
             groups, texts = read_words(*(explained[name] for name in ("tokens", "special", "scheme")))
             word = next(text for group, text in zip(groups, texts, strict=True) if at in group)
             return cls("entity", word, f"token {at}")
+        if explained.get("task") == "masked_lm":
+            return cls("word", "", f"mask at token {explained['positions'][0]}")
         return cls("", "", f"target {explained['target']}")
 
     def around(self, label: str, quoted: Callable[[str], str] = str) -> str:

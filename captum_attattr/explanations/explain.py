@@ -52,17 +52,17 @@ def explain(
     \mathrm{softmax}(\mathrm{logits})_{target}`; for a causal language model that of the next token after the text; for
     a regression model (one label) the score itself; for a multi-label model the label's own probability,
     :math:`\mathrm{sigmoid}(\mathrm{logit})`; of an answer to a question :math:`P_{first} P_{last}` of its first and
-    last token, whose logits are added up; of a tag the probability of the label at its token. `output` and `contrast`
-    choose another F. Where the probability is above 0.99, softmax is flat: its gradients and all scores shrink to
-    nothing, though the ranking stays fine. Attribute the log-probability or the logit there, or contrast it with
-    another class. Texts are run in groups of one length, so nothing is padded. An encoder-decoder's encoder is
+    last token, whose logits are added up; of a tag, or the word at a mask, its probability at that token. `output` and
+    `contrast` choose another F. Where the probability is above 0.99, softmax is flat: its gradients and all scores
+    shrink to nothing, though the ranking stays fine. Attribute the log-probability or the logit there, or contrast it
+    with another class. Texts are run in groups of one length, so nothing is padded. An encoder-decoder's encoder is
     explained. A model in training mode is put into evaluation mode for as long as it runs, and back.
 
     Args:
-        model: a transformers model for sequence classification, question answering or token classification, or a causal
-            language model, of a multimodal one the language model; also inside `torch.compile`, DDP, peft (LoRA) or a CrossEncoder; or a
-            module of one's own around a transformers model that takes the tokenizer's tensors by name and returns
-            logits.
+        model: a transformers model for sequence classification, question answering, token classification or masked
+            words, or a causal language model, of a multimodal one the language model; also inside `torch.compile`, DDP,
+            peft (LoRA) or a CrossEncoder; or a module of one's own around a transformers model that takes the
+            tokenizer's tensors by name and returns logits.
         tokenizer: its tokenizer.
         texts: texts, (text, second text) pairs, conversations (lists of messages with "role" and "content", through
             the tokenizer's chat template), lists of token ids, or an encoding of the tokenizer, each row of which is a
@@ -71,9 +71,9 @@ def explain(
             a language model, or gone on with where its last message is the assistant's.
         target: None for the class (or token) that the model predicts; a class's index or name (a token's id, or a
             text of one token); an answer that stands in the context, or its (first token, last token), special tokens
-            counted; (token index, label), or "all entities"; or a list or array with one of these for each text. Of
-            answers and tags it may be a list of several for a text, each of which is explained; of one text alone the
-            list is that.
+            counted; (token index, label), or "all entities"; a word for the first mask, (token index, word), or
+            "all masks"; or a list or array with one of these for each text. Of answers, tags and masks it may be a list
+            of several for a text, each of which is explained; of one text alone the list is that.
         attribution: how edges are scored: "attattr", the paper; "attattr_joint", the same with `path="joint"`;
             "gradient_attention" (attention x gradient, one row); "attnlrp", the same with gradients by rules of
             relevance, where the model allows it; "attention" itself; "alti", one map for all heads of a layer,
@@ -89,8 +89,8 @@ def explain(
             be compared, at a fraction of the cost.
         baseline: the start B of the path: None or "zero", "uniform" (over the keys that are attended to), "sink" (each
             query's whole mass on the first key that its mask lets it see), or a number for all entries.
-        task: "classification", "next_token", "question_answering" or "token_classification", where neither the model's
-            class nor its outputs tell it.
+        task: "classification", "next_token", "question_answering", "token_classification" or "masked_lm", where neither
+            the model's class nor its outputs tell it.
         split_into_words: read a list of strings as the words of one text, if the tokenizer takes them so.
         layers: the layers to attribute and keep, by their indices, 0 the one nearest to the input; None for all. On the
             joint path only these are opened.

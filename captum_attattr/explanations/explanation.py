@@ -110,10 +110,10 @@ class Explanation(Decided):
         scheme: how the tokenizer writes words and characters, one of `explanations.schemes.SCHEMES`, as "wordpiece" or
             "bytes"; "" where that is not known, as in files of version 0.1.
         attribution: the method, as in `explain`; if it is not given, "attattr" or "attattr_joint", by the path.
-        task: what the model decides about a part of the text: "question_answering" or "token_classification"; "" for a
-            class, a score or a next token, which are of the whole.
-        positions: the tokens that the decision is about: of a label its token; of an answer its first and last, whose
-            target is the number first * T + last; none where it is the whole text.
+        task: what the model decides about a part of the text: "question_answering", "token_classification" or
+            "masked_lm"; "" for a class, a score or a next token, which are of the whole.
+        positions: the tokens that the decision is about: of a label or masked word its token, of an answer first and
+            last, whose target is the number first * T + last; none where it is the whole text.
         note: which blocks of a hybrid model have no full attention, and are not among the layers; "" where all have.
 
     Raises:

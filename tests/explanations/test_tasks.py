@@ -1,4 +1,4 @@
-"""Decisions about a part of a text: answers and tags. A table of tasks and inputs, and what is each task's own."""
+"""Decisions about a part of a text: answers, tags, masked words. A table of tasks and inputs, and each task's own."""
 
 from __future__ import annotations
 
@@ -82,6 +82,7 @@ def tiny(name: str, seed: int = 0, **changes: Any) -> Any:
     torch.manual_seed(seed)
     if isinstance(changes.get("id2label"), tuple):
         changes["id2label"] = dict(changes["id2label"])
+    changes["vocab_size"] = MASK + 1
     if "Question" in name:
         changes["num_labels"] = 2
     model = getattr(transformers, name)(bert_config(**changes)).eval()
@@ -94,7 +95,8 @@ def tiny(name: str, seed: int = 0, **changes: Any) -> Any:
     return place(model)
 
 
-TOKENIZER = tiny_tokenizer(mask_token="[UNK]")
+TOKENIZER = tiny_tokenizer(mask_token="[MASK]")
+MASK = TOKENIZER.mask_token_id
 TAGS = {0: "O", 1: "B-PER", 2: "I-PER", 3: "B-LOC"}
 CASES = {
     "question_answering": Case(
@@ -116,6 +118,15 @@ CASES = {
         logit=lambda raw, at, target: raw.logits[0, at[0], target],
         log_probability=lambda raw, at, target: raw.logits[0, at[0]].log_softmax(-1)[target],
         told=lambda one: f"entity {one.label} of {one.tokens[one.positions[0]]}",
+    ),
+    "masked_lm": Case(
+        model=lambda: tiny("BertForMaskedLM"),
+        texts=["a b [MASK] film man [MASK]", ("plot [MASK]", "bad work"), "[MASK] b"],
+        targets=["good", (2, "film"), 5],
+        contrast="work",
+        logit=lambda raw, at, target: raw.logits[0, at[0], target],
+        log_probability=lambda raw, at, target: raw.logits[0, at[0]].log_softmax(-1)[target],
+        told=lambda one: f"word {one.label}",
     ),
 }
 TASKS = pytest.mark.parametrize("task", CASES)
@@ -663,3 +674,97 @@ def test_other_bad_tags(tmp_path):
     only = tiny("BertForTokenClassification", num_labels=1, id2label=((0, "O"),))
     with pytest.raises(ValueError, match="has no entity: the model has no label but 'O'"):
         tags(["a b"], model=only)
+
+
+# ------------------------------------------------------------------------------------------------------------ masks
+
+
+def masked(texts: Any, target: Any = None, **options: Any) -> list[Explanation]:
+    return quiet(tiny("BertForMaskedLM"), TOKENIZER, texts, target, **{"n_steps": 2} | options)
+
+
+TWO = "a b [MASK] film man [MASK]"
+
+
+@pytest.mark.parametrize(
+    ("texts", "target", "expected"),
+    [
+        ([TWO], None, [(3, None)]),
+        ([TWO], "film", [(3, "film")]),
+        ([TWO], 7, [(3, "d")]),
+        ([TWO], (6, "film"), [(6, "film")]),
+        ([TWO], (6, None), [(6, None)]),
+        ([TWO], "all masks", [(3, None), (6, None)]),
+        ([TWO], ["good", "bad", (6, "plot")], [(3, "good"), (3, "bad"), (6, "plot")]),
+        ([TWO, "[MASK]  a"], "film", [(3, "film"), (1, "film")]),
+        ([TWO, "[MASK] a"], ["all masks", "plot"], [(3, None), (6, None), (1, "plot")]),
+        ([("a [MASK]", "b [MASK]")], "all masks", [(2, None), (5, None)]),
+        ([[2, 4, MASK, 3]], "film", [(2, "film")]),
+    ],
+    ids=str,
+)
+def test_words_at_masks(texts, target, expected):
+    found = masked(texts, target)
+    assert [one.positions for one in found] == [[position] for position, _ in expected]
+    for one, (position, word) in zip(found, expected, strict=True):
+        logits = run(CASES["masked_lm"], one).logits[0, position]
+        assert one.prediction == int(logits.argmax())
+        assert one.label == (TOKENIZER.decode([one.prediction]) if word is None else word)
+        assert one.telling.place == f"mask at token {position}"
+
+
+BAD_MASKS = [
+    (["a b"], None, ValueError, r"texts\[0\] has no mask: put '\[MASK\]' where .* in 'a b'"),
+    (["[MASK] a", "b"], "film", ValueError, r"texts\[1\] has no mask"),
+    ([TWO], (1, "film"), ValueError, r"token 1 of texts\[0\] is 'a', which is no mask; its masks are the tokens 3, 6"),
+    ([TWO], (7, "film"), ValueError, r"token 7 of texts\[0\] is '\[SEP\]', which is no mask"),
+    ([TWO], (8, "film"), ValueError, r"token 8 of texts\[0\] is beyond the text; its masks are the tokens 3, 6"),
+    ([TWO], "good film", ValueError, r"target 'good film' of texts\[0\] is 2 tokens .* one is needed"),
+    ([TWO], (3, "good film"), ValueError, "is 2 tokens"),
+    ([TWO], MASK + 1, ValueError, "out of range"),
+    ([TWO], ("3", "film"), TypeError, r"must be a word or token id for the first mask, \(token index"),
+    ([TWO], 0.5, TypeError, "must be a word or token id"),
+    ([TWO], (3, "film", 1), TypeError, "must be a word or token id"),
+]
+
+
+@pytest.mark.parametrize(("texts", "target", "error", "message"), BAD_MASKS, ids=str)
+def test_masks_that_are_none_are_refused_before_any_work(texts, target, error, message):
+    with idle(tiny("BertForMaskedLM")) as model, pytest.raises(error, match=message):
+        quiet(model, TOKENIZER, texts, target)
+
+
+def test_a_tokenizer_without_a_mask_is_refused():
+    with idle(tiny("BertForMaskedLM")) as model, pytest.raises(ValueError, match="the tokenizer has no mask token"):
+        quiet(model, tiny_tokenizer(), ["a b"])
+
+
+def test_a_masked_word_is_contrasted_with_another():
+    one = masked([TWO], "film", contrast="plot", output="logit")[0]
+    logits = run(CASES["masked_lm"], one).logits[0, 3]
+    words = TOKENIZER.convert_tokens_to_ids(["film", "plot"])
+    assert one.value == pytest.approx(float(logits[words[0]] - logits[words[1]]), abs=1e-5)
+    with pytest.raises(ValueError, match=r"contrast 'film' of texts\[0\] is its target"):
+        masked([TWO], "film", contrast="film")
+
+
+class OwnMasks(nn.Module):
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.inner = CASES[name].model()
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
+        return self.inner(input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids).logits
+
+
+@pytest.mark.parametrize("task", ["masked_lm", "token_classification"])
+def test_modules_of_ones_own_with_their_task(task):
+    case = CASES[task]
+    own = OwnMasks(task).eval()
+    plain = quiet(case.model(), TOKENIZER, case.texts[:1], case.targets[:1], n_steps=2)[0]
+    if task == "token_classification":  # a module has no names of labels
+        own.inner.config.id2label = TAGS
+    given = quiet(own, TOKENIZER, case.texts[:1], case.targets[:1], task=task, n_steps=2)[0]
+    assert (given.value, given.label, given.positions) == (pytest.approx(plain.value), plain.label, plain.positions)
+    with pytest.raises(ValueError, match=r"does not fit|do not fit"):
+        quiet(own, TOKENIZER, case.texts[:1], task="question_answering")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from captum_attattr.explanations.tasks.answer_span import AnswerSpan
 from captum_attattr.explanations.tasks.entity_tag import EntityTag
+from captum_attattr.explanations.tasks.masked_word import MaskedWord
 from captum_attattr.explanations.tasks.whole_text import WholeText
 
 TASKS: dict[str, type[WholeText]] = {
@@ -11,4 +12,5 @@ TASKS: dict[str, type[WholeText]] = {
     "next_token": WholeText,
     "question_answering": AnswerSpan,
     "token_classification": EntityTag,
+    "masked_lm": MaskedWord,
 }
