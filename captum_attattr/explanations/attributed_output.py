@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_attattr.checks import integer, real, scalar
+from captum_attattr.model.wrappers import SIMILARITIES
 
 CHOICES = ("probability", "logit", "log_probability")
 """What may be asked for."""
@@ -36,6 +37,7 @@ class Outputs:
         self.vocabulary = self.language or task == "masked_lm"
         """Whether the classes are tokens."""
         self._classifies = task == "classification"
+        self._compares = task in SIMILARITIES
 
     @property
     def multilabel(self) -> bool:
@@ -46,7 +48,12 @@ class Outputs:
     def regression(self) -> bool:
         """Whether the output is a score, not a class."""
         regression = getattr(self.config, "problem_type", None) == "regression" or self.config.num_labels == 1
-        return self._classifies and not self.multilabel and regression
+        return self._compares or (self._classifies and not self.multilabel and regression)
+
+    @property
+    def _scoring(self) -> str:
+        """What gives a score, for errors."""
+        return "the task is similarity, which" if self._compares else "the model is a regression, which"
 
     # ---------------------------------------------------------------------------------------------- the output
 
@@ -71,9 +78,9 @@ class Outputs:
                 raise ValueError(f"output='score' is a regression's; use one of {', '.join(map(repr, CHOICES))}")
             return output or "probability"
         if output not in (None, "logit", "score"):
-            raise ValueError(f"output={output!r}: the model is a regression, which has a score only; use 'logit'")
+            raise ValueError(f"output={output!r}: {self._scoring} has a score only; use 'logit'")
         if contrasted:
-            raise ValueError("contrast: the model is a regression, which gives a score and no classes; leave it out")
+            raise ValueError(f"contrast: {self._scoring} gives a score and no classes; leave it out")
         return "score"
 
     def probabilities(self, logits: Tensor) -> Tensor:

@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 from captum_attattr.explanations.words import read_words
 from captum_attattr.notebooks import Shown
 
+SIDES = ("first", "second")
+"""Texts of a pair that are compared."""
+
 
 class Telling(NamedTuple):
     """The words around a label: answer "Paris" (tokens 7 to 8).
@@ -37,6 +40,8 @@ class Telling(NamedTuple):
             return cls("entity", word, f"token {at}")
         if explained.get("task") == "masked_lm":
             return cls("word", "", f"mask at token {explained['positions'][0]}")
+        if explained.get("task") == "similarity":
+            return cls("similarity to", "", f"of the {SIDES[explained['segments'][0]]} text")
         return cls("", "", f"target {explained['target']}")
 
     def around(self, label: str, quoted: Callable[[str], str] = str) -> str:

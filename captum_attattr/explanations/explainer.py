@@ -19,7 +19,8 @@ from captum_attattr.explanations.encoding import Encoded
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.settings import Settings
 from captum_attattr.explanations.targets import each
-from captum_attattr.explanations.text_model import CONTRAST, TextModel
+from captum_attattr.explanations.tasks.whole_text import CONTRAST
+from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.model.modes import evaluation_mode
 from captum_attattr.model.projections import head_count
 from captum_attattr.model.wrappers import TASKS

@@ -94,7 +94,8 @@ class Explanation(Decided):
         special: (T,) whether a token is special ([CLS], [SEP], <s> ...).
         value: F(A), whatever F is; None for `probability`.
         inputs: the model's inputs by name, each (1, T): token ids, mask, token types. `model(**inputs)` runs the
-            example again. None where they are not known: files of version 0.1 did not hold them.
+            example again; of a similarity those of the other text too, as "other_input_ids" and so on. None where they
+            are not known: files of version 0.1 did not hold them.
         output: what F is, of the target: "probability", "log_probability", "logit", or "score" of a regression. If it
             is not given, as in files of version 0.1, a value outside of [0, 1] is a score.
         contrast: the name of a second class whose output is taken off that of the target; None for none.
@@ -110,8 +111,8 @@ class Explanation(Decided):
         scheme: how the tokenizer writes words and characters, one of `explanations.schemes.SCHEMES`, as "wordpiece" or
             "bytes"; "" where that is not known, as in files of version 0.1.
         attribution: the method, as in `explain`; if it is not given, "attattr" or "attattr_joint", by the path.
-        task: what the model decides about a part of the text: "question_answering", "token_classification" or
-            "masked_lm"; "" for a class, a score or a next token, which are of the whole.
+        task: what the model decides about a part of the text: "question_answering", "token_classification",
+            "masked_lm" or "similarity"; "" for a class, a score or a next token, which are of the whole.
         positions: the tokens that the decision is about: of a label or masked word its token, of an answer first and
             last, whose target is the number first * T + last; none where it is the whole text.
         note: which blocks of a hybrid model have no full attention, and are not among the layers; "" where all have.

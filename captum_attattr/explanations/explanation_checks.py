@@ -13,6 +13,8 @@ from captum_attattr.attribution.methods.table import ATTRIBUTIONS
 from captum_attattr.explanations.attributed_output import OUTPUTS
 
 _MOST_SEGMENTS = 255
+OF_OTHER = "other_"
+"""Begins the names of the inputs of a second text, with which the explained one is compared."""
 
 
 def maps_of_tokens(name: str, value: Any, tokens: int) -> Tensor:
@@ -96,7 +98,7 @@ def inputs_of_tokens(inputs: Any, tokens: int) -> dict[str, Tensor]:
         raise ValueError("inputs is empty: give None where the inputs are not known")
     return {
         checks.instance("the name of an input", name, str, "a string"): checks.tensor(
-            f"inputs[{name!r}]", value, (1, tokens)
+            f"inputs[{name!r}]", value, (1, "T" if name.startswith(OF_OTHER) else tokens)
         )
         for name, value in inputs.items()
     }

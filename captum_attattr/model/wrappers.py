@@ -16,7 +16,10 @@ from captum_attattr.model.families import causal_language_models
 
 WHOLE_TEXTS = ("classification", "next_token")
 """Tasks of which a text has one decision: a class, or the token that comes next."""
-TASKS = (*WHOLE_TEXTS, "question_answering", "token_classification", "masked_lm")
+SIMILARITIES = ("similarity", "similarity_cls")
+"""Tasks of an encoder without a head: texts are vectors, the mean of their tokens' (or what its folder says), or the
+first token's."""
+TASKS = (*WHOLE_TEXTS, "question_answering", "token_classification", "masked_lm", *SIMILARITIES)
 """What a model gives: an output for each class, or for each token of its vocabulary at every position, of the next or
 of a masked one; for each token one of where an answer begins and one of where it ends, or one for each label."""
 _ENDINGS = {
@@ -57,6 +60,9 @@ def unwrapped(model: Any) -> Any:
             inner = adapted.get_base_model()
         elif "CrossEncoder" in names:
             inner = getattr(model, "model", None)
+        elif "SentenceTransformer" in names:
+            first: Any = next(iter(model.children()), None)
+            inner = getattr(first, "auto_model", None)
         if not isinstance(inner, nn.Module):
             return model
         model = inner
@@ -192,6 +198,10 @@ def understood(
         if task not in (None, known) and {task, known} != _OF_VOCABULARY:
             raise ValueError(f"task={task!r} does not fit {type(model).__name__}, whose task is {known!r}")
         return model, task or known
+    if not own and task in SIMILARITIES:
+        if getattr(model.config, "is_encoder_decoder", False) and hasattr(model, "decoder"):
+            raise ValueError(f"task={task!r}: {type(model).__name__} has a decoder too; give model.get_encoder()")
+        return model, str(task)
     if not own and task is None:
         raise TypeError(
             "expected a model for sequence classification or a causal language model, got "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from captum_attattr.checks import integer
 from captum_attattr.explanations.encoding import Encoded
-from captum_attattr.explanations.tasks.whole_text import WholeText
+from captum_attattr.explanations.tasks.whole_text import POSITION, WholeText
 
 
 class AtToken(WholeText):
@@ -27,13 +27,11 @@ class AtToken(WholeText):
     every: ClassVar[str]
     form: ClassVar[str]
 
-    def read(self, output: Any, position: Tensor | None = None) -> Tensor:
+    def read(self, output: Any, beside: Mapping[str, Tensor]) -> Tensor:
         """Return (B, C) the logits of one token of each example."""
         logits: Tensor = output.logits
-        if position is None:
-            raise ValueError("the token whose output is read is not known")
         rows = torch.arange(len(logits), device=logits.device)
-        return logits[rows, position[:, 0].to(logits.device)]
+        return logits[rows, beside[POSITION][:, 0].to(logits.device)]
 
     def foresee(self, target: Any, contrast: Any) -> None:
         """Check what can be known of a contrast without a text."""
