@@ -26,6 +26,8 @@ from captum_attattr.attribution.rows import Row
 from captum_attattr.attribution.sweep import Sweep
 from captum_attattr.evaluation.gates import Gates
 from captum_attattr.explanations.explanation import Explanation
+from captum_attattr.explanations.image_explanation import ImageExplanation
+from captum_attattr.explanations.image_model import image_model, takes_images
 from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.model.attention_control import LayerCall, times_values
 from captum_attattr.model.attention_layers import AttentionLayer
@@ -38,7 +40,7 @@ class Removals:
     """Runs one model on explained examples again, with edges removed.
 
     Args:
-        model, tokenizer: those that were explained.
+        model, tokenizer: those that were explained; of pictures the processor.
         removal: "zero", "sink", or "replace" for tokens.
         limit: most rows of one forward; None for a default by device.
         reading: further arguments of `TextModel`.
@@ -50,7 +52,10 @@ class Removals:
     def __init__(
         self, model: nn.Module, tokenizer: Any, removal: str = "zero", limit: int | None = None, **reading: Any
     ) -> None:
-        self.texts = TextModel(model, tokenizer, False, tasks=TASKS, **reading)
+        if takes_images(tokenizer) and reading.get("task") is None:
+            self.texts: TextModel = image_model(model, tokenizer)
+        else:
+            self.texts = TextModel(model, tokenizer, False, tasks=TASKS, **reading)
         self.texts.check_one_device()
         self.removal = removal
         self.limit = limit
@@ -77,6 +82,9 @@ class Removals:
         """Return one explanation with its inputs."""
         explanation: Explanation = checks.instance(f"explanations[{index}]", given, Explanation, "an Explanation")
         texts, (_, heads, *_) = self.texts, explanation.attributions.shape
+        if self.removal == "replace" and isinstance(explanation, ImageExplanation):
+            raise ValueError("removal='replace' puts other tokens in a text, and this is a picture: use 'zero', 'sink'")
+        texts.meet(explanation)
         where = f"explanations[{index}] is of another model"
         if ATTRIBUTIONS[explanation.attribution].heads and heads != texts.width:
             raise ValueError(f"{where}: it has {heads} heads a layer, and this one {texts.width}")

@@ -56,6 +56,11 @@ class Encoded:
         """T."""
         return int(self.encoding["input_ids"].shape[1])
 
+    @property
+    def form(self) -> Any:
+        """What examples have in common, beside their length, that go through the model together."""
+        return tuple((name, tuple(tensor.shape)) for name, tensor in self.encoding.items())
+
 
 def encode_text(
     tokenizer: Any,

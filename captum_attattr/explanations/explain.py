@@ -142,7 +142,7 @@ def explain(
     )
     items = explainer.encoded(texts, target, contrast)
     with text_bar(len(items), progress) as bar:
-        explanations = dict(explainer.run(items, bar.update, _row_counter(bar)))
+        explanations = dict(explainer.run(items, bar.update, row_counter(bar)))
     return ExplanationList(explanations[i] for i in range(len(explanations)))
 
 
@@ -232,18 +232,18 @@ def _windows(
     source = enumerate(texts)
     total = len(texts) if isinstance(texts, Sequence) else None
     with text_bar(total, progress) as bar:
-        rows = _row_counter(bar)
+        rows = row_counter(bar)
         while items := [explainer.texts.encode(i, text, target, contrast) for i, text in islice(source, size)]:
             explanations = dict(explainer.run(items, bar.update, rows))
             yield from (explanations[i] for i in range(len(explanations)))
 
 
-def text_bar(total: int | None, shown: bool, desc: str = "explain") -> Any:
-    """Return a bar of texts that shows itself after two seconds; `miniters` lets it move within a text too."""
-    return tqdm(total=total, desc=desc, unit="text", delay=2, miniters=0, disable=not shown)
+def text_bar(total: int | None, shown: bool, desc: str = "explain", unit: str = "text") -> Any:
+    """Return a bar of texts, say, that shows itself after two seconds; `miniters` lets it move within a text too."""
+    return tqdm(total=total, desc=desc, unit=unit, delay=2, miniters=0, disable=not shown)
 
 
-def _row_counter(bar: Any) -> Callable[[int], None]:
+def row_counter(bar: Any) -> Callable[[int], None]:
     """Return what tells a bar how many rows are about to be run: a long text takes thousands."""
     total = 0
 

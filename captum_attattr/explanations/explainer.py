@@ -32,13 +32,17 @@ _CLEAN_ROWS = 32  # of a forward that gives predictions
 class TokenAttAttr(LayerAttAttr):
     """Attributes to attention between the tokens of the first input, and to nothing else."""
 
+    def token_count(self, inputs: tuple[Tensor, ...]) -> int:
+        """Return how many tokens each example of a batch has."""
+        return int(inputs[0].shape[1])
+
     def check_shapes(self, inputs: tuple[Tensor, ...], shapes: Sequence[torch.Size]) -> None:
         """Check that every layer has a map of the tokens.
 
         Raises:
             UnsupportedModelError: the model pools its tokens, or puts positions of its own beside them.
         """
-        count = inputs[0].shape[1]
+        count = self.token_count(inputs)
         wrong = [i for i, (_, *map_) in enumerate(shapes) if map_ != [count, count]]
         if not wrong:
             return
@@ -79,7 +83,7 @@ class Explainer:
         contrasted: bool = False,
         **reading: Any,
     ) -> None:
-        self.texts = TextModel(model, tokenizer, truncate, **{"tasks": TASKS} | reading)
+        self.texts = self.read(model, tokenizer, truncate, **reading)
         self.texts.check_one_device()
         self.output = self.texts.chosen_output(settings.output, contrasted)
         usual = self.output == self.texts.output
@@ -90,6 +94,14 @@ class Explainer:
             raise ValueError(f"layers={self.numbers}: `prune_heads` took all of their heads; choose others")
         self._told: Callable[[int], object] = int  # of rows that are about to be run
         self._attributions: dict[tuple[Any, ...], LayerAttAttr] = {}
+
+    def read(self, model: nn.Module, tokenizer: Any, truncate: bool | int, **reading: Any) -> TextModel:
+        """Return the model as its inputs and outputs are understood."""
+        return TextModel(model, tokenizer, truncate, **{"tasks": TASKS} | reading)
+
+    def attribution_of(self, forward: Callable[..., Tensor]) -> TokenAttAttr:
+        """Return what attributes the outputs of a forward function."""
+        return TokenAttAttr(forward, self.layers)
 
     def encoded(self, texts: Sequence[Any], target: Any, contrast: Any) -> list[Encoded]:
         """Tokenize and check texts, each once for every decision about it that is asked for.
@@ -119,7 +131,7 @@ class Explainer:
                 found.append(item)
                 continue
             with evaluation_mode(texts.model), torch.no_grad():
-                output = texts.model(**texts.inputs([item]), **texts.extra)
+                output = texts.output_of(texts.inputs([item]))
             found += texts.task.decided(item, output)
         return found
 
@@ -149,8 +161,7 @@ class Explainer:
         """
         groups: dict[tuple[Any, ...], list[tuple[int, Encoded]]] = {}
         for i, item in enumerate(self.decided(items)):
-            shapes = tuple((name, tuple(tensor.shape)) for name, tensor in item.encoding.items())
-            groups.setdefault((item.length, shapes, item.contrast is None), []).append((i, item))
+            groups.setdefault((item.length, item.form, item.contrast is None), []).append((i, item))
         heads = sum(head_count(layer) for layer in self.layers)
         for (length, *_), group in sorted(groups.items(), key=lambda pair: -pair[0][0]):
             size = ChunkSize(max(1, self.MAPS_AT_ONCE // (heads * length**2)))
@@ -228,7 +239,7 @@ class Explainer:
                 self._told(len(tensors[0]))
                 return forward(*tensors)
 
-            self._attributions[names] = TokenAttAttr(told, self.layers)
+            self._attributions[names] = self.attribution_of(told)
         return self._attributions[names]
 
     def explanation(
@@ -244,8 +255,8 @@ class Explainer:
         else:
             numbers = [layer.index for layer in self.layers[-len(maps) :]]
             scores = torch.stack(maps).to(dtype)
-        return Explanation(
-            tokens=texts.tokenizer.convert_ids_to_tokens(item.ids),
+        return self.made(
+            item,
             attributions=self._kept(item, scores),
             attention=texts.complete(attention, numbers, dtype) if attention else None,
             **dict(zip(("delta", "error", "nodes"), by_layer, strict=True)),
@@ -253,12 +264,7 @@ class Explainer:
             label=texts.task.label(item, target),
             probability=probability,
             prediction=prediction,
-            text=item.text,
-            segments=item.segments,
-            special=item.special,
             value=float(result.output[row]),
-            inputs=item.encoding,
-            scheme=texts.scheme,
             note=texts.note,
             output=self.output,
             contrast=None if item.contrast is None else texts.task.label(item, item.contrast),
@@ -272,6 +278,18 @@ class Explainer:
             total_delta=float(result.total_delta[row]),
             total_error=float(result.total_error[row]),
             total_nodes=int(result.total_nodes[row]),
+        )
+
+    def made(self, item: Encoded, **found: Any) -> Explanation:
+        """Return the explanation of an example, of what was read and what was found."""
+        return Explanation(
+            tokens=self.texts.tokenizer.convert_ids_to_tokens(item.ids),
+            text=item.text,
+            segments=item.segments,
+            special=item.special,
+            inputs=item.encoding,
+            scheme=self.texts.scheme,
+            **found,
         )
 
     def _kept(self, item: Encoded, maps: Tensor) -> Tensor:

@@ -17,9 +17,10 @@ from captum_attattr.attribution.methods.table import ATTRIBUTIONS, WITH_HEADS
 from captum_attattr.explanations.decided import Decided
 from captum_attattr.explanations.encoding import Text
 from captum_attattr.explanations.explanation_checks import (
+    OF_OTHER,
     contrast_fields,
     estimated_error,
-    inputs_of_tokens,
+    inputs_by_name,
     maps_of_tokens,
     method_name,
     output_name,
@@ -36,19 +37,10 @@ from captum_attattr.notebooks import View, figure_view, report_view
 
 _HEADER = "captum_attattr"
 _VERSION = 4
+_TOTALS = ("total_delta", "total_error", "total_nodes")
 _ADDED: dict[int, set[str]] = {
     2: {"value", "output"},
-    3: {
-        "contrast",
-        "contrast_target",
-        "path",
-        "baseline",
-        "total_delta",
-        "total_error",
-        "total_nodes",
-        "layers",
-        "scheme",
-    },
+    3: {"contrast", "contrast_target", "path", "baseline", "layers", "scheme", *_TOTALS},
     4: {"attribution"},
 }
 """What each version of the files added to the one before; the inputs and what follows may be missing in all."""
@@ -178,7 +170,7 @@ class Explanation(Decided):
             "segments": segments_of_tokens(self.segments, len(tokens)),
             "special": checks.flags("special", self.special, len(tokens)),
             "value": value,
-            "inputs": None if self.inputs is None else inputs_of_tokens(self.inputs, len(tokens)),
+            "inputs": None if self.inputs is None else self.checked_inputs(self.inputs, len(tokens)),
             "output": output_name(self.output, probability),
             "path": checks.one_of("path", self.path, ("layer", "joint")),
             "attribution": method_name(self.attribution, self.path),
@@ -196,6 +188,11 @@ class Explanation(Decided):
             **contrast_fields(self.contrast, self.contrast_target, self.target),
         }
         checks.set_fields(self, **checked)
+
+    @staticmethod
+    def checked_inputs(inputs: Any, tokens: int) -> dict[str, Tensor]:
+        """Return inputs by name, each a row of one value for each token."""
+        return inputs_by_name(inputs, lambda name, _: (1, "T" if name.startswith(OF_OTHER) else tokens))
 
     def _line(self) -> str:
         layers, heads, tokens = self.attributions.shape[:3]
@@ -322,6 +319,8 @@ class Explanation(Decided):
         Raises:
             TypeError, ValueError, LookupError: something is missing, or wrong.
         """
+        if "picture" in tensors and cls is Explanation:
+            from captum_attattr.explanations.image_explanation import ImageExplanation as cls  # noqa: N813
         inputs = {name.removeprefix(_INPUT): tensors.pop(name) for name in list(tensors) if name.startswith(_INPUT)}
         unusual = {name: content.pop(name) for name in _UNUSUAL if name in content}
         later = set().union({"inputs", *_UNUSUAL}, *(names for since, names in _ADDED.items() if since > version))

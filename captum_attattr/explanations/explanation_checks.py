@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -90,15 +90,15 @@ def output_name(output: Any, probability: float) -> str:
     return str(output)
 
 
-def inputs_of_tokens(inputs: Any, tokens: int) -> dict[str, Tensor]:
-    """Return inputs by name, each a row of one value for each token."""
+def inputs_by_name(inputs: Any, shape: Callable[[str, Any], Sequence[Any]]) -> dict[str, Tensor]:
+    """Return inputs by name, each of the shape that a function gives for it."""
     if not isinstance(inputs, Mapping):
         raise TypeError(f"inputs must be a dict of tensors, not {type(inputs).__name__}")
     if not inputs:
         raise ValueError("inputs is empty: give None where the inputs are not known")
     return {
         checks.instance("the name of an input", name, str, "a string"): checks.tensor(
-            f"inputs[{name!r}]", value, (1, "T" if name.startswith(OF_OTHER) else tokens)
+            f"inputs[{name!r}]", value, shape(name, value)
         )
         for name, value in inputs.items()
     }

@@ -76,7 +76,7 @@ class TextModel(Outputs):
         check_tokenizer(tokenizer)
         self.scheme = scheme_of(tokenizer)
         config, model = self.model.config, self.model
-        super().__init__(config, tokenizer, self.task_name, _device(model))
+        super().__init__(config, tokenizer, self.task_name, device_of(model))
         self.task = TASKS[self.task_name](self)
         self.split_into_words = checks.instance("split_into_words", split_into_words, bool, "True or False")
         self.truncate, self.longest = _truncation(truncate, most_tokens(config, tokenizer))
@@ -212,7 +212,11 @@ class TextModel(Outputs):
         """
         own = {name: tensor for name, tensor in inputs.items() if name not in BESIDE}
         beside = {name: tensor for name, tensor in inputs.items() if name in BESIDE}
-        return self.task.read(self.model(**own, **self.extra), beside).float()
+        return self.task.read(self.output_of(own), beside).float()
+
+    def output_of(self, inputs: dict[str, Tensor]) -> Any:
+        """Return the output of the model for a batch of `inputs`."""
+        return self.model(**inputs, **self.extra)
 
     def beside(self, contrasts: Sequence[int | None], positions: Sequence[int | None] = ()) -> dict[str, Tensor]:
         """Return what goes with the inputs of a batch into F, by name, each (B, 1).
@@ -249,6 +253,9 @@ class TextModel(Outputs):
             return values if against is None else values - values.gather(1, against.to(values.device))
 
         return forward
+
+    def meet(self, explanation: Any) -> None:
+        """Get ready to run an explained example again, where that needs something of it."""
 
     # ------------------------------------------------------------------------------------------ layers and heads
 
@@ -330,7 +337,7 @@ def _some_tokens(tokenizer: Any) -> dict[str, Tensor]:
     return encode_text(tokenizer, 0, (list(islice(usual, 4)) * 4)[:4]).encoding
 
 
-def _device(model: nn.Module) -> torch.device:
+def device_of(model: nn.Module) -> torch.device:
     """Return where a model's inputs go.
 
     Raises:

@@ -25,8 +25,16 @@ CAUSAL_OUTSIDE_INTERFACE = frozenset(
 
 # What cross-attention modules are called in their parents, in lower case.
 CROSS_ATTENTION_NAMES = frozenset(
-    {"encoder_attn", "encdecattention", "crossattention", "cross_attn", "cross_attention"}
+    {"encoder_attn", "encdecattention", "crossattention", "cross_attn", "cross_attention", "visual_attention"}
 )
+
+# Towers that run all images of a forward as one packed sequence: their attention modules take the images' ends by this
+# name, or are of these classes.
+PACKED_ENDS = "cu_seqlens"
+PACKED = frozenset({"PixtralAttention"})
+
+# What the classes of attention modules end in whose softmax is over sampled points: no matrix of queries by keys.
+SAMPLED = "MultiscaleDeformableAttention"
 
 # The class that runs one attention module for several layers: ALBERT's.
 SHARES_LAYERS = "AlbertTransformer"
@@ -38,6 +46,14 @@ OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet", "l
 
 # What configs call the most positions that a model takes.
 POSITION_LIMITS = ("max_position_embeddings", "n_positions")
+
+# Parameters of vision towers that are tokens before the patches, in their order, and what these tokens are called.
+TOKENS_BEFORE_PATCHES = {
+    "cls_token": "[CLS]",
+    "class_embedding": "[CLS]",
+    "distillation_token": "[DIST]",
+    "register_tokens": "REG",
+}
 
 
 def causal_language_models() -> frozenset[str]:
@@ -108,10 +124,15 @@ UNTOUCHED = frozenset(
     {"q_norm", "k_norm", "LayerNorm", "layer_norm", "dense_bias"}
 )  # of one head's size, or after the output
 
-# Why heads cannot be cut out of a family, by config.model_type.
+_INPUT_WIDTH = "its forward gives what all heads give together the width of its input"
+# Why heads cannot be cut out of a family, by config.model_type or by class name of an attention module.
 NOT_CUT: dict[str, str] = {
     "diffllama": "its heads are halves of pairs: each gives the difference of two attention maps on shared values",
-    "prophetnet": "its forward gives what all heads give together the width of its input",
+    **dict.fromkeys(("prophetnet", "fsmt", "dab-detr", "TrOCRAttention", "GroupViTAttention"), _INPUT_WIDTH),
+    **dict.fromkeys(("TableTransformerAttention", "MgpstrAttention", "TimesformerSelfAttention"), _INPUT_WIDTH),
+    "PvtV2SelfAttention": _INPUT_WIDTH,
+    "DogeAttention": "the mask of each head is made of the values of all ('dt_proj')",
+    "LiltSelfAttention": "its heads give a second context, of the layout, which a mask of a head leaves as it is",
 }
 
 # Values that an attention module's forward returns, by class name, where it is not (output, probabilities);

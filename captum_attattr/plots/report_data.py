@@ -36,6 +36,7 @@ def report_data(explanation: Explanation, sentence: Sentence, links: Floats, thr
     order = order[links.ravel()[order] != 0]
     return {
         "layers": list(explanation.layers),
+        "nouns": [sentence.noun, sentence.nouns],
         "tokens": [visible(token, _TOKEN_LENGTH) for token in readable(explanation.tokens, explanation.scheme)],
         "special": explanation.special,
         "segments": explanation.segments,

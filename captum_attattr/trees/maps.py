@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from captum_attattr.checks import index, row_of
+from captum_attattr.checks import index, iterable, row_of
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.words import Floats, attention_of, joined, summed, words
 
@@ -104,9 +104,7 @@ def _chosen(name: str, given: Iterable[int] | None, numbers: Sequence[int]) -> l
     """Return where the layers or heads that count stand among all, in order; all of them for None."""
     if given is None:
         return list(range(len(numbers)))
-    if not isinstance(given, Iterable):
-        raise TypeError(f"{name} must be a list of numbers, or None for all, not {given!r}")
-    chosen = sorted({row_of(f"each of {name}", one, numbers) for one in given})
+    chosen = sorted({row_of(f"each of {name}", one, numbers) for one in iterable(name, given)})
     if not chosen:
         raise ValueError(f"{name} is empty: give at least one, or None for all")
     return chosen

@@ -203,6 +203,7 @@ def test_maps_that_are_not_of_the_tokens_are_refused_before_any_is_made(name, mo
     for function, more in ((explain, ()), (explain_dataset, (tmp_path / "run",)), (find_patterns, ())):
         with pytest.raises(UnsupportedModelError, match=message):
             function(model, tokenizer, [TEXT], *more, **QUIET)
+    assert not (tmp_path / "run").exists()
 
 
 def test_layers_of_the_tokens_can_be_chosen_where_others_are_pooled():
@@ -368,9 +369,13 @@ def test_a_multimodal_model_is_its_language_model_where_text_is_asked_about(tmp_
         with pytest.raises(ValueError, match=r"its language model \(model.language_model\) has layers 0 to 1; give"):
             change({2: [0]})
     vision = [parameter.shape for parameter in model.model.vision_tower.parameters()]
-    with mask_heads(model, {1: [2]}):
+    acted_on = {"model.language_model.layers.1.self_attn": [2]}
+    with mask_heads(model, {1: [2]}) as off:
         masked = explain(model, tokenizer, TEXT, target=one.target, **QUIET)[0].value
-    prune_heads(model, {1: [2]})
+    assert off == acted_on
+    assert prune_heads(model, {1: [2]}) == acted_on
+    with mask_heads(model, {1: [1, 2]}) as off:
+        assert off == {"model.language_model.layers.1.self_attn": [1]}
     pruned = explain(model, tokenizer, TEXT, target=one.target, **QUIET)[0].value
     assert abs(pruned - masked) < 1e-5
     assert [parameter.shape for parameter in model.model.vision_tower.parameters()] == vision
