@@ -17,8 +17,10 @@ from .exceptions import UnsupportedModelError as UnsupportedModelError
 from .explanations.explain import explain as explain
 from .explanations.explain import explain_iter as explain_iter
 from .explanations.explain_generation import explain_generation as explain_generation
+from .explanations.explain_images import explain_images as explain_images
 from .explanations.explanation import Explanation as Explanation
 from .explanations.generation import GenerationExplanation as GenerationExplanation
+from .explanations.image_explanation import ImageExplanation as ImageExplanation
 from .explanations.token_scores import TokenScores as TokenScores
 from .explanations.token_scores import token_scores as token_scores
 from .heads.comparison import compare_pruning as compare_pruning
@@ -47,6 +49,7 @@ from .plots.faithfulness import plot_faithfulness as plot_faithfulness
 from .plots.flow import plot_flow as plot_flow
 from .plots.generation import plot_generation as plot_generation
 from .plots.heads import plot_heads as plot_heads
+from .plots.image import plot_image as plot_image
 from .plots.pruning_curve import plot_pruning_curve as plot_pruning_curve
 from .plots.report_page import write_report as write_report
 from .plots.tokens import plot_tokens as plot_tokens

@@ -11,7 +11,7 @@ import functools
 import inspect
 import math
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any, ParamSpec, TypeVar
 
@@ -167,6 +167,17 @@ def sequence(name: str, value: Any) -> list[Any]:
         TypeError: it is no sequence.
     """
     if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        raise TypeError(f"{name} must be a list, not {type(value).__name__}: {value!r:.60}")
+    return list(value)
+
+
+def iterable(name: str, value: Any) -> list[Any]:
+    """Return a list of what a list, a set, a generator or another iterable gives; a text or a dict is none.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         raise TypeError(f"{name} must be a list, not {type(value).__name__}: {value!r:.60}")
     return list(value)
 

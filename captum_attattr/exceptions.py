@@ -12,7 +12,7 @@ _PASSED_THROUGH = frozenset({"captum_attattr", "captum", "torch", "contextlib", 
 class UnsupportedModelError(ValueError):
     """The model's attention cannot be read or replaced; the message names the family and says why.
 
-    What to do: use another model of the README's table, or, for a family with a fused or windowed
+    What to do: use another model of docs/guide/models.md, or, for a family with a fused or windowed
     attention, a full-attention relative of it.
     """
 

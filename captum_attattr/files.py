@@ -37,12 +37,14 @@ def checked_path(path: str | os.PathLike[str], name: str = "path") -> Path:
 
     Raises:
         TypeError: it is none.
-        ValueError: it is empty, which would be the working directory.
+        ValueError: it is empty, which would be the working directory, or has a NUL byte.
     """
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"{name} must be a string or a path, not {type(path).__name__}: {path!r}")
     if path == "":
         raise ValueError(f"{name} is empty; the working directory is '.'")
+    if "\0" in os.fsdecode(path):
+        raise ValueError(f"{name} must not have a NUL byte, which no file's name can: {os.fsdecode(path)!r:.100}")
     return Path(path)
 
 

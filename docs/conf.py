@@ -13,3 +13,5 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 nitpicky = False
 exclude_patterns = ["_build"]
+suppress_warnings = ["myst.xref_missing"]  # links to files of the repository, which is where the guide is read too
+myst_heading_anchors = 3

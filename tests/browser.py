@@ -41,7 +41,8 @@ addEventListener("load", async () => {
   } catch (error) {
     seen.failures.push(error.stack);
   }
-  seen.elements = document.querySelectorAll("main img, main a[href*=evil], main script[src]").length;
+  const foreign = "main img:not([src^='data:image/png']), main a[href*=evil], main script[src]";
+  seen.elements = document.querySelectorAll(foreign).length;
   document.documentElement.dataset.seen = JSON.stringify(seen);
 });
 })();

@@ -1,4 +1,4 @@
-"""Prints the README's table of supported families; with `--write README.md` puts it between its markers."""
+"""Prints the table of supported families; with `--write docs/guide/models.md` puts it between that page's markers."""
 
 from __future__ import annotations
 

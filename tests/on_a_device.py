@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import seeing
 import torch
 from device import chosen
 from families import FAMILIES
@@ -32,6 +33,7 @@ from captum_attattr import (
     explain,
     explain_dataset,
     explain_generation,
+    explain_images,
     explain_iter,
     extract_triggers,
     faithfulness,
@@ -137,6 +139,17 @@ def generated(model: Any, _: Path, **options: Any) -> Any:
     found = explain_generation(model, tiny_tokenizer(), TEXTS[0], **given | options)
     written = explain_generation(model, tiny_tokenizer(), TEXTS[0], max_new_tokens=2, n_steps=8, **QUIET)
     return found.matrix, found.values, found.span(0, 2).scores, found.explanations[1].token_scores(), written.values
+
+
+def pictured(model: Any, _: Path, similar: bool = False) -> Any:
+    """Of models that see; a text classifier does not."""
+    torch.manual_seed(0)
+    made = seeing.clip() if similar else (seeing.classifier(), seeing.processor())
+    seer, reading = made[0].to(next(model.parameters()).device), made[1]
+    texts = {"candidates": ["good film", "bad"]} if similar else {}
+    found = explain_images(seer, reading, seeing.pictures(), n_steps=2, **texts, **QUIET)
+    measured = faithfulness(seer, reading, found, unit="token", fractions=[0.5, 1], **QUIET)
+    return told(found), [each.picture for each in found], measured.keep
 
 
 def scored(model: Any, _: Path) -> Any:
@@ -274,6 +287,7 @@ TABLE: dict[str, dict[str, Case]] = {
     "removal_effects": {"": removed},
     "compare_attributions": {"": compared},
     "explain_generation": {"": generated, " prefix by prefix": partial(generated, path="layer")},
+    "explain_images": {"": pictured, " similarity": partial(pictured, similar=True)},
     "head_importance": {method: lambda model, _, m=method: importance(model, m).scores for method in METHODS},
     "mask_heads": {"": masked},
     "prune_heads, save_pruned, load_pruned": {"": pruned},

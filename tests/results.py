@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from captum_attattr import AttributionComparison, Explanation, Faithfulness, GenerationExplanation
+from captum_attattr import AttributionComparison, Explanation, Faithfulness, GenerationExplanation, ImageExplanation
 from captum_attattr.evaluation.compared import Compared
 from captum_attattr.heads.importance import METHODS, HeadImportance
 
@@ -47,6 +47,27 @@ def explanation(
         "special": [i in (0, size - 1) for i in range(size)],
     }
     return Explanation(**(values | changed))
+
+
+def pictured(rows: int = 3, columns: int = 4, special: int = 1, **changed: Any) -> ImageExplanation:
+    """A made-up explanation of a picture of 8 x 8 pixels a patch."""
+    names = [f"patch {row},{column}" for row in range(rows) for column in range(columns)]
+    tokens = [*["[CLS]", "[DIST]"][:special], *names]
+    generator = torch.Generator().manual_seed(0)
+    picture = torch.randint(0, 256, (8 * rows, 8 * columns, 3), generator=generator, dtype=torch.uint8)
+    given = explanation(3, 4, tokens)
+    values = {name: getattr(given, name) for name in ("attributions", "attention", "delta", "error", "nodes")}
+    values |= {
+        "tokens": tokens,
+        **{name: getattr(given, name) for name in ("target", "label", "probability", "prediction", "segments")},
+        "text": "flower.png",
+        "special": [i < special for i in range(len(tokens))],
+        "scheme": "words",
+        "picture": picture,
+        "grid": (rows, columns),
+        "patches": range(special, len(tokens)),
+    }
+    return ImageExplanation(**(values | changed))
 
 
 def importance(

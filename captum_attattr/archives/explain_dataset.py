@@ -15,9 +15,10 @@ from torch import nn
 from captum_attattr import checks
 from captum_attattr.archives.archive import Archive
 from captum_attattr.archives.batch_digests import BatchDigests
+from captum_attattr.archives.examples import Examples, Pairs
 from captum_attattr.archives.index import INDEX, read_index
 from captum_attattr.archives.plan import Form
-from captum_attattr.archives.run import DatasetRun, Examples, Pairs
+from captum_attattr.archives.run import DatasetRun
 from captum_attattr.archives.shards import part_of
 from captum_attattr.checks import checked_arguments
 from captum_attattr.exceptions import UnsupportedModelError

@@ -19,6 +19,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from captum_attattr.archives.batch_digests import BatchDigests
+from captum_attattr.archives.examples import Examples
 from captum_attattr.archives.index import INDEX, Index, Shard, read_index, run_digest, write_index
 from captum_attattr.archives.plan import Batch, Form, Layout, plan_batches, plan_shards, work
 from captum_attattr.archives.shards import ShardWriter, batches_done, check_whole, opened, part_of
@@ -34,53 +35,6 @@ from captum_attattr.runs.processes import Processes
 VISIBLE_AFTER = 60.0
 """Seconds that a network's file system may take to show one machine what another has written."""
 _WORST = 10  # maps that the warning about convergence names
-
-
-class Pairs(NamedTuple):
-    """The target of each text of a data set, and what it is contrasted with."""
-
-    targets: Sequence[Any]
-    contrasts: Sequence[Any]
-
-
-class Examples:
-    """The texts of a data set, each tokenized whenever it is needed.
-
-    Args:
-        explainer: tells how texts and targets are understood, and what is attributed.
-        texts: of the data set.
-        pairs: of each of them.
-        inputs: whether the model's inputs, and what is attributed, are stored.
-    """
-
-    def __init__(self, explainer: Explainer, texts: Sequence[Any], pairs: Pairs, inputs: bool) -> None:
-        self.model, self.texts, self.pairs, self.inputs = explainer.texts, texts, pairs, inputs
-        usual = {"path": "layer", "baseline": "zero"}
-        given = {name: getattr(explainer.settings, name) for name in usual}
-        self.attributed = {"output": explainer.output, "scheme": explainer.texts.scheme} | {
-            name: value for name, value in given.items() if value != usual[name]
-        }
-        self.attributed |= {"note": explainer.texts.note} if explainer.texts.note else {}
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def __getitem__(self, index: int) -> tuple[Encoded, bytes]:
-        """Return a text as the model takes it, and the JSON that is stored of it."""
-        item = self.model.encode(index, self.texts[index], self.pairs.targets[index], self.pairs.contrasts[index])
-        stored = {
-            "number": index,
-            "text": item.text,
-            "tokens": self.model.tokenizer.convert_ids_to_tokens(item.encoding["input_ids"][0].tolist()),
-            "segments": item.segments,
-            "special": [int(flag) for flag in item.special],
-        }
-        if self.inputs:
-            stored["inputs"] = {name: tensor[0].tolist() for name, tensor in item.encoding.items()}
-            stored |= self.attributed
-            if item.contrast is not None:
-                stored |= {"contrast": self.model.label(item.contrast), "contrast_target": item.contrast}
-        return item, json.dumps(stored, separators=(",", ":")).encode()
 
 
 class ShardFacts(NamedTuple):
@@ -314,7 +268,7 @@ class DatasetRun:
                 if type(error) is not ValueError:
                     raise
                 raise ValueError(f"{error} (among the examples {', '.join(str(i.index) for i in items)})") from error
-        return [explanations[item.index] for item in items]
+        return [explanations[i] for i in range(len(items))]
 
     def _facts(self, shard: int) -> ShardFacts:
         """Read from a whole shard what the index says of it, and which of its maps did not converge."""

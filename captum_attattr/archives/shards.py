@@ -28,6 +28,8 @@ from captum_attattr.runs.journal import naming
 
 _UNUSUAL = {"scheme", "note", "contrast", "contrast_target", "path", "baseline"}
 """Entries of a text's JSON that are there where they are not the usual ones."""
+_OF_A_PART = {"task", "positions", "label"}
+"""Entries of a text's JSON that are there together, where the decision is about a part of it."""
 _AGAIN = "start the run that made the archive again, which makes anew what is damaged or missing"
 
 
@@ -299,7 +301,7 @@ class StoredBatch:
             fields["layers"] = list(self.form.numbers)
         if fields["target"] not in labels:
             raise ValueError(f"the index has no label of the target {fields['target']}")
-        return Explanation(**fields, **self._text(row), label=labels[fields["target"]])
+        return Explanation(**{"label": labels[fields["target"]]} | fields | self._text(row))
 
     def _values(self, name: str, row: int) -> Tensor:
         """Read one row of a tensor: a copy, since what safetensors returns keeps the whole file mapped."""
@@ -311,7 +313,7 @@ class StoredBatch:
         entry: dict[str, Any] = json.loads(bytes(self._tensors["texts"][:].numpy()))[row]
         wanted = {"number", "text", "tokens", "segments", "special"}
         if self.form.inputs:
-            wanted |= {"inputs", "output"} | (set(entry) & _UNUSUAL)
+            wanted |= {"inputs", "output"} | (set(entry) & _UNUSUAL) | (_OF_A_PART if "task" in entry else set())
         names_match(entry, wanted)
         if entry.pop("number") != self.examples[row]:
             raise ValueError(f"it does not hold example {self.examples[row]} where the index has it")

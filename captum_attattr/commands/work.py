@@ -127,7 +127,7 @@ def told(explanation: Explanation, top: int) -> str:
 def _decision(explanation: Explanation) -> str:
     """Return text, class and F in a line."""
     value = output_value(explanation.output, explanation.value, explanation.contrast is not None)
-    return f"{visible(whole_text(explanation.text), 80)}: {explanation.label!r}, {value}"
+    return f"{visible(whole_text(explanation.text), 80)}: {explanation.decision(repr)}, {value}"
 
 
 def _asked(args: argparse.Namespace) -> tuple[list[Any], Any, Any, Any, dict[str, Any]]:

@@ -28,6 +28,7 @@ from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.settings import Settings
 from captum_attattr.explanations.targets import each
 from captum_attattr.runs.batches import run_batches
+from captum_attattr.runs.journal import Journal
 
 _TOP, _SAMPLE = 20, 80  # edges removed one by one: of each method the first, and as many at random
 _TOLD_APART = {"edge": "heads", "head": "heads", "layer_edge": "layers"}
@@ -88,6 +89,8 @@ def compare_attributions(
         ['gradient_attention', 'random']
     """
     plan = Plan.of(fractions, counts, unit, removal, special)
+    if resume is not None:
+        Journal(resume, {}, 0)  # a path that will not do is told before the model runs
     wanted = _methods(attributions, unit, baseline)
     common = {"output": output, "internal_batch_size": internal_batch_size}
     settings = {name: Settings.of(**common, **options) for name, options in wanted.items()}
@@ -133,9 +136,11 @@ def _methods(attributions: Any, unit: str, baseline: Any) -> dict[str, dict[str,
     if isinstance(attributions, str):
         raise TypeError(f"attributions={attributions!r:.60} must be a list; use [{attributions!r:.60}]")
     if isinstance(attributions, Mapping):
+        for name, options in attributions.items():
+            checks.instance(f"attributions[{name!r}]", options, Mapping, "a dict of explain's options")
         methods = {str(name): dict(options) for name, options in attributions.items()}
     else:
-        names = checks.strings("attributions", list(attributions))
+        names = checks.strings("attributions", checks.iterable("attributions", attributions))
         methods = {name: {"attribution": name} for name in names}
         if len(methods) < len(names):
             raise ValueError(f"attributions names one method twice: {names}")
@@ -227,12 +232,13 @@ class _Comparing:
         """Return the explanations of a text, and the rows and seconds that each took."""
         explanations: list[Explanation] = []
         costs = []
+        decided = replace(next(iter(self.explainers.values())).decided_one(item), index=0)
         for explainer in self.explainers.values():
             ran: list[int] = []
             begin = time.perf_counter()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
-                explanations += [one for _, one in explainer.run([replace(item, index=0)], int, ran.append)]
+                explanations += [one for _, one in explainer.run([decided], int, ran.append)]
             costs.append((sum(ran), time.perf_counter() - begin))
         return self.runner.checked(explanations), costs
 

@@ -166,7 +166,10 @@ def removal_effects(
         highest = scores.abs().flatten().argsort(descending=True, stable=True)[:top]
         positions = list(zip(*(part.tolist() for part in torch.unravel_index(highest, scores.shape)), strict=True))
     else:
-        positions = [_position(i, edge, unit, explanation, scores.shape) for i, edge in enumerate(edges)]
+        positions = [
+            _position(i, edge, unit, explanation, scores.shape)
+            for i, edge in enumerate(checks.iterable("edges", edges))
+        ]
         if not positions:
             raise ValueError("edges is empty: give at least one, or None for those with the largest scores")
     tokens = len(explanation.tokens)

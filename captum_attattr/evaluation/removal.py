@@ -26,10 +26,13 @@ from captum_attattr.attribution.rows import Row
 from captum_attattr.attribution.sweep import Sweep
 from captum_attattr.evaluation.gates import Gates
 from captum_attattr.explanations.explanation import Explanation
+from captum_attattr.explanations.image_explanation import ImageExplanation
+from captum_attattr.explanations.image_model import image_model, takes_images
 from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.model.attention_control import LayerCall, times_values
 from captum_attattr.model.attention_layers import AttentionLayer
 from captum_attattr.model.modes import evaluation_mode
+from captum_attattr.model.wrappers import TASKS
 from captum_attattr.runs.memory import in_chunks
 
 
@@ -37,7 +40,7 @@ class Removals:
     """Runs one model on explained examples again, with edges removed.
 
     Args:
-        model, tokenizer: those that were explained.
+        model, tokenizer: those that were explained; of pictures the processor.
         removal: "zero", "sink", or "replace" for tokens.
         limit: most rows of one forward; None for a default by device.
         reading: further arguments of `TextModel`.
@@ -49,7 +52,10 @@ class Removals:
     def __init__(
         self, model: nn.Module, tokenizer: Any, removal: str = "zero", limit: int | None = None, **reading: Any
     ) -> None:
-        self.texts = TextModel(model, tokenizer, False, **reading)
+        if takes_images(tokenizer) and reading.get("task") is None:
+            self.texts: TextModel = image_model(model, tokenizer)
+        else:
+            self.texts = TextModel(model, tokenizer, False, tasks=TASKS, **reading)
         self.texts.check_one_device()
         self.removal = removal
         self.limit = limit
@@ -76,6 +82,9 @@ class Removals:
         """Return one explanation with its inputs."""
         explanation: Explanation = checks.instance(f"explanations[{index}]", given, Explanation, "an Explanation")
         texts, (_, heads, *_) = self.texts, explanation.attributions.shape
+        if self.removal == "replace" and isinstance(explanation, ImageExplanation):
+            raise ValueError("removal='replace' puts other tokens in a text, and this is a picture: use 'zero', 'sink'")
+        texts.meet(explanation)
         where = f"explanations[{index}] is of another model"
         if ATTRIBUTIONS[explanation.attribution].heads and heads != texts.width:
             raise ValueError(f"{where}: it has {heads} heads a layer, and this one {texts.width}")
@@ -83,7 +92,14 @@ class Removals:
             raise ValueError(f"{where}: it has the layer {explanation.layers[-1]}, and this one {texts.depth} layers")
         if (explanation.output == "score") != texts.regression:
             raise ValueError(f"{where}: its output is {explanation.output!r}, and this one's {texts.output!r}")
-        texts.contrasted(index, explanation.target, explanation.contrast_target)
+        if explanation.task != texts.task.name:
+            told = explanation.task or "classification or next_token"
+            raise ValueError(f"{where}: its task is {told}, and this one's {texts.task_name}")
+        for name in ("target", "contrast_target"):
+            if (getattr(explanation, name) or 0) >= (count := texts.task.count(len(explanation.tokens))):
+                raise ValueError(
+                    f"{where}: its {name} {getattr(explanation, name)} is out of range: this one has {count}"
+                )
         if explanation.inputs is not None:
             return explanation
         item = texts.encode(index, explanation.text)
@@ -147,12 +163,11 @@ class Removals:
         texts, first = self.texts, explanations[0]
         names = list(first.inputs or {})
         tensors = [torch.cat([(e.inputs or {})[name] for e in explanations]).to(texts.device) for name in names]
-        contrasted = first.contrast_target is not None
-        further = tuple(tensors[1:])
-        if contrasted:
-            further += (torch.tensor([[e.contrast_target] for e in explanations], device=texts.device),)
-        forward = texts.forward_function(names, first.output, contrasted)
-        return make_batch(forward, tensors[0], further, [e.target for e in explanations])
+        beside = texts.beside([e.contrast_target for e in explanations])
+        every = dict(zip(names, tensors, strict=True)) | beside
+        inputs, *further = every.values()
+        forward = texts.forward_function(every, first.output)
+        return make_batch(forward, inputs, tuple(further), [e.target for e in explanations])
 
     def _outputs(
         self, sweep: Sweep, layers: list[AttentionLayer], explanation: Explanation, example: int, gates: Sequence[Gates]

@@ -25,23 +25,26 @@ class Outputs:
     Args:
         config: the model's configuration.
         tokenizer: its tokenizer; that of a language model names the classes.
-        language: whether the classes are the tokens that come next.
+        task: one of `model.wrappers.TASKS`.
         device: where the model's outputs are.
     """
 
-    def __init__(self, config: Any, tokenizer: Any, language: bool, device: torch.device) -> None:
-        self.config, self.tokenizer, self.language, self.device = config, tokenizer, language, device
+    def __init__(self, config: Any, tokenizer: Any, task: str, device: torch.device) -> None:
+        self.config, self.tokenizer, self.device = config, tokenizer, device
+        self.language = task == "next_token"
+        """Whether the classes are the tokens that come next."""
+        self._classifies = task == "classification"
 
     @property
     def multilabel(self) -> bool:
         """Whether the outputs are labels of which an example may have any number."""
-        return not self.language and getattr(self.config, "problem_type", None) == "multi_label_classification"
+        return self._classifies and getattr(self.config, "problem_type", None) == "multi_label_classification"
 
     @property
     def regression(self) -> bool:
         """Whether the output is a score, not a class."""
         regression = getattr(self.config, "problem_type", None) == "regression" or self.config.num_labels == 1
-        return not self.language and not self.multilabel and regression
+        return self._classifies and not self.multilabel and regression
 
     # ---------------------------------------------------------------------------------------------- the output
 
@@ -110,6 +113,11 @@ class Outputs:
 
     # ---------------------------------------------------------------------------------------------- the labels
 
+    @property
+    def size(self) -> int:
+        """How many classes or tokens there are."""
+        return int(self.config.get_text_config().vocab_size if self.language else self.config.num_labels)
+
     def target(self, index: int, target: Any, what: str = "target") -> int | None:
         """Return the index of a class, or the id of a token; None stays None.
 
@@ -132,9 +140,8 @@ class Outputs:
                 ", or config.problem_type 'multi_label_classification'" if isinstance(target, list | tuple) else ""
             )
             raise TypeError(f"{what} {target!r} of texts[{index}] must be an integer or a name{several}")
-        size = self.config.get_text_config().vocab_size if self.language else self.config.num_labels
-        if not 0 <= wanted < size:
-            raise ValueError(f"{what} {wanted} of texts[{index}] is out of range: the model has {size}")
+        if not 0 <= wanted < self.size:
+            raise ValueError(f"{what} {wanted} of texts[{index}] is out of range: the model has {self.size}")
         return wanted
 
     def contrasted(self, index: int, target: Any, contrast: Any) -> tuple[int | None, int | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -26,8 +27,10 @@ class Encoded:
         encoding: the tokenizer's tensors by name, each (1, T).
         special: (T,) whether a token is special, whether the text has it or the tokenizer added it.
         segments: (T,) 0 for the first text of a pair and the tokens around it, 1 for the second.
-        target: the class or token to explain; None for the predicted one.
-        contrast: the class or token whose output is taken off the target's; None for none.
+        target: the class, token or answer to explain; None for the predicted one.
+        contrast: the class, token or answer whose output is taken off the target's; None for none.
+        asked: what the task has yet to decide by the model's own output; None for nothing.
+        offsets: (T,) where each token begins and ends in its text; empty if the tokenizer does not tell.
     """
 
     index: int
@@ -37,6 +40,8 @@ class Encoded:
     segments: list[int]
     target: int | None = None
     contrast: int | None = None
+    asked: Any = None
+    offsets: Sequence[tuple[int, int]] = ()
 
     @property
     def ids(self) -> list[int]:
@@ -48,6 +53,11 @@ class Encoded:
     def length(self) -> int:
         """T."""
         return int(self.encoding["input_ids"].shape[1])
+
+    @property
+    def form(self) -> Any:
+        """What examples have in common, beside their length, that go through the model together."""
+        return tuple((name, tuple(tensor.shape)) for name, tensor in self.encoding.items())
 
 
 def encode_text(
@@ -100,12 +110,14 @@ def encode_text(
         raise ValueError(f"texts[{index}] = {shown!r:.300} holds no token" + " beside special ones" * (not all(added)))
     segments = _segments(tokenizer, encoding, parts, added, options) if len(parts) == 2 else [0] * len(ids)
     kept = once(ids, added)
+    offsets = _offsets(encoding, parts) if encoding.is_fast else ()
     return Encoded(
         index,
         shown,
         {name: tensor[:, kept] for name, tensor in encoding.items()},
         [flags[i] for i in kept],
         [segments[i] for i in kept],
+        offsets=[offsets[i] for i in kept if offsets],
     )
 
 
@@ -205,6 +217,17 @@ def _check_unpadded(tokenizer: Any, index: int, ids: Sequence[int]) -> None:
                 f"{pad}), which the model would read: leave them out, or give the tokenizer's encoding with its "
                 "attention_mask"
             )
+
+
+def _offsets(encoding: Any, parts: Sequence[Any]) -> list[tuple[int, int]]:
+    """Return where each token begins and ends in its text; of words in what they make with blanks between them."""
+    offsets: list[tuple[int, int]] = list(encoding.encodings[0].offsets)
+    if isinstance(parts[0], str):
+        return offsets
+    begins = [[0, *accumulate(len(word) + 1 for word in part)] for part in parts]
+    places = zip(offsets, encoding.word_ids(0), encoding.sequence_ids(0), strict=True)
+    shifts = [((a, b), 0 if word is None else begins[part][word]) for (a, b), word, part in places]
+    return [(a + shift, b + shift) for (a, b), shift in shifts]
 
 
 def _segments(

@@ -18,7 +18,7 @@ from captum_attattr.explanations.explainer import Explainer
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.explanation_list import ExplanationList
 from captum_attattr.explanations.settings import Settings
-from captum_attattr.explanations.targets import each, listed
+from captum_attattr.explanations.targets import listed
 
 
 @checked_arguments
@@ -48,19 +48,21 @@ def explain(
 ) -> list[Explanation]:
     r"""Explain a model's decisions on texts or pairs of texts.
 
-    The output that is attributed is the probability of one class,
-    :math:`F = \mathrm{softmax}(\mathrm{logits})_{target}`; for a causal language model that of the next
-    token after the text; for a regression model (one label) the score itself; for a multi-label model the
-    label's own probability, :math:`\mathrm{sigmoid}(\mathrm{logit})`. `output` and `contrast` choose another F. Where
-    the probability is above 0.99, softmax is flat: its gradients and all scores shrink to nothing, though the ranking
-    stays fine. Attribute the log-probability or the logit there, or contrast it with another class. Texts are run in
-    groups of one length, so nothing is padded. An encoder-decoder's encoder is explained. A model in training mode is
-    put into evaluation mode for as long as it runs, and back.
+    The output that is attributed is the probability of one class, :math:`F =
+    \mathrm{softmax}(\mathrm{logits})_{target}`; for a causal language model that of the next token after the text; for
+    a regression model (one label) the score itself; for a multi-label model the label's own probability,
+    :math:`\mathrm{sigmoid}(\mathrm{logit})`; of an answer to a question :math:`P(\mathrm{first\
+    token})\,P(\mathrm{last\ token})`, whose logits are added up. `output` and `contrast` choose another F. Where the
+    probability is above 0.99, softmax is flat: its gradients and all scores shrink to nothing, though the ranking stays
+    fine. Attribute the log-probability or the logit there, or contrast it with another class. Texts are run in groups
+    of one length, so nothing is padded. An encoder-decoder's encoder is explained. A model in training mode is put into
+    evaluation mode for as long as it runs, and back.
 
     Args:
-        model: a transformers model for sequence classification, or a causal language model, of a multimodal one the
-            language model; also inside `torch.compile`, DDP, peft (LoRA) or a CrossEncoder; or a module of one's own
-            around a transformers model that takes the tokenizer's tensors by name and returns logits.
+        model: a transformers model for sequence classification or question answering, or a causal language model, of a
+            multimodal one the language model; also inside `torch.compile`, DDP, peft (LoRA) or a CrossEncoder; or a
+            module of one's own around a transformers model that takes the tokenizer's tensors by name and returns
+            logits.
         tokenizer: its tokenizer.
         texts: texts, (text, second text) pairs, conversations (lists of messages with "role" and "content", through
             the tokenizer's chat template), lists of token ids, or an encoding of the tokenizer, each row of which is a
@@ -68,7 +70,9 @@ def explain(
             already gets none twice; ids and encodings stay as they are. An answer is begun behind a conversation for
             a language model, or gone on with where its last message is the assistant's.
         target: None for the class (or token) that the model predicts; a class's index or name (a token's id, or a
-            text of one token); or a list or array with one of these for each text.
+            text of one token); an answer that stands in the context, or its (first token, last token), special tokens
+            counted; or a list or array with one of these for each text. Of a question it may be a list of answers in
+            its turn, each of which is explained; of one question alone the list is that.
         attribution: how edges are scored: "attattr", the paper; "attattr_joint", the same with `path="joint"`;
             "gradient_attention" (attention x gradient, one row); "attnlrp", the same with gradients by rules of
             relevance, where the model allows it; "attention" itself; "alti", one map for all heads of a layer,
@@ -84,7 +88,8 @@ def explain(
             be compared, at a fraction of the cost.
         baseline: the start B of the path: None or "zero", "uniform" (over the keys that are attended to), "sink" (each
             query's whole mass on the first key that its mask lets it see), or a number for all entries.
-        task: "classification" or "next_token", where neither the model's class nor its outputs tell it.
+        task: "classification", "next_token" or "question_answering", where neither the model's class nor its outputs
+            tell it.
         split_into_words: read a list of strings as the words of one text, if the tokenizer takes them so.
         layers: the layers to attribute and keep, by their indices, 0 the one nearest to the input; None for all. On the
             joint path only these are opened.
@@ -97,13 +102,13 @@ def explain(
         progress: show a progress bar for what takes longer than two seconds.
 
     Returns:
-        One `Explanation` for each text, in order, on the CPU.
+        One `Explanation` for each text (and each of its targets), in order, on the CPU.
 
     Raises:
-        TypeError, ValueError: an empty list or text, a text longer than the model's positions, a target that
-            the model does not have, a contrast that is the target, options that mean nothing; raised before the model
-            runs. A contrast that is what the model predicts, where no target is given; raised before anything is
-            explained.
+        TypeError, ValueError: an empty list or text, a text longer than the model's positions, a target that the model
+            does not have, an answer that is not in the context, a contrast that is the target, options that mean
+            nothing; raised before the model runs. A contrast that is what the model predicts, where no target is given;
+            raised before anything is explained.
         UnsupportedModelError: the model's attention cannot be read.
 
     Example:
@@ -131,10 +136,9 @@ def explain(
     explainer = Explainer(
         model, tokenizer, truncate, settings, contrast is not None, task=task, split_into_words=split_into_words
     )
-    targets, contrasts = (each(name, given, len(texts)) for name, given in (("target", target), ("contrast", contrast)))
-    items = [explainer.texts.encode(i, text, targets[i], contrasts[i]) for i, text in enumerate(texts)]
+    items = explainer.encoded(texts, target, contrast)
     with text_bar(len(items), progress) as bar:
-        explanations = dict(explainer.run(items, bar.update, _row_counter(bar)))
+        explanations = dict(explainer.run(items, bar.update, row_counter(bar)))
     return ExplanationList(explanations[i] for i in range(len(items)))
 
 
@@ -213,7 +217,7 @@ def explain_iter(
     explainer = Explainer(
         model, tokenizer, truncate, settings, contrast is not None, task=task, split_into_words=split_into_words
     )
-    explainer.texts.contrasted(0, target, contrast)
+    explainer.texts.task.foresee(target, contrast)
     return _windows(explainer, texts, target, contrast, size, progress)
 
 
@@ -224,18 +228,18 @@ def _windows(
     source = enumerate(texts)
     total = len(texts) if isinstance(texts, Sequence) else None
     with text_bar(total, progress) as bar:
-        rows = _row_counter(bar)
+        rows = row_counter(bar)
         while items := [explainer.texts.encode(i, text, target, contrast) for i, text in islice(source, size)]:
             explanations = dict(explainer.run(items, bar.update, rows))
-            yield from (explanations[item.index] for item in items)
+            yield from (explanations[i] for i in range(len(items)))
 
 
-def text_bar(total: int | None, shown: bool, desc: str = "explain") -> Any:
-    """Return a bar of texts that shows itself after two seconds; `miniters` lets it move within a text too."""
-    return tqdm(total=total, desc=desc, unit="text", delay=2, miniters=0, disable=not shown)
+def text_bar(total: int | None, shown: bool, desc: str = "explain", unit: str = "text") -> Any:
+    """Return a bar of texts, say, that shows itself after two seconds; `miniters` lets it move within a text too."""
+    return tqdm(total=total, desc=desc, unit=unit, delay=2, miniters=0, disable=not shown)
 
 
-def _row_counter(bar: Any) -> Callable[[int], None]:
+def row_counter(bar: Any) -> Callable[[int], None]:
     """Return what tells a bar how many rows are about to be run: a long text takes thousands."""
     total = 0
 

@@ -24,11 +24,11 @@ from captum_attattr.explanations.settings import Settings
 from captum_attattr.explanations.special_tokens import special_ids
 from captum_attattr.explanations.targets import listed
 from captum_attattr.explanations.text_model import TextModel
-from captum_attattr.explanations.token_scores import NODES
 from captum_attattr.runs.batches import run_batches
 from captum_attattr.runs.journal import Journal
 
 _DESC = "explain generation"
+_NODES = 8  # of the Gauss-Legendre rule of every token
 
 
 @checked_arguments
@@ -64,9 +64,9 @@ def explain_generation(
 
     .. math:: s_{gj} = \sum_l \sum_h \sum_i \mathrm{Attr}_{lh}(A)_{ij},
 
-    by default along the joint path from the sink, with eight Gauss-Legendre nodes, as `token_scores` has them. Since
-    the model is causal, several tokens share the forwards of one text; the numbers are those of `explain` for each
-    prefix alone.
+    by default along the joint path from the sink, as `token_scores` has them, but with eight Gauss-Legendre nodes for
+    every token. Since the model is causal, several tokens share the forwards of one text; the numbers are those of
+    `explain` for each prefix alone.
 
     Args:
         model: a causal language model, as in `explain`.
@@ -131,7 +131,8 @@ def explain_generation(
     explainer = Explainer(model, tokenizer, False, settings, contrast is not None, task=task)
     texts = explainer.texts
     if not texts.language:
-        raise ValueError(f"{type(texts.model).__name__} classifies texts and writes none: use explain")
+        does = "classifies texts" if texts.task_name == "classification" else f"is for {texts.task_name}"
+        raise ValueError(f"{type(texts.model).__name__} {does.replace('_', ' ')} and writes none: use explain")
     item = encoded_prompt(texts, prompt)
     if generated is None:
         check_length(texts, item, writing.max_new_tokens, "max_new_tokens asks for")
@@ -147,12 +148,12 @@ def explain_generation(
 
 
 def _usual(attribution: Any, path: Any, baseline: Any, n_steps: Any) -> tuple[Any, Any, Any, Any]:
-    """Return the method, path, baseline and nodes, where they are not given those of `token_scores`."""
+    """Return the method, path, baseline and nodes; what is not given is the joint path from the sink, in few nodes."""
     if attribution is None:
         attribution = "attattr" if path is not None else "attattr_joint"
     entry = ATTRIBUTIONS.get(attribution) if isinstance(attribution, str) else None
     if entry and entry.maps is None and n_steps is None:
-        n_steps = NODES
+        n_steps = _NODES
     if entry and entry.start and baseline is None:
         baseline = "sink"
     return attribution, path, baseline, n_steps

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,9 +18,11 @@ from captum_attattr.exceptions import UnsupportedModelError
 from captum_attattr.explanations.encoding import Encoded
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.settings import Settings
-from captum_attattr.explanations.text_model import TextModel
+from captum_attattr.explanations.targets import each
+from captum_attattr.explanations.text_model import CONTRAST, TextModel
 from captum_attattr.model.modes import evaluation_mode
 from captum_attattr.model.projections import head_count
+from captum_attattr.model.wrappers import TASKS
 from captum_attattr.runs.memory import ChunkSize, give_back
 
 _CLEAN_ROWS = 32  # of a forward that gives predictions
@@ -30,13 +31,17 @@ _CLEAN_ROWS = 32  # of a forward that gives predictions
 class TokenAttAttr(LayerAttAttr):
     """Attributes to attention between the tokens of the first input, and to nothing else."""
 
+    def token_count(self, inputs: tuple[Tensor, ...]) -> int:
+        """Return how many tokens each example of a batch has."""
+        return int(inputs[0].shape[1])
+
     def check_shapes(self, inputs: tuple[Tensor, ...], shapes: Sequence[torch.Size]) -> None:
         """Check that every layer has a map of the tokens.
 
         Raises:
             UnsupportedModelError: the model pools its tokens, or puts positions of its own beside them.
         """
-        count = inputs[0].shape[1]
+        count = self.token_count(inputs)
         wrong = [i for i, (_, *map_) in enumerate(shapes) if map_ != [count, count]]
         if not wrong:
             return
@@ -77,7 +82,7 @@ class Explainer:
         contrasted: bool = False,
         **reading: Any,
     ) -> None:
-        self.texts = TextModel(model, tokenizer, truncate, **reading)
+        self.texts = self.read(model, tokenizer, truncate, **reading)
         self.texts.check_one_device()
         self.output = self.texts.chosen_output(settings.output, contrasted)
         usual = self.output == self.texts.output
@@ -89,10 +94,61 @@ class Explainer:
         self._told: Callable[[int], object] = int  # of rows that are about to be run
         self._attributions: dict[tuple[Any, ...], LayerAttAttr] = {}
 
+    def read(self, model: nn.Module, tokenizer: Any, truncate: bool | int, **reading: Any) -> TextModel:
+        """Return the model as its inputs and outputs are understood."""
+        return TextModel(model, tokenizer, truncate, **{"tasks": TASKS} | reading)
+
+    def attribution_of(self, forward: Callable[..., Tensor]) -> TokenAttAttr:
+        """Return what attributes the outputs of a forward function."""
+        return TokenAttAttr(forward, self.layers)
+
+    def encoded(self, texts: Sequence[Any], target: Any, contrast: Any) -> list[Encoded]:
+        """Tokenize and check texts, each once for every decision about it that is asked for.
+
+        Args:
+            texts: as `sequence_of` returns them.
+            target, contrast: as in `explain`.
+
+        Raises:
+            TypeError, ValueError: as in `explain`.
+        """
+        targets = each("target", target, len(texts), self.texts.task.several)
+        contrasts = each("contrast", contrast, len(texts))
+        return self.decided(
+            [item for i, text in enumerate(texts) for item in self.texts.encode_each(i, text, targets[i], contrasts[i])]
+        )
+
+    def decided(self, items: list[Encoded]) -> list[Encoded]:
+        """Return the texts with their targets where these follow from the model's own output, each maybe several times.
+
+        Raises:
+            ValueError: a text is contrasted with what the model predicts of it, and has no other target.
+        """
+        texts, found = self.texts, []
+        for item in items:
+            if not texts.task.undecided(item):
+                found.append(item)
+                continue
+            with evaluation_mode(texts.model), torch.no_grad():
+                output = texts.output_of(texts.inputs([item]))
+            found += texts.task.decided(item, output)
+        return found
+
+    def decided_one(self, item: Encoded) -> Encoded:
+        """Return what `decided` does of a text with one target.
+
+        Raises:
+            ValueError: as `decided`, or several decisions are asked for.
+        """
+        found = self.decided([item])
+        if len(found) > 1:
+            raise ValueError(f"texts[{item.index}]: {len(found)} decisions are asked for; here one is explained")
+        return found[0]
+
     def run(
         self, items: list[Encoded], progress: Callable[[int], object], rows: Callable[[int], object] = int
     ) -> Iterator[tuple[int, Explanation]]:
-        """Explain encoded texts in groups of one length, longest first; yield each with its index.
+        """Explain encoded texts in groups of one length, longest first; yield each with its position among them.
 
         Args:
             items: the texts.
@@ -100,12 +156,11 @@ class Explainer:
             rows: is told how many rows are about to be run, many times within a long text.
 
         Raises:
-            ValueError: a text is contrasted with what the model predicts of it, and has no other target; raised before
-                any text is explained.
+            ValueError: as `decided`; raised before any text is explained.
         """
-        groups: dict[tuple[Any, ...], list[Encoded]] = {}
-        for item in self._with_targets(items):
-            groups.setdefault((item.length, tuple(item.encoding), item.contrast is None), []).append(item)
+        groups: dict[tuple[Any, ...], list[tuple[int, Encoded]]] = {}
+        for i, item in enumerate(self.decided(items)):
+            groups.setdefault((item.length, item.form, item.contrast is None), []).append((i, item))
         heads = sum(head_count(layer) for layer in self.layers)
         for (length, *_), group in sorted(groups.items(), key=lambda pair: -pair[0][0]):
             size = ChunkSize(max(1, self.MAPS_AT_ONCE // (heads * length**2)))
@@ -113,30 +168,14 @@ class Explainer:
             while left:
                 part = left[: size.rows]
                 try:
-                    explained = list(self._explain(part, rows))
+                    explained = list(self._explain([item for _, item in part], rows))
                 except (RuntimeError, MemoryError) as error:  # of predictions, or while maps are stored
                     size.shrink(error, len(part))
                     continue
-                yield from explained
+                yield from zip([i for i, _ in part], explained, strict=True)
                 left = left[len(part) :]
                 progress(len(part))
                 give_back()
-
-    def _with_targets(self, items: list[Encoded]) -> list[Encoded]:
-        """Return the texts with the predicted classes as targets of those that are contrasted and have none."""
-        checked = list(items)
-        for position, item in enumerate(items):
-            if item.contrast is None or item.target is not None:
-                continue
-            with evaluation_mode(self.texts.model):
-                predicted = self._predictions([item], self.texts.inputs([item]))[0][0]
-            if predicted == item.contrast:
-                raise ValueError(
-                    f"contrast {self.texts.label(predicted)!r} of texts[{item.index}] is what the model predicts; give "
-                    "the target to contrast it with, or another contrast"
-                )
-            checked[position] = replace(item, target=predicted)
-        return checked
 
     def _predictions(self, group: list[Encoded], named: dict[str, Tensor]) -> tuple[list[int], list[float]]:
         """Return the predicted class of each text, and the probability of its target; `named` are their inputs."""
@@ -146,30 +185,30 @@ class Explainer:
             for start in range(0, len(group), _CLEAN_ROWS):
                 rows = slice(start, start + _CLEAN_ROWS)
                 values = self.texts.probabilities(self.texts.logits({name: t[rows] for name, t in named.items()}))
-                predicted = values.argmax(-1).tolist()
+                predicted = self.texts.task.predicted(group[rows], values)
                 targets = [p if i.target is None else i.target for i, p in zip(group[rows], predicted, strict=True)]
                 wanted = torch.tensor(targets, device=values.device)
                 predictions += predicted
                 probabilities += values.gather(1, wanted[:, None])[:, 0].tolist()
         return predictions, probabilities
 
-    def _explain(self, group: list[Encoded], rows: Callable[[int], object]) -> Iterator[tuple[int, Explanation]]:
+    def _explain(self, group: list[Encoded], rows: Callable[[int], object]) -> Iterator[Explanation]:
         """Explain texts of one length."""
-        texts, contrasted = self.texts, group[0].contrast is not None
+        texts = self.texts
         named = texts.inputs(group)
-        inputs = tuple(named.values())
-        further: tuple[Tensor, ...] = inputs[1:]
-        if contrasted:
-            further += (torch.tensor([[item.contrast] for item in group], device=texts.device),)
+        beside = texts.beside([item.contrast for item in group], [texts.task.read_at(item) for item in group])
         with evaluation_mode(texts.model):
-            predictions, probabilities = self._predictions(group, named)
+            read = named | {name: tensor for name, tensor in beside.items() if name != CONTRAST}
+            predictions, probabilities = self._predictions(group, read)
             targets = [p if item.target is None else item.target for item, p in zip(group, predictions, strict=True)]
             self._told = rows
-            result = self.scored(self._attribution(tuple(named), contrasted), inputs[0], further, targets)
-        usual = self.output == texts.output and not contrasted
+            every = named | beside
+            inputs, *further = every.values()
+            result = self.scored(self._attribution(tuple(every)), inputs, tuple(further), targets)
+        usual = self.output == texts.output and group[0].contrast is None
         for row, item in enumerate(group):
             probability = float(result.output[row]) if usual else probabilities[row]
-            yield item.index, self.explanation(item, targets[row], predictions[row], probability, result, row)
+            yield self.explanation(item, targets[row], predictions[row], probability, result, row)
 
     def scored(
         self, attribution: LayerAttAttr, inputs: Tensor, further: tuple[Tensor, ...], targets: list[int] | None
@@ -190,17 +229,17 @@ class Explainer:
         )
         return maps(request).as_integral()
 
-    def _attribution(self, names: tuple[str, ...], contrasted: bool) -> LayerAttAttr:
+    def _attribution(self, names: tuple[str, ...]) -> LayerAttAttr:
         """Return one object for all batches of these inputs: what it learns of the model holds for all of them."""
-        if (names, contrasted) not in self._attributions:
-            forward = self.texts.forward_function(names, self.output, contrasted)
+        if names not in self._attributions:
+            forward = self.texts.forward_function(names, self.output)
 
             def told(*tensors: Tensor) -> Tensor:
                 self._told(len(tensors[0]))
                 return forward(*tensors)
 
-            self._attributions[names, contrasted] = TokenAttAttr(told, self.layers)
-        return self._attributions[names, contrasted]
+            self._attributions[names] = self.attribution_of(told)
+        return self._attributions[names]
 
     def explanation(
         self, item: Encoded, target: int, prediction: int, probability: float, result: PathIntegral, row: int
@@ -215,32 +254,41 @@ class Explainer:
         else:
             numbers = [layer.index for layer in self.layers[-len(maps) :]]
             scores = torch.stack(maps).to(dtype)
-        return Explanation(
-            tokens=texts.tokenizer.convert_ids_to_tokens(item.ids),
+        return self.made(
+            item,
             attributions=self._kept(item, scores),
             attention=texts.complete(attention, numbers, dtype) if attention else None,
             **dict(zip(("delta", "error", "nodes"), by_layer, strict=True)),
             target=target,
-            label=texts.label(target),
+            label=texts.task.label(item, target),
             probability=probability,
             prediction=prediction,
-            text=item.text,
-            segments=item.segments,
-            special=item.special,
             value=float(result.output[row]),
-            inputs=item.encoding,
-            scheme=texts.scheme,
             note=texts.note,
             output=self.output,
-            contrast=None if item.contrast is None else texts.label(item.contrast),
+            contrast=None if item.contrast is None else texts.task.label(item, item.contrast),
             contrast_target=item.contrast,
             attribution=self.settings.name,
             path=self.settings.path,
             baseline=self.settings.baseline,
             layers=numbers,
+            task=texts.task.name,
+            positions=texts.task.positions(item, target),
             total_delta=float(result.total_delta[row]),
             total_error=float(result.total_error[row]),
             total_nodes=int(result.total_nodes[row]),
+        )
+
+    def made(self, item: Encoded, **found: Any) -> Explanation:
+        """Return the explanation of an example, of what was read and what was found."""
+        return Explanation(
+            tokens=self.texts.tokenizer.convert_ids_to_tokens(item.ids),
+            text=item.text,
+            segments=item.segments,
+            special=item.special,
+            inputs=item.encoding,
+            scheme=self.texts.scheme,
+            **found,
         )
 
     def _kept(self, item: Encoded, maps: Tensor) -> Tensor:

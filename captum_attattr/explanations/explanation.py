@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,33 +14,37 @@ from torch import Tensor
 
 from captum_attattr import checks
 from captum_attattr.attribution.methods.table import ATTRIBUTIONS, WITH_HEADS
-from captum_attattr.explanations.attributed_output import OUTPUTS
+from captum_attattr.explanations.decided import Decided
 from captum_attattr.explanations.encoding import Text
+from captum_attattr.explanations.explanation_checks import (
+    contrast_fields,
+    estimated_error,
+    inputs_by_name,
+    maps_of_tokens,
+    method_name,
+    output_name,
+    positions_of_tokens,
+    rising_layers,
+    segments_of_tokens,
+)
 from captum_attattr.explanations.schemes import SCHEMES
 from captum_attattr.explanations.settings import checked_baseline
 from captum_attattr.files import read_tensors, reading, write_tensors
 from captum_attattr.formatting import counted, output_value, whole_text
-from captum_attattr.notebooks import Shown, View, figure_view, report_view
+from captum_attattr.model.wrappers import TASKS
+from captum_attattr.notebooks import View, figure_view, report_view
 
 _HEADER = "captum_attattr"
 _VERSION = 4
+_TOTALS = ("total_delta", "total_error", "total_nodes")
 _ADDED: dict[int, set[str]] = {
     2: {"value", "output"},
-    3: {
-        "contrast",
-        "contrast_target",
-        "path",
-        "baseline",
-        "total_delta",
-        "total_error",
-        "total_nodes",
-        "layers",
-        "scheme",
-    },
+    3: {"contrast", "contrast_target", "path", "baseline", "layers", "scheme", *_TOTALS},
     4: {"attribution"},
 }
-"""What each version of the files added to the one before; the inputs and the note may be missing in all."""
-_MOST_SEGMENTS = 255
+"""What each version of the files added to the one before; the inputs and what follows may be missing in all."""
+_UNUSUAL = ("task", "positions", "note")
+"""Fields that files have only where they are not empty."""
 _INPUT = "inputs."  # begins the names of the inputs' tensors in a file
 
 
@@ -56,7 +59,7 @@ class Edge(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Explanation(Shown):
+class Explanation(Decided):
     """What every layer's attention did for one decision on one text. L layers, H heads, T tokens.
 
     An explanation checks itself when it is made: types, shapes against each other, finite maps. Layers and heads that
@@ -98,6 +101,10 @@ class Explanation(Shown):
         scheme: how the tokenizer writes words and characters, one of `explanations.schemes.SCHEMES`, as "wordpiece" or
             "bytes"; "" where that is not known, as in files of version 0.1.
         attribution: the method, as in `explain`; if it is not given, "attattr" or "attattr_joint", by the path.
+        task: what the model decides about a part of the text: "question_answering"; "" for a class, a score or a next
+            token, which are of the whole.
+        positions: the tokens that the decision is about: of an answer its first and last, whose target is the number
+            first * T + last; none where it is the whole text.
         note: which blocks of a hybrid model have no full attention, and are not among the layers; "" where all have.
 
     Raises:
@@ -130,12 +137,14 @@ class Explanation(Shown):
     total_nodes: int | None = None
     scheme: str = ""
     attribution: str = ""
+    task: str = ""
+    positions: Sequence[int] = ()
     note: str = ""
 
     def __post_init__(self) -> None:
         tokens = checks.strings("tokens", self.tokens)
-        attributions = _maps("attributions", self.attributions, len(tokens))
-        attention = None if self.attention is None else _maps("attention", self.attention, len(tokens))
+        attributions = maps_of_tokens("attributions", self.attributions, len(tokens))
+        attention = None if self.attention is None else maps_of_tokens("attention", self.attention, len(tokens))
         if attention is not None and attention.shape != attributions.shape:
             raise ValueError(
                 f"attention has the shape {tuple(attention.shape)}, attributions have {tuple(attributions.shape)}"
@@ -156,30 +165,37 @@ class Explanation(Shown):
             "probability": probability,
             "prediction": checks.at_least(0, self.prediction, "prediction"),
             "text": checks.text_or_pair("text", self.text),
-            "segments": _segments(self.segments, len(tokens)),
+            "segments": segments_of_tokens(self.segments, len(tokens)),
             "special": checks.flags("special", self.special, len(tokens)),
             "value": value,
-            "inputs": None if self.inputs is None else _inputs(self.inputs, len(tokens)),
-            "output": _output(self.output, probability),
+            "inputs": None if self.inputs is None else self.checked_inputs(self.inputs, len(tokens)),
+            "output": output_name(self.output, probability),
             "path": checks.one_of("path", self.path, ("layer", "joint")),
-            "attribution": _attribution(self.attribution, self.path),
+            "attribution": method_name(self.attribution, self.path),
             "baseline": checked_baseline(self.baseline),
-            "layers": _layers(self.layers, len(attributions)),
+            "layers": rising_layers(self.layers, len(attributions)),
             "total_delta": checks.finite("total_delta", self.total_delta, unknown=True),
-            "total_error": _error("total_error", self.total_error),
+            "total_error": estimated_error("total_error", self.total_error),
             "total_nodes": int(nodes.sum())
             if self.total_nodes is None
             else checks.at_least(0, self.total_nodes, "total_nodes"),
             "scheme": checks.one_of("scheme", self.scheme, ("", *SCHEMES)),
+            "task": checks.one_of("task", self.task, ("", *TASKS)),
+            "positions": positions_of_tokens(self.positions, len(tokens)),
             "note": checks.instance("note", self.note, str, "a string"),
-            **_contrast(self.contrast, self.contrast_target, self.target),
+            **contrast_fields(self.contrast, self.contrast_target, self.target),
         }
         checks.set_fields(self, **checked)
+
+    @staticmethod
+    def checked_inputs(inputs: Any, tokens: int) -> dict[str, Tensor]:
+        """Return inputs by name, each a row of one value for each token."""
+        return inputs_by_name(inputs, lambda value: (1, tokens))
 
     def _line(self) -> str:
         layers, heads, tokens = self.attributions.shape[:3]
         value = output_value(self.output, self.value, self.contrast is not None)
-        what = f"{self.label!r}{f', {value}' * bool(value)}: {whole_text(self.text)!r:.200}"
+        what = f"{self.decision(repr)}{f', {value}' * bool(value)}: {whole_text(self.text)!r:.200}"
         return f"{what}, {counted(layers, 'layer')}, {counted(heads, 'head')}, {counted(tokens, 'token')}"
 
     def _view(self) -> View:
@@ -277,8 +293,9 @@ class Explanation(Shown):
         """Return the tensors by name, and everything else as JSON has it: what a file holds, and `of_entries` reads."""
         content = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "inputs"}
         tensors = {name: content.pop(name) for name, value in list(content.items()) if isinstance(value, Tensor)}
-        if not self.note:
-            content.pop("note")
+        for name in _UNUSUAL:
+            if not content[name]:
+                content.pop(name)
         return tensors | {f"{_INPUT}{name}": tensor for name, tensor in (self.inputs or {}).items()}, content
 
     @classmethod
@@ -300,100 +317,15 @@ class Explanation(Shown):
         Raises:
             TypeError, ValueError, LookupError: something is missing, or wrong.
         """
+        if "picture" in tensors and cls is Explanation:
+            from captum_attattr.explanations.image_explanation import ImageExplanation as cls  # noqa: N813
         inputs = {name.removeprefix(_INPUT): tensors.pop(name) for name in list(tensors) if name.startswith(_INPUT)}
-        note = content.pop("note", "")
-        later = set().union({"inputs", "note"}, *(names for since, names in _ADDED.items() if since > version))
+        unusual = {name: content.pop(name) for name in _UNUSUAL if name in content}
+        later = set().union({"inputs", *_UNUSUAL}, *(names for since, names in _ADDED.items() if since > version))
         checks.names_match(content.keys() | tensors.keys(), {field.name for field in fields(cls)} - later)
         for name in ("attributions", "attention"):
             if name in tensors and not tensors[name].is_floating_point():
                 raise ValueError(f"{name} must hold floating-point numbers, not {tensors[name].dtype}")
         if isinstance(content["text"], list):
             content["text"] = tuple(content["text"])
-        return cls(**content, **tensors, inputs=inputs or None, note=note)
-
-
-def _maps(name: str, value: Any, tokens: int) -> Tensor:
-    """Return maps (L, H, T, T) that fit the tokens."""
-    maps = checks.tensor(name, value, ("L", "H", "T", "T")).detach()
-    rows, columns = maps.shape[2:]
-    if rows != tokens or columns != tokens:
-        plural = "" if tokens == 1 else "s"
-        raise ValueError(f"{name} must be {tokens} x {tokens} for {tokens} token{plural}, not {rows} x {columns}")
-    return maps if maps.is_floating_point() else maps.float()
-
-
-def _layers(layers: Any, count: int) -> list[int]:
-    """Return the layers' own numbers, which rise; those from 0 on if there are none."""
-    if isinstance(layers, tuple) and not layers:
-        return list(range(count))
-    numbers = checks.integers("layers", layers, count, smallest=0)
-    for before, after in pairwise(numbers):
-        if after <= before:
-            raise ValueError(f"layers must rise, but {after} follows {before}")
-    return numbers
-
-
-def _segments(segments: Any, tokens: int) -> list[int]:
-    """Return the segments of the tokens; some tokenizers have one of their own for a special token."""
-    checked = checks.integers("segments", segments, tokens, smallest=0)
-    if max(checked) > _MOST_SEGMENTS:
-        raise ValueError(f"segments must be from 0 to {_MOST_SEGMENTS}, not {max(checked)}")
-    return checked
-
-
-def _attribution(attribution: Any, path: str) -> str:
-    """Return the name of the method; if it is not given, that of the paper on this path."""
-    if attribution == "":
-        return "attattr_joint" if path == "joint" else "attattr"
-    checks.one_of("attribution", attribution, tuple(ATTRIBUTIONS))
-    if (attribution == "attattr_joint") != (path == "joint"):
-        raise ValueError(f"attribution={attribution!r} does not go with path={path!r}")
-    return str(attribution)
-
-
-def _error(name: str, value: Any) -> float:
-    """Return an estimated error, which may not be known, or infinite."""
-    error = checks.real(value)
-    if error is None:
-        raise TypeError(f"{name} must be a number, not {type(value).__name__}: {value!r:.60}")
-    if error < 0:
-        raise ValueError(f"{name} must be 0 or more, not {error}")
-    return error
-
-
-def _contrast(label: Any, index: Any, target: int) -> dict[str, Any]:
-    """Return the name and the index of what the target is contrasted with, or None of both."""
-    if label is None and index is None:
-        return {"contrast": None, "contrast_target": None}
-    contrast = {
-        "contrast": checks.instance("contrast", label, str, "a string, beside contrast_target"),
-        "contrast_target": checks.at_least(0, index, "contrast_target"),
-    }
-    if contrast["contrast_target"] == target:
-        raise ValueError(f"contrast_target={index} is the target: another class is needed")
-    return contrast
-
-
-def _output(output: Any, probability: float) -> str:
-    """Return what F is; if that is not given, what its value allows."""
-    outside = probability < 0 or probability > 1  # NaN, not known, is not
-    if output == "":
-        return "score" if outside else "probability"
-    checks.one_of("output", output, OUTPUTS)
-    if outside and output != "score":
-        raise ValueError(f"probability must be from 0 to 1, not {probability}; of a regression, output is 'score'")
-    return str(output)
-
-
-def _inputs(inputs: Any, tokens: int) -> dict[str, Tensor]:
-    """Return inputs by name, each a row of one value for each token."""
-    if not isinstance(inputs, Mapping):
-        raise TypeError(f"inputs must be a dict of tensors, not {type(inputs).__name__}")
-    if not inputs:
-        raise ValueError("inputs is empty: give None where the inputs are not known")
-    return {
-        checks.instance("the name of an input", name, str, "a string"): checks.tensor(
-            f"inputs[{name!r}]", value, (1, tokens)
-        )
-        for name, value in inputs.items()
-    }
+        return cls(**content, **tensors, inputs=inputs or None, **unusual)

@@ -19,7 +19,7 @@ class ExplanationList(Shown, list[Any]):
     def _view(self) -> View:
         if not self:
             return View("<p>no explanations</p>", 40)
-        return figure_view("plot_tokens", self[:_MOST_ROWS])
+        return figure_view(getattr(self[0], "list_plot", "plot_tokens"), self[:_MOST_ROWS])
 
     def _repr_html_(self) -> str:
         more = f"<div>the first {_MOST_ROWS} are shown</div>" if len(self) > _MOST_ROWS else ""

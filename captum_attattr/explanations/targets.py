@@ -13,8 +13,14 @@ def listed(target: Any) -> Any:
     return target.tolist() if isinstance(target, Tensor | np.ndarray) and target.ndim else target
 
 
-def each(name: str, given: Any, count: int) -> list[Any]:
+def each(name: str, given: Any, count: int, several: bool = False) -> list[Any]:
     """Return a target for each of `count` texts, of one for all or of a list or array with one for each.
+
+    Args:
+        name: of the argument, for errors.
+        given: the target or targets.
+        count: how many texts there are.
+        several: whether a text may have a list of targets: of one text alone a list of others than one is that.
 
     Raises:
         ValueError: a list of more or fewer.
@@ -22,6 +28,8 @@ def each(name: str, given: Any, count: int) -> list[Any]:
     given = listed(given)
     if not isinstance(given, list):
         return [given] * count
+    if several and count == 1 and len(given) > 1:
+        return [given]
     if len(given) != count:
         raise ValueError(f"{name} lists {len(given)} entries for {count} texts")
     return given

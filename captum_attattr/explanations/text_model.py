@@ -17,14 +17,17 @@ from captum_attattr.explanations.encoding import Encoded, check_tokenizer, encod
 from captum_attattr.explanations.examples import sequence_of
 from captum_attattr.explanations.schemes import scheme_of
 from captum_attattr.explanations.special_tokens import special_ids
+from captum_attattr.explanations.tasks.table import TASKS
 from captum_attattr.model.attention_layers import AttentionLayer, attention_layers, every_layer, without_attention
 from captum_attattr.model.families import OFFSET_POSITIONS, POSITION_LIMITS, POSITION_TABLES
 from captum_attattr.model.head_masks import active_gates
 from captum_attattr.model.projections import Heads
-from captum_attattr.model.wrappers import parameters_of, understood
+from captum_attattr.model.wrappers import WHOLE_TEXTS, parameters_of, understood
 from captum_attattr.runs.digests import data_digest, model_digest
 
 _UNLIMITED = 2**62
+POSITION, CONTRAST = "position", "contrast"
+"""Names, beside those of the model's inputs, of the tensors of `TextModel.beside`."""
 
 
 class TextModel(Outputs):
@@ -34,10 +37,13 @@ class TextModel(Outputs):
         model: the model; its configuration says what its outputs mean. Of a compiled one, what was compiled.
         tokenizer: its tokenizer.
         truncate: cut texts that are too long instead of refusing them; an integer cuts to at most so many tokens.
-        task: "classification" or "next_token" of a model whose class does not tell it; None for what its outputs tell.
+        task: one of `TASKS`, of a model whose class does not tell it; None for what its outputs tell.
         split_into_words: whether lists of strings are texts split into words.
+        tasks: those that are taken.
 
     Attributes:
+        task_name: the model's task.
+        task: what its decisions are, and where F is read.
         longest: tokens that a text may have, special ones included.
         kind: of the layers that are attributed, as in `attention_layers`.
         layers: the attention layers that have a head left.
@@ -62,14 +68,15 @@ class TextModel(Outputs):
         *,
         task: str | None = None,
         split_into_words: bool = False,
+        tasks: Sequence[str] = WHOLE_TEXTS,
     ) -> None:
         self.model: Any
-        self.model, its = understood(model, task, lambda: _some_tokens(tokenizer))
-        language = its == "next_token"
+        self.model, self.task_name = understood(model, task, lambda: _some_tokens(tokenizer), tasks)
         check_tokenizer(tokenizer)
         self.scheme = scheme_of(tokenizer)
         config, model = self.model.config, self.model
-        super().__init__(config, tokenizer, language, _device(model))
+        super().__init__(config, tokenizer, self.task_name, device_of(model))
+        self.task = TASKS[self.task_name](self)
         self.split_into_words = checks.instance("split_into_words", split_into_words, bool, "True or False")
         self.truncate, self.longest = _truncation(truncate, most_tokens(config, tokenizer))
         self.kind = "encoder" if getattr(config, "is_encoder_decoder", False) else None
@@ -89,13 +96,24 @@ class TextModel(Outputs):
         parameters = parameters_of(model)
         anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         self._accepted = None if anything else set(parameters)
-        options = {"use_cache": False, "logits_to_keep": 1} if language else {}
+        options = {"use_cache": False, "logits_to_keep": 1} if self.language else {}
         self.extra = {name: value for name, value in options.items() if name in parameters}
 
     # ------------------------------------------------------------------------------------------ texts to inputs
 
     def encode(self, index: int, text: Any, target: Any = None, contrast: Any = None) -> Encoded:
-        """Tokenize and check one text; `index` is its index in its list, for the errors."""
+        """Tokenize and check one text with one target; `index` is its index in its list, for the errors.
+
+        Raises:
+            TypeError, ValueError: a text or target that the model does not take, or several targets.
+        """
+        items = self.encode_each(index, text, target, contrast)
+        if len(items) > 1:
+            raise ValueError(f"target {target!r:.100} of texts[{index}]: one explanation for each text is made here")
+        return items[0]
+
+    def encode_each(self, index: int, text: Any, target: Any = None, contrast: Any = None) -> list[Encoded]:
+        """Tokenize and check one text, and return it once for each target; see `encode`."""
         item = encode_text(
             self.tokenizer,
             index,
@@ -109,8 +127,7 @@ class TextModel(Outputs):
                 f"texts[{index}] has {item.length} tokens and the model takes {self.longest}; shorten it, or pass "
                 "truncate=True"
             )
-        target, contrast = self.contrasted(index, target, contrast)
-        return self.for_model(replace(item, target=target, contrast=contrast))
+        return self.task.decisions(self.for_model(item), target, contrast)
 
     def for_model(self, item: Encoded) -> Encoded:
         """Return a text with only the tensors that the model accepts.
@@ -186,21 +203,40 @@ class TextModel(Outputs):
     # -------------------------------------------------------------------------------------- inputs to outputs
 
     def logits(self, inputs: dict[str, Tensor]) -> Tensor:
-        """Return (B, classes) or, of a language model, (B, vocabulary) for the next token; float32."""
-        logits: Tensor = self.model(**inputs, **self.extra).logits
-        return (logits[:, -1] if self.language else logits).float()
+        """Return (B, C) what F is made of, float32: a logit for each class, next token or span.
 
-    def forward_function(
-        self, names: Iterable[str], output: str | None = None, contrasted: bool = False
-    ) -> Callable[..., Tensor]:
+        Args:
+            inputs: of the model; with the entry `POSITION` where F is read at one token.
+        """
+        model_inputs = {name: tensor for name, tensor in inputs.items() if name != POSITION}
+        return self.task.read(self.output_of(model_inputs), inputs.get(POSITION)).float()
+
+    def output_of(self, inputs: dict[str, Tensor]) -> Any:
+        """Return the output of the model for a batch of `inputs`."""
+        return self.model(**inputs, **self.extra)
+
+    def beside(self, contrasts: Sequence[int | None], positions: Sequence[int | None] = ()) -> dict[str, Tensor]:
+        """Return what goes with the inputs of a batch into F, by name, each (B, 1).
+
+        Args:
+            contrasts: the target that each example is contrasted with; all None for none.
+            positions: the token at which each example's F is read; none where that is the task's own.
+        """
+        given = {POSITION: list(positions), CONTRAST: list(contrasts)}
+        return {
+            name: torch.tensor([[value] for value in values], device=self.device)
+            for name, values in given.items()
+            if values and values[0] is not None
+        }
+
+    def forward_function(self, names: Iterable[str], output: str | None = None) -> Callable[..., Tensor]:
         """Return F, the output that is attributed, as a function of the model's input tensors.
 
         Args:
-            names: of the inputs, in the order in which the function takes them: those of a batch of `inputs`.
+            names: of the inputs, in the order in which the function takes them: those of a batch of `inputs`, then
+                those of `beside`. The output of what is contrasted is taken off all outputs.
             output: of `chosen_output`; None for the probability of each class, or of each next token; of a multi-label
                 model, of each label; of a regression, the score.
-            contrasted: whether the function takes one more tensor, (B, 1), of the class of each example whose output
-                is taken off that of every class.
 
         Returns:
             A function of tensors (B, T), one for each name, that returns (B, C).
@@ -208,11 +244,15 @@ class TextModel(Outputs):
         order = list(names)
 
         def forward(*tensors: Tensor) -> Tensor:
-            inputs = dict(zip(order, tensors, strict=not contrasted))
+            inputs = dict(zip(order, tensors, strict=True))
+            against = inputs.pop(CONTRAST, None)
             values = self.values(self.logits(inputs), output or self.output)
-            return values - values.gather(1, tensors[-1].to(values.device)) if contrasted else values
+            return values if against is None else values - values.gather(1, against.to(values.device))
 
         return forward
+
+    def meet(self, explanation: Any) -> None:
+        """Get ready to run an explained example again, where that needs something of it."""
 
     # ------------------------------------------------------------------------------------------ layers and heads
 
@@ -294,7 +334,7 @@ def _some_tokens(tokenizer: Any) -> dict[str, Tensor]:
     return encode_text(tokenizer, 0, (list(islice(usual, 4)) * 4)[:4]).encoding
 
 
-def _device(model: nn.Module) -> torch.device:
+def device_of(model: nn.Module) -> torch.device:
     """Return where a model's inputs go.
 
     Raises:

@@ -21,6 +21,8 @@ _BYTES = {chr(byte): byte for byte in _PRINTABLE} | {chr(256 + i): byte for i, b
 _BYTE = re.compile("<0x([0-9A-F]{2})>")  # a byte of SentencePiece
 _NO_SPACES = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")  # Han, kana
 _LONGEST = 4  # bytes of a character
+PATCH = re.compile(r"patch \d+,\d+")
+"""The name of a patch of a picture; a tokenizer's own tokens have no spaces."""
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
@@ -62,6 +64,8 @@ def read_words(tokens: Sequence[str], special: Sequence[bool], scheme: str = "")
 def _inside(tokens: Sequence[str], parts: Sequence[bytes], i: int, scheme: str) -> bool:
     """Return whether a token continues the word of the one before."""
     before, token = tokens[i - 1], tokens[i]
+    if PATCH.fullmatch(before) or PATCH.fullmatch(token):
+        return False
     if scheme == "wordpiece":
         return token.startswith(INSIDE) and token != INSIDE
     if scheme == "continued":

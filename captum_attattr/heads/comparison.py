@@ -12,6 +12,7 @@ from torch import nn
 
 from captum_attattr.checks import at_least, checked_arguments
 from captum_attattr.explanations.encoding import Text
+from captum_attattr.files import checked_path
 from captum_attattr.heads.curves import ORDERS, PruningComparison
 from captum_attattr.heads.evaluation import Evaluation, Metric
 from captum_attattr.heads.importance import HeadImportance, random_importance
@@ -137,10 +138,9 @@ def _made(folder: str | os.PathLike[str]) -> Path:
     Raises:
         TypeError, ValueError: no path, or one that cannot be made a folder.
     """
-    if not isinstance(folder, str | os.PathLike):
-        raise TypeError(f"resume must be the path of a folder, got {type(folder).__name__}: {folder!r}")
+    path = checked_path(folder, "resume")
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"resume={str(folder)!r} must be a folder, and cannot be made: {error.strerror}") from error
-    return Path(folder)
+    return path

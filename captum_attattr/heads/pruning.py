@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_attattr.checks import at_least, checked_arguments
+from captum_attattr.checks import at_least, checked_arguments, flag
 from captum_attattr.exceptions import UnsupportedModelError
 from captum_attattr.explanations.encoding import Encoded, Text
 from captum_attattr.explanations.text_model import TextModel
@@ -84,6 +84,7 @@ def pruning_curve(
     steps = checked_steps(steps)
     if not isinstance(importance, HeadImportance):
         raise TypeError(f"importance must be a HeadImportance, got {type(importance).__name__}")
+    together = None if together is None else flag("together", together)
     if structural and together is False:
         raise ValueError("together=False: with structural=True heads of one group can only be cut out together")
     labelled = LabelledExamples.of(model, tokenizer, examples, labels, batch_size, truncate)

@@ -69,10 +69,8 @@ def _attattr_scores(batch: LabelledBatch, options: dict[str, Any]) -> Tensor:
     named = texts.inputs(batch.items)
     contrasted = batch.items[0].contrast is not None
     output = texts.chosen_output(options["output"], contrasted)
-    inputs = tuple(named.values())
-    further = inputs[1:]
-    if contrasted:
-        further += (torch.tensor([[item.contrast] for item in batch.items], device=texts.device),)
+    every = named | texts.beside([item.contrast for item in batch.items])
+    inputs, *further = every.values()
     target = torch.zeros_like(batch.labels, dtype=torch.long) if texts.regression else batch.labels
     if options["target"] == "predicted" and not texts.regression:
         with torch.no_grad():
@@ -80,10 +78,10 @@ def _attattr_scores(batch: LabelledBatch, options: dict[str, Any]) -> Tensor:
         _check_contrasts(batch.items, target.tolist(), "is what the model predicts")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the run warns once, by the examples' indices
-        result = LayerAttAttr(texts.forward_function(named, output, contrasted), texts.layers).integrate(
-            inputs[0],
+        result = LayerAttAttr(texts.forward_function(every, output), texts.layers).integrate(
+            inputs,
             target=target,
-            additional_forward_args=further,
+            additional_forward_args=tuple(further),
             path=options["path"],
             attention_baselines=None if options["baseline"] == "zero" else options["baseline"],
             method=options["rule"],

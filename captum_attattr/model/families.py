@@ -50,6 +50,14 @@ OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet", "l
 # What configs call the most positions that a model takes.
 POSITION_LIMITS = ("max_position_embeddings", "n_positions")
 
+# Parameters of vision towers that are tokens before the patches, in their order, and what these tokens are called.
+TOKENS_BEFORE_PATCHES = {
+    "cls_token": "[CLS]",
+    "class_embedding": "[CLS]",
+    "distillation_token": "[DIST]",
+    "register_tokens": "REG",
+}
+
 
 # What embeddings of positions are called in their parents.
 POSITION_TABLES = frozenset({"position_embeddings", "wpe", "embed_positions"})

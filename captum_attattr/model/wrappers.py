@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,8 +14,16 @@ from torch import Tensor, nn
 from captum_attattr.exceptions import UnsupportedModelError
 from captum_attattr.model.families import causal_language_models
 
-TASKS = ("classification", "next_token")
-"""What a model gives: an output for each class, or for each token of its vocabulary at every position."""
+WHOLE_TEXTS = ("classification", "next_token")
+"""Tasks of which a text has one decision: a class, or the token that comes next."""
+TASKS = (*WHOLE_TEXTS, "question_answering")
+"""What a model gives: an output for each class, or for each token of its vocabulary at every position; for each token
+one of where an answer begins and one of where it ends."""
+_ENDINGS = {
+    "classification": ("ForSequenceClassification",),
+    "question_answering": ("ForQuestionAnswering", "ForQuestionAnsweringSimple"),
+}
+"""Of the names of the classes of each task."""
 
 
 def unwrapped(model: Any) -> Any:
@@ -76,8 +84,9 @@ def check_whole(model: nn.Module) -> None:
 def task_of(model: nn.Module) -> str | None:
     """Return the task that a model's class tells, one of `TASKS`, or None."""
     names = {kind.__name__ for kind in type(model).__mro__}
-    if any(name.endswith("ForSequenceClassification") for name in names):
-        return "classification"
+    for task, endings in _ENDINGS.items():
+        if any(name.endswith(endings) for name in names):
+            return task
     listed = names & causal_language_models()
     remote = any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names)
     return "next_token" if listed or remote else None
@@ -130,7 +139,9 @@ class OwnModel(nn.Module):
 
 
 def _logits(output: Any) -> Any:
-    """Return the tensor of outputs that a module returns."""
+    """Return the tensor of outputs that a module returns; of where an answer begins and ends (B, T, 2)."""
+    if getattr(output, "start_logits", None) is not None:
+        return torch.stack((output.start_logits, output.end_logits), -1)
     if isinstance(output, Mapping):
         return output["logits"] if "logits" in output else next(iter(output.values()))
     logits = getattr(output, "logits", None)
@@ -144,26 +155,34 @@ def parameters_of(model: Any) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(model.inner.forward if isinstance(model, OwnModel) else model.forward).parameters
 
 
-def understood(model: Any, task: Any, example: Callable[[], Mapping[str, Tensor]]) -> tuple[Any, str]:
+def understood(
+    model: Any, task: Any, example: Callable[[], Mapping[str, Tensor]], tasks: Sequence[str] = TASKS
+) -> tuple[Any, str]:
     """Return a model as the text-level functions call it, and its task.
 
     Args:
         model: a transformers model, one in a wrapper, or a module around one.
-        task: one of `TASKS`; None for what the model's class tells, or else its outputs.
+        task: one of `tasks`; None for what the model's class tells, or else its outputs.
         example: gives what the model takes, to see the outputs of a module that is not known by its class.
+        tasks: that are taken.
 
     Raises:
         TypeError: no such model.
         ValueError: an unknown task, or outputs that do not fit it.
     """
-    if task is not None and task not in TASKS:
-        raise ValueError(f"task={task!r:.60} is unknown; use one of {', '.join(map(repr, TASKS))}, or None")
+    if task is not None and task not in tasks:
+        raise ValueError(f"task={task!r:.60} is unknown; use one of {', '.join(map(repr, tasks))}, or None")
     from transformers import PreTrainedModel
 
     model = unwrapped(model)
     if isinstance(model, nn.Module):
         check_whole(model)
     known = task_of(model) if isinstance(model, nn.Module) else None
+    if known is not None and known not in tasks:
+        raise TypeError(
+            f"{type(model).__name__} is a model for {known.replace('_', ' ')}: explain and token_scores take it; what "
+            "is asked for here needs a model for sequence classification or a causal language model"
+        )
     own = isinstance(model, nn.Module) and not isinstance(model, PreTrainedModel)
     if known and not own:
         if task not in (None, known):
@@ -195,13 +214,15 @@ def _own(model: OwnModel, task: str | None, inputs: Mapping[str, Tensor]) -> tup
     shape = tuple(getattr(logits, "shape", ()))
     count, vocabulary = inputs["input_ids"].shape[1], model.config.get_text_config().vocab_size
     found = "classification" if len(shape) == 2 else None
-    if len(shape) == 3 and shape[1] == count and (task == "next_token" or shape[2] == vocabulary):
+    if len(shape) == 3 and shape[1] == count and task == "question_answering" and shape[2] == 2:
+        found = task
+    elif len(shape) == 3 and shape[1] == count and (task == "next_token" or shape[2] == vocabulary):
         found = "next_token"
     if found is None or task not in (None, found):
         raise ValueError(
             f"{name} gives {f'outputs of shape {shape}' if shape else type(logits).__name__} for 1 text of {count} "
             f"tokens, which do not fit {f'task={task!r}' if task else 'any task'}: classification needs (1, classes), "
-            "next_token (1, tokens, vocabulary)"
+            "next_token (1, tokens, vocabulary), question_answering (1, tokens, 2)"
         )
     if found == "classification" and shape[1] != model.config.num_labels:
         model.config.num_labels = shape[1]

@@ -8,6 +8,7 @@ from captum_attattr.plots.faithfulness import plot_faithfulness
 from captum_attattr.plots.flow import plot_flow
 from captum_attattr.plots.generation import plot_generation
 from captum_attattr.plots.heads import plot_heads
+from captum_attattr.plots.image import plot_image
 from captum_attattr.plots.pruning_curve import plot_pruning_curve
 from captum_attattr.plots.tokens import plot_tokens
 from captum_attattr.plots.tree import plot_tree
@@ -21,6 +22,7 @@ __all__ = [
     "plot_flow",
     "plot_generation",
     "plot_heads",
+    "plot_image",
     "plot_pruning_curve",
     "plot_tokens",
     "plot_tree",

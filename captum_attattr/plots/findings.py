@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from captum_attattr.explanations.explanation import Explanation
+from captum_attattr.explanations.words import PATCH
 from captum_attattr.formatting import number, output_value, signed
 from captum_attattr.plots.canvas.sentence import Floats, Sentence, shown
 
@@ -32,14 +33,20 @@ class Link(NamedTuple):
 def decision(explanation: Explanation) -> str:
     """Return the HTML of the first line: what the model says, and how strongly."""
     value = value_of(explanation)
-    label = f"<b><bdi>{html.escape(shown(explanation.label))}</bdi></b>"
+    telling = explanation.telling
+    label = telling.around(f"<b><bdi>{html.escape(shown(explanation.label))}</bdi></b>", _quoted_text)
     if explanation.prediction == explanation.target:
         line = f"The model says {label}"
+        value = "; ".join(filter(None, [telling.place * bool(telling.kind), value]))
     else:
-        line = f"The model does not choose {label} (target {explanation.target}), which is explained here"
+        line = f"The model does not choose {label} ({telling.place}), which is explained here"
     if explanation.contrast is not None:
         line += f", here against <b><bdi>{html.escape(shown(explanation.contrast))}</bdi></b>"
     return f"{line} ({html.escape(value)})" if value else line
+
+
+def _quoted_text(word: str) -> str:
+    return f"“<bdi>{html.escape(shown(word))}</bdi>”"
 
 
 def value_of(explanation: Explanation) -> str:
@@ -60,7 +67,8 @@ def findings(sentence: Sentence, links: Floats, numbers: Sequence[int]) -> str:
     groups = _groups(sentence)
     positive = sum(max(group.score, 0.0) for group in groups)
     if positive <= 0:
-        return f"No word speaks for it. {_against(groups, sentence)}{_opposed(sentence, links, numbers)}".strip()
+        none = f"No {sentence.noun} speaks for it."
+        return f"{none} {_against(groups, sentence)}{_opposed(sentence, links, numbers)}".strip()
     named: list[_Group] = []
     total = 0.0
     for group in groups[:_MOST_WORDS]:
@@ -73,7 +81,7 @@ def findings(sentence: Sentence, links: Floats, numbers: Sequence[int]) -> str:
         told.append(_word(group, sentence) + (f": {', '.join(read)}" if read else ""))
     start = "Mostly"
     if total < _HALF * positive:
-        start = f"Spread over many words, of which these have {100 * total / positive:.0f} %:"
+        start = f"Spread over many {sentence.nouns}, of which these have {100 * total / positive:.0f} %:"
     return f"{start} {'; '.join(told)}. {_against(groups, sentence)}{_opposed(sentence, links, numbers)}".strip()
 
 
@@ -124,9 +132,9 @@ def certainty(explanation: Explanation) -> str:
 
 
 def _quoted(i: int, sentence: Sentence) -> str:
-    """Return a word for a finding; a special token needs no quotes."""
+    """Return a word for a finding; a special token and a patch need no quotes."""
     name = f"<bdi>{html.escape(shown(sentence.words[i]))}</bdi>"
-    return name if sentence.special[i] else f"“{name}”"
+    return name if sentence.special[i] or PATCH.fullmatch(sentence.words[i]) else f"“{name}”"
 
 
 def _word(group: _Group, sentence: Sentence) -> str:
@@ -178,5 +186,5 @@ def _read(link: Link, sentence: Sentence, numbers: Sequence[int]) -> str:
 def _against(groups: list[_Group], sentence: Sentence) -> str:
     strongest, worst = groups[0].score, groups[-1]
     if worst.score >= 0 or -worst.score < _AGAINST * strongest:
-        return "No word clearly speaks against it." if strongest > 0 else ""
+        return f"No {sentence.noun} clearly speaks against it." if strongest > 0 else ""
     return f"Against it: {_word(worst, sentence)}."

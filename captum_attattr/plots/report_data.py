@@ -36,6 +36,7 @@ def report_data(explanation: Explanation, sentence: Sentence, links: Floats, thr
     order = order[links.ravel()[order] != 0]
     return {
         "layers": list(explanation.layers),
+        "nouns": [sentence.noun, sentence.nouns],
         "tokens": [visible(token, _TOKEN_LENGTH) for token in readable(explanation.tokens, explanation.scheme)],
         "special": explanation.special,
         "segments": explanation.segments,
@@ -58,7 +59,9 @@ def _digits(values: Floats) -> list[float]:
 
 
 def _reader(explanation: Explanation) -> int:
-    """Return the position that the decision is made at: the last of a decoder, else the first."""
+    """Return the position that the decision is made at: where it says so; else a decoder's last, an encoder's first."""
+    if explanation.positions:
+        return explanation.positions[0]
     causal = not explanation.attributions.triu(1).any()
     return len(explanation.tokens) - 1 if causal and not explanation.special[0] else 0
 

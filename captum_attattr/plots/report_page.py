@@ -15,9 +15,11 @@ import torch
 from captum_attattr.checks import checked_arguments, fraction, instance
 from captum_attattr.evaluation.effects import RemovalEffects
 from captum_attattr.explanations.explanation import Explanation
-from captum_attattr.formatting import number, path_name, signed
+from captum_attattr.explanations.image_explanation import ImageExplanation
+from captum_attattr.formatting import number, path_name, signed, whole_text
 from captum_attattr.heads.importance import HeadImportance
 from captum_attattr.plots.canvas.pages import bare_page, write_page
+from captum_attattr.plots.canvas.picture import picture_data, picture_html
 from captum_attattr.plots.canvas.sentence import Sentence, scale_html, sentence_html, shown
 from captum_attattr.plots.effects_table import checked_effects, effects_html
 from captum_attattr.plots.findings import certainty, decision, findings, value_of
@@ -29,6 +31,11 @@ _NOTE_FLAT = (
     "The probability is above 0.99, where softmax is flat: gradients and scores are tiny there, though their ranking is"
     " fine. For scores of the usual size explain the log-probability or the logit (output=), or the difference to"
     " another class (contrast=)."
+)
+
+_NOTE_PICTURE = (
+    "A patch's opacity is its share of the largest score, which has 70 %. Point at a patch, or choose one: arrows lead"
+    " from what is read to what reads it; they are of all layers together."
 )
 
 
@@ -44,12 +51,12 @@ def write_report(
 ) -> Path:
     """Write what is known of one explanation as one HTML file, which opens without a network.
 
-    From the top: what the model says; the text, its words tinted by their token scores; the findings in words; one
-    picture of the links, words as columns and layers upward to the decision, which begins with the 30 strongest and
-    shows the attribution tree too; the heads, and the attention and attribution of one of them; folded at the end,
-    completeness, estimated error and nodes of every layer. All of it is linked: a choice of a word, a link or a head
-    shows everywhere, and the address of the page reproduces it. Nothing is loaded, light and dark follow the reader's
-    setting, paper is light.
+    From the top: what the model says; the text, its words tinted by their token scores, or the picture under its
+    patches; the findings in words; one picture of the links, words as columns and layers upward to the decision, which
+    begins with the 30 strongest and shows the attribution tree too; the heads, and the attention and attribution of one
+    of them; folded at the end, completeness, estimated error and nodes of every layer. All of it is linked: a choice of
+    a word, a link or a head shows everywhere, and the address of the page reproduces it. Nothing is loaded, light and
+    dark follow the reader's setting, paper is light.
 
     Links have exact sums over heads; single heads' maps travel as 8-bit codes (about 2 % of a head's largest entry,
     finer for small ones), and above 256 tokens as blocks of tokens; the page says so.
@@ -105,28 +112,36 @@ def report_html(
     links = explanation.attributions.double().sum(1).numpy(force=True)
     scales, blob = maps_blob(explanation)
     data = report_data(explanation, sentence, links, threshold) | {"maps": scales, "importance": heads}
+    picture = ""
+    if isinstance(explanation, ImageExplanation):
+        data["picture"] = picture_data(explanation, sentence)
+        told = html.escape(shown(whole_text(explanation.text)))
+        drawn = picture_html(data["picture"], sentence, name=whole_text(explanation.text))
+        picture = f'<div id="seen" class="grey">{drawn}<p class="key"><bdi>{told}</bdi>. {_NOTE_PICTURE}</p></div>'
+        del data["picture"]["source"]
     heading = "" if title is None else f'<p class="heading"><bdi>{html.escape(shown(title))}</bdi></p>'
     unit = explanation.output.replace("_", "-") + " difference" * (explanation.contrast is not None)
     flat = explanation.output == "probability" and explanation.probability > _FLAT
     parts = [
         f"<header>{heading}",
         f"<h1>{decision(explanation)}</h1>",
-        sentence_html(sentence),
+        picture or sentence_html(sentence),
         f"{scale_html(sentence.largest_of(), unit)}",
         f'<p class="findings">{findings(sentence, links, explanation.layers)}</p>',
         f'<p class="certainty">{html.escape(certainty(explanation))}</p>',
         f'<p class="note">{html.escape(_sentence(explanation.note))}</p>' if explanation.note else "",
         f'<p class="note">{_NOTE_FLAT}</p></header>' if flat else "</header>",
-        _views(explanation, [each["name"] for each in heads], measured),
+        _views(explanation, [each["name"] for each in heads], measured, sentence.nouns),
         f"<details><summary>Completeness, estimated error, nodes, settings</summary>{_details(explanation)}</details>",
         data_script(data),
         blob_script(blob),
     ]
-    scripts = ["report_tools.js", "report.js", "report_heads.js"]
-    return bare_page(_title(explanation), "\n".join(parts), ["sentence.css", "report.css"], scripts)
+    scripts = ["report_tools.js", "report.js", *["picture.js", "report_picture.js"] * bool(picture), "report_heads.js"]
+    styles = ["sentence.css", "report.css", *["picture.css"] * bool(picture)]
+    return bare_page(_title(explanation), "\n".join(parts), styles, scripts)
 
 
-def _views(explanation: Explanation, importances: list[str], effects: str) -> str:
+def _views(explanation: Explanation, importances: list[str], effects: str, nouns: str) -> str:
     """Return the HTML of the picture, the heads and the map, which the script fills."""
     modes = {"strongest": "strongest links", "tree": "attribution tree", "all": "all links"}
     radios = "".join(
@@ -141,15 +156,15 @@ def _views(explanation: Explanation, importances: list[str], effects: str) -> st
 <fieldset aria-label="which links">{radios}</fieldset>
 <label><span id="cut-name">how many links</span> <input type="range" id="cut" step="1"></label>
 <span id="count" role="status"></span>
-<label class="hide-on-paper">words by <select id="layer">{options}</select></label>
+<label class="hide-on-paper">{nouns} by <select id="layer">{options}</select></label>
 <button type="button" id="reset">reset</button>
 </div>
 <p class="note" id="warning" hidden></p>
 <div class="views">
 <div>
 <div class="figure" id="picture"><div id="tip" hidden></div></div>
-<p class="key">Words below, layers upward, the decision at the top. Orange lines speak for it, blue dashed ones against
-it; the wider, the more. A grey outline: also in the attribution tree.</p>
+<p class="key">{nouns.capitalize()} below, layers upward, the decision at the top. Orange lines speak for it, blue
+dashed ones against it; the wider, the more. A grey outline: also in the attribution tree.</p>
 <h2 id="list-title">Strongest links</h2>
 <ol class="list" id="list"></ol>
 {effects}
@@ -172,7 +187,8 @@ it; the wider, the more. A grey outline: also in the attribution tree.</p>
 def _heads(explanation: Explanation, importance: Any) -> list[dict[str, Any]]:
     """Return the given importances, or the largest attribution of each head; None where a head is gone."""
     if importance is None:
-        return [{"name": "largest attribution in this text", "scores": _numbers(_largest_attributions(explanation))}]
+        what = "picture" if isinstance(explanation, ImageExplanation) else "text"
+        return [{"name": f"largest attribution in this {what}", "scores": _numbers(_largest_attributions(explanation))}]
     shape = tuple(explanation.attributions.shape[:2])
     every = scores_of(importance)
     given = every[0].scores.shape
@@ -202,7 +218,7 @@ def _largest_attributions(explanation: Explanation) -> Any:
 def _title(explanation: Explanation) -> str:
     against = "" if explanation.contrast is None else f" against {shown(explanation.contrast)}"
     how = path_name(explanation.path, explanation.baseline)
-    label = f"Self-attention attribution: {shown(explanation.label)}{against}"
+    label = f"Self-attention attribution: {explanation.decision(shown)}{against}"
     return ", ".join(filter(None, [label, value_of(explanation), how]))
 
 
@@ -211,7 +227,7 @@ def _details(explanation: Explanation) -> str:
     texts = [explanation.text] if isinstance(explanation.text, str) else list(explanation.text)
     quoted = "".join(f"<blockquote><bdi>{html.escape(shown(text))}</bdi></blockquote>" for text in texts)
     facts = {
-        "explained": f"<bdi>{html.escape(shown(explanation.label))}</bdi> (target {explanation.target})",
+        "explained": f"<bdi>{html.escape(explanation.decision(shown))}</bdi> ({explanation.telling.place})",
         "its value": value_of(explanation) or "not known",
     }
     if explanation.contrast is not None:

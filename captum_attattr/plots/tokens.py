@@ -74,7 +74,7 @@ def plot_tokens(
     if not every:
         raise ValueError("explanations is empty: there is nothing to draw")
     rows = [tokens_row(each) for each in every]
-    drawn = [_row_of(each, layer) for each in every]
+    drawn = [row_of(each, layer) for each in every]
     annotations: list[dict[str, Any]] = []
     y = 0.0
     for row, at in zip(rows, drawn, strict=True):
@@ -105,7 +105,7 @@ def tokens_row(explanation: Explanation | TokenScores) -> dict[str, Any]:
     sentence = Sentence.of(explanation)
     against = "" if explanation.contrast is None else f" against {shown(explanation.contrast)}"
     return {
-        "label": f"{shown(explanation.label)}{against}",
+        "label": f"{explanation.decision(shown)}{against}",
         "value": output_value(explanation.output, explanation.value, explanation.contrast is not None),
         "layers": list(explanation.layers),
         "joint": explanation.path == "joint",
@@ -113,7 +113,7 @@ def tokens_row(explanation: Explanation | TokenScores) -> dict[str, Any]:
     }
 
 
-def _row_of(explanation: Explanation | TokenScores, layer: int | None) -> int:
+def row_of(explanation: Explanation | TokenScores, layer: int | None) -> int:
     """Return the row of the scores of a layer; the last one for all layers."""
     if layer is not None:
         explanation.token_scores(layer)  # which refuses a layer that is not there

@@ -15,7 +15,7 @@ import torch
 
 from captum_attattr.checks import integer
 from captum_attattr.exceptions import ResultFileError, warn_caller
-from captum_attattr.files import hold
+from captum_attattr.files import checked_path, hold
 from captum_attattr.runs.digests import differences
 
 _HEADER = "captum_attattr run"
@@ -47,9 +47,7 @@ class Journal:
     """
 
     def __init__(self, path: str | os.PathLike[str], about: dict[str, Any], rank: int) -> None:
-        if not isinstance(path, str | os.PathLike):
-            raise TypeError(f"resume must be a path, got {type(path).__name__}: {path!r}")
-        self.path = Path(path)
+        self.path = checked_path(path, "resume")
         if self.path.is_dir() or not self.path.parent.is_dir():
             raise ValueError(f"resume must be a file in a directory that exists, not {str(path)!r}")
         self.written = self.path if rank == 0 else self.path.with_name(f"{self.path.name}.rank{rank}")

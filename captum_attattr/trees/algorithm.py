@@ -42,7 +42,8 @@ def attribution_tree(
     token of the tree, in the last layer. Where the paper leaves it open: candidates of a layer go by falling
     score and then by position, equal sums by position; [CLS], a special token at the first position, joins at the
     end only, it is neither root nor child, and other special tokens are root only if there is nothing else. A
-    decoder (nothing above the diagonal) has no [CLS]: its root is the last position, which predicts. Without
+    decoder (nothing above the diagonal) has no [CLS]: its root is the last position, which predicts. An
+    answer has none either: its root is its first or last token. Without
     [CLS] the last layer is not left out. "reference" gives the published script's edges in its order, which
     differ: the maximum leaves out the [CLS] row, negative sums are clipped when the root is chosen, the last
     layer but one serves the root alone, [CLS] can become a child, and there are no final [CLS] edges.
@@ -69,7 +70,8 @@ def attribution_tree(
         `prediction`, `text`, `delta` (of the layer where it is largest; on the joint path of all layers together),
         `left_out_edges` (interactions with a positive score that are not in the tree) and `left_out_share` (their
         share of the positive attribution). A probability or delta that is not known is None. Where they are not the
-        usual there are `value` (F, if it is not the probability), `contrast`, `path`, `baseline` and `scheme`.
+        usual there are `value` (F, if it is not the probability), `contrast`, `path`, `baseline`, `scheme` and
+        `telling` (of an answer, tag or masked word: what the label is, of which word, at which tokens).
 
     Raises:
         TypeError, ValueError: not an explanation, a threshold outside [0, 1], an unknown algorithm, a root, layer
@@ -147,6 +149,8 @@ def _unusual(explanation: Explanation) -> dict[str, Any]:
         found["contrast"] = explanation.contrast
     if explanation.contrast is not None or explanation.output not in ("probability", "score"):
         found["value"] = _known(explanation.value)
+    if explanation.telling.kind:
+        found["telling"] = list(explanation.telling)
     usual = {"path": "layer", "baseline": "zero", "scheme": ""}
     return found | {name: getattr(explanation, name) for name in usual if getattr(explanation, name) != usual[name]}
 

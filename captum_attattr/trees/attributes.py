@@ -87,8 +87,10 @@ _OPTIONAL: dict[str, Check] = {
     "path": _one_of("layer", "joint"),
     "baseline": lambda _, value: checked_baseline(value),
     "scheme": _one_of(*SCHEMES),
+    "telling": partial(checks.strings, count=3),
 }
-"""Attributes that are there where they are not the usual: the probability, none, "layer", "zero", not known."""
+"""Attributes that are there where they are not the usual: the probability, none, "layer", "zero", not known,
+a class or next token."""
 _OF_NODE: dict[str, Check] = {"token": _text, "state": _one_of("Appear", "Fixed"), "layer": _integer, "special": _flag}
 _OF_EDGE: dict[str, Check] = {"order": _integer, "layer": _integer, "heads": _heads, "class_edge": _flag}
 _OF_EDGE |= dict.fromkeys(("score", "share_of_max", "share_of_positive"), checks.finite)

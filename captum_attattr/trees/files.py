@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captum_attattr.checks import checked_arguments
+from captum_attattr.explanations.decided import Telling
 from captum_attattr.explanations.words import readable
 from captum_attattr.files import checked_path, read_json, reading, replacing, write_json
 from captum_attattr.formatting import cells, path_name, visible
@@ -53,7 +54,12 @@ def tree_text(tree: nx.DiGraph) -> str:
         waiting += [(j, depth + 1, _edge_text(data)) for _, j, data in sorted(edges, reverse=True)]
     width = max(cells(name) for name, _ in lines)
     contrast, output = graph.get("contrast"), graph.get("output", "probability")
-    head = f"{graph['label']!r} (target {graph['target']})" + (f" against {contrast!r}" if contrast else "") + ", "
+    telling = Telling.of(graph)
+    head = (
+        f"{telling.around(repr(graph['label']), repr)} ({telling.place})"
+        + (f" against {contrast!r}" if contrast else "")
+        + ", "
+    )
     if (value := graph.get("value", graph["probability"])) is not None:
         what = f"{output.replace('_', '-')}{' difference' if contrast else ''}"
         head += f"F = {value:.4f}{f' ({what})' if contrast or output not in ('probability', 'score') else ''}, "
@@ -154,7 +160,7 @@ def load_tree(path: str | os.PathLike[str]) -> nx.DiGraph:
         return AttributionTree(check_tree(tree))
 
 
-_AS_JSON = ("layers", "heads", "tokens", "text", "label", "contrast", "baseline")
+_AS_JSON = ("layers", "heads", "tokens", "text", "label", "contrast", "baseline", "telling")
 """Attributes that GraphML has no type for, or whose text XML may not hold: they are written as JSON, in ASCII."""
 
 _MAY_BE_NONE = ("layers", "heads", "class_token", "probability", "delta")

@@ -51,12 +51,12 @@ def paper(maps: Maps, threshold: float, root: int | None) -> Grown:
 
 
 def _strongest_query(maps: Maps) -> int:
-    """Return the position that gathers most from others; of a decoder the last one, which predicts."""
-    if maps.causal:
+    """Return the position that gathers most from others: of those that the output reads, where these are known."""
+    if maps.causal and not maps.readers:
         return len(maps.tokens) - 1
     gathered = (maps.scores * (1 - np.eye(len(maps.tokens)))).sum((0, 2))
     others = [i for i in range(len(gathered)) if i != maps.class_token] or [0]
-    allowed = [i for i in others if not maps.special[i]] or others
+    allowed = maps.readers or [i for i in others if not maps.special[i]] or others
     return max(allowed, key=lambda i: (gathered[i], -i))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from captum_attattr.checks import index, row_of
+from captum_attattr.checks import index, iterable, row_of
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.words import Floats, attention_of, joined, summed, words
 
@@ -33,6 +33,8 @@ class Maps:
     causal: bool
     class_token: int | None
     """The position of [CLS]: 0, or None without it."""
+    readers: list[int]
+    """The positions that the decision is read at, where it is not the whole text's."""
     pieces: list[list[int]]
     """For each position the tokens of the explanation that it stands for: one, or the pieces of a word."""
 
@@ -63,14 +65,17 @@ class Maps:
             attention = None if attention is None else attention_of(attention, pieces)
             tokens = [joined([tokens[i] for i in word], explanation.scheme) for word in pieces]
             special = [special[word[0]] for word in pieces]
-        class_token = 0 if special[0] and not causal else None
+        readers = [i for i, word in enumerate(pieces) if set(word) & set(explanation.positions)]
+        class_token = 0 if special[0] and not causal and not readers else None
         scores = by_head.sum(1)
         if not special_tokens:
-            out = [i for i, flag in enumerate(special) if flag and i != class_token]
+            out = [i for i, flag in enumerate(special) if flag and i != class_token and i not in readers]
             scores[:, out] = 0
             scores[:, :, out] = 0
         numbers = [explanation.layers[row] for row in rows]
-        return cls(tokens, special, numbers, chosen_heads, by_head, scores, attention, causal, class_token, pieces)
+        return cls(
+            tokens, special, numbers, chosen_heads, by_head, scores, attention, causal, class_token, readers, pieces
+        )
 
     @property
     def leaves_last(self) -> bool:
@@ -99,9 +104,7 @@ def _chosen(name: str, given: Iterable[int] | None, numbers: Sequence[int]) -> l
     """Return where the layers or heads that count stand among all, in order; all of them for None."""
     if given is None:
         return list(range(len(numbers)))
-    if not isinstance(given, Iterable):
-        raise TypeError(f"{name} must be a list of numbers, or None for all, not {given!r}")
-    chosen = sorted({row_of(f"each of {name}", one, numbers) for one in given})
+    chosen = sorted({row_of(f"each of {name}", one, numbers) for one in iterable(name, given)})
     if not chosen:
         raise ValueError(f"{name} is empty: give at least one, or None for all")
     return chosen

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from captum_attattr.checks import at_least, checked_arguments, instance
 from captum_attattr.explanations.encoding import Text
+from captum_attattr.files import checked_path
 from captum_attattr.model.modes import evaluation_mode
 from captum_attattr.runs.batches import run_batches
 from captum_attattr.runs.digests import data_digest
@@ -110,7 +111,10 @@ def attack(
     first = Rows(instance("name", name, str, "a string"), model, tokenizer, examples, labels, truncate)
     every = [first, *_transferred(transfer, first, truncate)]
     selected = None
-    if selection is not None:
+    if selection is None:
+        if choose_by != ALL:
+            raise ValueError(f"choose_by={choose_by!r:.60} needs selection=(examples, labels), rows to choose on")
+    else:
         selected = _selection_rows(first, selection, choose_by, truncate)
         triggers = triggers[:candidates]
     # All that can be refused is refused before the first row is read by a model.
@@ -162,11 +166,10 @@ def _folder(resume: Any) -> Path | None:
     """Return the folder of what is done, which need not exist."""
     if resume is None:
         return None
-    if not isinstance(resume, str | os.PathLike):
-        raise TypeError(f"resume must be the path of a folder, not {type(resume).__name__}: {resume!r}")
-    if Path(resume).exists() and not Path(resume).is_dir():
+    folder = checked_path(resume, "resume")
+    if folder.exists() and not folder.is_dir():
         raise ValueError(f"resume must be a folder, and {str(resume)!r} is none")
-    return Path(resume)
+    return folder
 
 
 def _selection_rows(first: Rows, selection: Any, choose_by: str, truncate: bool | int) -> Rows:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from captum_attattr.checks import at_least, checked_arguments, instance, integer
+from captum_attattr.checks import at_least, checked_arguments, instance, integer, iterable
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.triggers.patterns import Interaction, Pattern, check_options, pattern_of
 from captum_attattr.triggers.trigger import Trigger as Trigger
@@ -116,7 +116,10 @@ def triggers_of(
         ['dull film']
     """
     _, ratio, min_score = check_options(2, ratio, min_score, rules)
-    patterns = [instance(f"patterns[{i}]", pattern, Pattern, "a Pattern") for i, pattern in enumerate(patterns)]
+    patterns = [
+        instance(f"patterns[{i}]", pattern, Pattern, "a Pattern")
+        for i, pattern in enumerate(iterable("patterns", patterns))
+    ]
     if not patterns:
         raise ValueError("there is no pattern, and so no trigger: give at least one explanation")
     ranked = sorted(patterns, key=lambda pattern: -pattern.score)

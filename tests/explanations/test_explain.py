@@ -665,7 +665,7 @@ def test_unknown_tokens_of_a_language_model(llama, tokenizer, target, error, mes
 
 
 @pytest.mark.parametrize(
-    "name", ["BertModel", "BertForMaskedLM", "BertForTokenClassification", "BertForQuestionAnswering"]
+    "name", ["BertModel", "BertForMultipleChoice", "BertForTokenClassification", "BertForMaskedLM"]
 )
 def test_models_of_other_tasks_are_refused(tokenizer, name):
     model = getattr(transformers, name)(bert_config()).eval()

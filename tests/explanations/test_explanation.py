@@ -373,6 +373,8 @@ WRONG: dict[str, list[Any]] = {
         {"input_ids": torch.full((1, 4), NAN)},
     ],
     "output": [None, 0, "odds", "Probability", "log-probability", ["probability"]],
+    "task": [None, 0, "answers", "Question_answering", ["question_answering"]],
+    "positions": [None, 3, "12", [4], [-1], [2, 1], [0.5], [None], {"a"}],
 }
 
 

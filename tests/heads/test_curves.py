@@ -227,7 +227,7 @@ def test_comparison_holds_every_method_in_both_orders_and_random_ones(model, ran
         ({"metric": lambda *_: [0.5]}, TypeError, "must return a number, got list"),
         ({"structural": True, "together": False}, ValueError, "together=False: with structural=True heads of one"),
         ({"importance": None}, TypeError, "importance must be a HeadImportance, got NoneType"),
-        ({"resume": 3}, TypeError, "resume must be a path, got int"),
+        ({"resume": 3}, TypeError, "resume must be a string or a path, not int"),
         ({"steps": 2.0}, ValueError, "steps=2.0"),
         ({"order": "last"}, ValueError, "order='last' is unknown"),
         ({"metric": "f1"}, ValueError, "metric='f1' is unknown; use one of accuracy"),
@@ -278,7 +278,7 @@ BAD_COMPARISONS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "steps": ({"steps": 0}, ValueError, "steps=0"),
     "metric": ({"metric": "pearson"}, ValueError, "metric='pearson' does not fit"),
     "labels": ({"labels": GOLD[1:]}, ValueError, "6 labels for 7 examples"),
-    "number for a folder": ({"resume": 7}, TypeError, "resume must be the path of a folder, got int: 7"),
+    "number for a folder": ({"resume": 7}, TypeError, "resume must be a string or a path, not int: 7"),
     "file for a folder": ({"resume": __file__}, ValueError, "must be a folder, and cannot be made"),
 }
 

@@ -338,7 +338,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         "label nan of texts\\[0\\] must be an integer or",
     ),
     "batches": ({"batch_size": "3"}, ValueError, "batch_size='3' must be an int of 1 or more"),
-    "resume": ({"resume": 3}, TypeError, "resume must be a path, got int: 3"),
+    "resume": ({"resume": 3}, TypeError, "resume must be a string or a path, not int: 3"),
 }
 
 

@@ -295,7 +295,9 @@ def test_only_the_files_of_processes_are_read_beside_the_run(tmp_path):
 
 @pytest.mark.parametrize("path", [3, b"run.jsonl", False, ["run.jsonl"]])
 def test_what_is_no_path_is_named(path):
-    with pytest.raises(TypeError, match=re.escape(f"resume must be a path, got {type(path).__name__}: {path!r}")):
+    with pytest.raises(
+        TypeError, match=re.escape(f"resume must be a string or a path, not {type(path).__name__}: {path!r}")
+    ):
         run(path)
 
 

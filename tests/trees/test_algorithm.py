@@ -347,7 +347,7 @@ MISTAKES: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
     "root type": (None, {"root": "t1"}, TypeError, "root must be an integer, not str: 't1'"),
     "layer": (None, {"layers": [3]}, ValueError, "each of layers must be from 0 to 2, not 3"),
     "layers": (None, {"layers": []}, ValueError, "layers is empty"),
-    "layers type": (None, {"layers": 1}, TypeError, "layers must be a list of numbers, or None for all, not 1"),
+    "layers type": (None, {"layers": 1}, TypeError, "layers must be a list, not int: 1"),
     "explanation": ([1], {}, TypeError, r"explanation must be an Explanation, not list: \[1\]"),
     "special": (
         lambda: explanation(DRAWN, special=[True]),

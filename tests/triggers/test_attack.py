@@ -222,7 +222,7 @@ def test_model_is_left_as_it_was(toy, unchanged):
         ({"k": 0}, ValueError, "k=0 must be"),
         ({"triggers": [SPECIAL]}, ValueError, "holds special tokens only"),
         ({"transfer": [1]}, TypeError, "transfer must be a dict of models by their names, not list"),
-        ({"resume": 3}, TypeError, "resume must be the path of a folder, not int"),
+        ({"resume": 3}, TypeError, "resume must be a string or a path, not int"),
         ({"resume": __file__}, ValueError, "resume must be a folder, and"),
         ({"control_seeds": True}, ValueError, "control_seeds=True must be"),
         ({"candidates": 1.5}, ValueError, "candidates=1.5 must be"),

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 
-from captum_attattr.checks import checked_arguments, instance
-from captum_attattr.files import replacing
+from captum_attattr.checks import checked_arguments, finite, instance
+from captum_attattr.files import checked_path, replacing
 
 _FORMATS = ("pdf", "svg", "png", "jpeg", "jpg", "webp")
 
@@ -42,16 +42,17 @@ def write_image(figure: go.Figure, path: str | os.PathLike[str], *, scale: float
         ValueError: path='tree.gif' must end in .pdf, .svg, .png, .jpeg, .jpg, .webp
     """
     instance("figure", figure, go.Figure, "a plotly Figure")
-    if instance("scale", scale, (int, float), "a number") <= 0:
+    if (scale := finite("scale", scale)) <= 0:
         raise ValueError(f"scale must be above 0, not {scale}")
-    kind = Path(path).suffix.lower().lstrip(".")
+    path = checked_path(path)
+    kind = path.suffix.lower().lstrip(".")
     if kind not in _FORMATS:
         raise ValueError(f"path={str(path)!r:.100} must end in {', '.join(f'.{each}' for each in _FORMATS)}")
     bare = go.Figure(figure)
     bare.layout.updatemenus = bare.layout.sliders = []  # update_layout would leave them
     with replacing(path) as temporary:
         temporary.write_bytes(_rendered(bare, kind, scale))
-    return Path(path)
+    return path
 
 
 def _rendered(figure: go.Figure, kind: str, scale: float) -> bytes:

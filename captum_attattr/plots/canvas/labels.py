@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from captum_attattr.explanations.decided import Telling
 from captum_attattr.formatting import cells, output_value, path_name, visible
 
 NAME_LENGTH = 40  # characters of the name of a method, a curve or a metric
@@ -80,10 +81,11 @@ def prediction_title(what: str, explained: Mapping[str, Any]) -> str:
     """
     names = [explained["label"], explained.get("contrast")]
     label, contrast = (name and f"<b>{name_label(name.strip() or name)}</b>" for name in names)
+    telling = Telling.of(explained)
     against = "" if names[1] is None else f" against {contrast}"
     value = output_value(
         explained.get("output", ""), explained.get("value", explained["probability"]), names[1] is not None
     )
     how = path_name(explained.get("path", "layer"), explained.get("baseline", "zero"))
-    prediction = f"{what}: {label} (target {explained['target']}){against}"
+    prediction = f"{what}: {telling.around(str(label), name_label)} ({telling.place}){against}"
     return ", ".join(filter(None, [prediction, value, how]))

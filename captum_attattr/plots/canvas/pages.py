@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 
 from captum_attattr.checks import checked_arguments
 from captum_attattr.files import replacing
-from captum_attattr.plots.canvas import generation_page
+from captum_attattr.plots.canvas import generation_page, image_page
 from captum_attattr.plots.canvas.library import content_script, library_element, library_script, write_library
 from captum_attattr.plots.canvas.narrow import narrow_html
 from captum_attattr.plots.canvas.packing import figure_content
@@ -70,7 +70,7 @@ def write_html(
         raise TypeError(f"figure must be a plotly Figure, not {type(figure).__name__}")
     if plotlyjs not in ("inside", "directory"):
         raise ValueError(f"plotlyjs must be 'inside' or 'directory', not {plotlyjs!r:.60}")
-    if _meta(figure).keys() & {"tokens", "generation"}:  # pages of their own, without plotly.js
+    if _meta(figure).keys() & {"tokens", "generation", "pictures"}:  # pages of their own, without plotly.js
         return write_page(figure_page(figure), path)
     text = page(title_of(figure), figure_block(figure), [figure], beside=plotlyjs == "directory")
     written = write_page(text, path)
@@ -161,6 +161,10 @@ def figure_page(figure: go.Figure) -> str:
     if "generation" in meta:
         own = generation_page.generation_body(meta["generation"])
         return bare_page(title_of(figure), own, generation_page.STYLES, generation_page.SCRIPTS)
+    if "pictures" in meta:
+        return bare_page(
+            title_of(figure), image_page.image_body(meta["pictures"]), image_page.STYLES, image_page.SCRIPTS
+        )
     return page(title_of(figure), figure_block(figure), [figure])
 
 

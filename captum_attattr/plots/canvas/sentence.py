@@ -29,6 +29,8 @@ class Sentence(NamedTuple):
     segments: list[int]
     scores: Floats
     """(L + 1, W) by layer; the last row is that of all layers: their mean, on the joint path their sum"""
+    noun: str = "word"
+    """what one of them is called"""
 
     @classmethod
     def of(cls, explanation: Explanation | TokenScores) -> Sentence:
@@ -42,7 +44,13 @@ class Sentence(NamedTuple):
             [explanation.special[word[0]] for word in positions],
             [explanation.segments[word[0]] for word in positions],
             np.stack([tokens[:, word].sum(1) for word in positions], 1),
+            getattr(explanation, "noun", "word"),
         )
+
+    @property
+    def nouns(self) -> str:
+        """What several of them are called."""
+        return self.noun + ("es" if self.noun.endswith("ch") else "s")
 
     def largest_of(self, row: int = -1) -> float:
         """Return the largest score of a word in a row, in size; 1 where all are 0."""

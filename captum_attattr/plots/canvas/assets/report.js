@@ -2,7 +2,7 @@
 const data = JSON.parse(byId("data").textContent);
 const [layers, heads, size] = data.shape;
 const scales = data.maps;
-const reading = data.tokens.map((token, i) => (data.special[i] ? token : `“${token}”`));
+const reading = data.tokens.map((token, i) => (data.special[i] || isPatch(token) ? token : `“${token}”`));
 const wordOf = [];
 data.positions.forEach((word, w) => word.forEach((token) => { wordOf[token] = w; }));
 const signed = (value) => (value < 0 ? "−" : "+") + Math.abs(Number(value.toPrecision(3)));
@@ -167,7 +167,7 @@ const picture = (links) => {
       dot.dataset.word = wordOf[i];
     }
   }
-  svg.setAttribute("aria-label", `${links.length} links between words, from the words below up to ${data.label}`);
+  svg.setAttribute("aria-label", `${links.length} links between ${data.nouns[1]}, from those below up to ${data.label}`);
 };
 
 // -------------------------------------------------------------------------------------------- what is told
@@ -200,13 +200,14 @@ const ofWord = (word) => {
     links.slice(0, 4).map((link) => `${reading[link[other]]} in layer ${data.layers[link.layer]} ${signed(link.score)}`).join(", ") || "nothing strong";
   const gave = strongest.filter(({ query, key }) => mine(key) && !mine(query));
   const took = strongest.filter(({ query, key }) => mine(query) && !mine(key));
-  return `“${data.words[word]}” counts ${signed(scores[word])}. It gave to: ${list(gave, "query")}. It took from: ${list(took, "key")}.`;
+  const name = isPatch(data.words[word]) ? data.words[word] : `“${data.words[word]}”`;
+  return `${name} counts ${signed(scores[word])}. It gave to: ${list(gave, "query")}. It took from: ${list(took, "key")}.`;
 };
 const tell = (links) => {
   const told = byId("told");
   if (state.link !== null) told.textContent = about(ofLink(state.link));
   else if (state.word !== null) told.textContent = ofWord(state.word);
-  else told.textContent = "Choose a word, a link or a head; a click on empty space, or Escape, shows all again.";
+  else told.textContent = `Choose a ${data.nouns[0]}, a link or a head; a click on empty space, or Escape, shows all again.`;
   const absolute = links.reduce((sum, { score }) => sum + Math.abs(score), 0);
   const slider = byId("cut");
   const warning = byId("warning");
@@ -255,4 +256,5 @@ const show = () => {
     each.setAttribute("aria-pressed", String(Number(each.dataset.word) === state.word));
   }
   for (const each of document.querySelectorAll("input[name=mode]")) each.checked = each.value === state.mode;
+  for (const follow of followers) follow();
 };

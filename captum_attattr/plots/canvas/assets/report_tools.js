@@ -1,4 +1,6 @@
 // What the scripts of a report share.
+const followers = []; // are called when the state has changed
+const isPatch = (token) => /^patch \d+,\d+$/.test(token); // of a picture; needs no quotes
 const byId = (id) => document.getElementById(id);
 const set_ = (element, attributes) => {
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);

@@ -1,0 +1,112 @@
+"""Decisions about a whole text: its class, its score, or the token that comes next. Base of the other tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor
+
+from captum_attattr.explanations.encoding import Encoded
+
+if TYPE_CHECKING:
+    from captum_attattr.explanations.text_model import TextModel
+
+
+class WholeText:
+    """A task whose F is one of C outputs for a text.
+
+    A target is an integer, the index of its output; what users call it is understood by `decisions`.
+
+    Args:
+        texts: the model; it says what outputs are called and what F is made of them.
+
+    Attributes:
+        name: of the task in explanations; "" where the decision is about the whole text.
+        several: whether a list of targets asks for several decisions about one text.
+    """
+
+    name: ClassVar[str] = ""
+    several: ClassVar[bool] = False
+
+    def __init__(self, texts: TextModel) -> None:
+        self.texts = texts
+
+    def read(self, output: Any, position: Tensor | None = None) -> Tensor:
+        """Return the logits (B, C) that F is made of.
+
+        Args:
+            output: of the model.
+            position: (B, 1) the token at which each example's are read, where that is one token.
+        """
+        logits: Tensor = output.logits
+        return logits[:, -1] if self.texts.language else logits
+
+    def foresee(self, target: Any, contrast: Any) -> None:
+        """Check what is asked for of all texts, before there is one.
+
+        Raises:
+            TypeError, ValueError: there is no such decision, whatever the text.
+        """
+        self.texts.contrasted(0, target, contrast)
+
+    def decisions(self, item: Encoded, target: Any, contrast: Any) -> list[Encoded]:
+        """Return a text once for each decision about it that is asked for.
+
+        Args:
+            item: the text.
+            target: what a user names: None for what the model decides.
+            contrast: likewise; None for none.
+
+        Raises:
+            TypeError, ValueError: there is no such decision.
+        """
+        target, contrast = self.texts.contrasted(item.index, target, contrast)
+        return [replace(item, target=target, contrast=contrast)]
+
+    def undecided(self, item: Encoded) -> bool:
+        """Return whether the model has to run before it is known which decision is explained."""
+        return item.asked is not None or (item.contrast is not None and item.target is None)
+
+    def decided(self, item: Encoded, output: Any) -> list[Encoded]:
+        """Return a text that is `undecided` once for each decision that the model's output makes of what was asked.
+
+        Raises:
+            ValueError: it is contrasted with itself.
+        """
+        return [self.against(item, self.predicted([item], self.read(output))[0])]
+
+    def against(self, item: Encoded, target: int) -> Encoded:
+        """Return a text with the target that the model's output chose.
+
+        Raises:
+            ValueError: it is contrasted with that.
+        """
+        if target == item.contrast:
+            raise ValueError(
+                f"contrast {self.label(item, target)!r} of texts[{item.index}] is what the model predicts; give "
+                "the target to contrast it with, or another contrast"
+            )
+        return replace(item, target=target, asked=None)
+
+    def predicted(self, items: Sequence[Encoded], values: Tensor) -> list[int]:
+        """Return what the model decides about each text, of its outputs (B, C): logits, or what rises with them."""
+        predicted: list[int] = values.argmax(-1).tolist()
+        return predicted
+
+    def label(self, item: Encoded, target: int) -> str:
+        """Return the name of a target."""
+        return self.texts.label(target)
+
+    def read_at(self, item: Encoded) -> int | None:
+        """Return the token that goes with a text's inputs, at which alone F is read; None where `read` knows."""
+        return None
+
+    def positions(self, item: Encoded, target: int) -> list[int]:
+        """Return the tokens that a decision is about; none if that is the whole text."""
+        return []
+
+    def count(self, length: int) -> int:
+        """Return C, of a text of so many tokens."""
+        return self.texts.size

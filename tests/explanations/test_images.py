@@ -1,0 +1,384 @@
+"""explain_images: F is the model's own output, maps are LayerAttAttr's, patches are where they are in the picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import seeing
+import torch
+from seeing import CLASSIFIERS, SIZE, classifier, clip, pictures, processor, siglip
+from toy import tiny_bert, tiny_tokenizer, unchanged
+
+from captum_attattr import (
+    Explanation,
+    ImageExplanation,
+    LayerAttAttr,
+    attention_layers,
+    attribution_tree,
+    explain_images,
+    faithfulness,
+    removal_effects,
+)
+
+QUIET = {"progress": False}
+QUICK = {"n_steps": 2, "progress": False}
+
+
+def close(one: Any, other: Any) -> None:
+    torch.testing.assert_close(torch.as_tensor(one), torch.as_tensor(other), rtol=0, atol=1e-5, check_dtype=False)
+
+
+def before_attention(model: Any, pixels: torch.Tensor) -> torch.Tensor:
+    """What the first layer of attention gets."""
+    seen: list[torch.Tensor] = []
+    block = attention_layers(model)[0].parent
+    hook = block.register_forward_pre_hook(lambda _, a, k: seen.append((*a, *k.values())[0]), with_kwargs=True)
+    model(pixel_values=pixels)
+    hook.remove()
+    return seen[0]
+
+
+# ------------------------------------------------------------------------------------------------- classifiers
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_f_is_the_models_own_output_and_each_patch_is_where_it_is_named(name: str) -> None:
+    model = classifier(name)
+    found = explain_images(model, processor(), pictures(), **QUICK)
+    before = CLASSIFIERS[name][1]
+    names = [f"patch {row},{column}" for row in range(3) for column in range(3)]
+    for explanation in found:
+        assert explanation.tokens == [*before, *names]
+        assert explanation.special == [True] * len(before) + [False] * 9
+        logits = model(**explanation.inputs).logits[0].detach()
+        close(explanation.value, logits.softmax(-1)[explanation.prediction])
+        assert explanation.prediction == explanation.target == int(logits.argmax())
+        # Other pixels in one patch change that token before the first layer of attention, and no other one.
+        pixels = explanation.inputs["pixel_values"]
+        changed = pixels.clone()
+        changed[..., 4:8, 8:12] += 1  # row 1, column 2
+        seen = [before_attention(model, each) for each in (pixels, changed)]
+        other = (seen[0] != seen[1]).any(-1)[0].nonzero().flatten().tolist()
+        assert [explanation.tokens[i] for i in other] == ["patch 1,2"]
+
+
+def test_maps_are_those_of_a_forward_function_of_ones_own() -> None:
+    model, images = classifier(), pictures()
+    found = explain_images(model, processor(), images, target=1)
+    pixels = processor()(images=images, return_tensors="pt")["pixel_values"]
+    lattr = LayerAttAttr(lambda x: model(x).logits.softmax(-1), attention_layers(model))
+    maps = torch.stack(lattr.attribute(pixels, target=1), 1)
+    for explanation, expected in zip(found, maps, strict=True):
+        close(explanation.attributions, expected)
+        close(explanation.attributions.sum((1, 2, 3)) - explanation.delta, explanation.attributions.sum((1, 2, 3)))
+        close(explanation.patch_scores(), explanation.token_scores()[1:].reshape(3, 3))
+
+
+def test_a_batch_is_its_pictures_one_by_one_whatever_their_sizes() -> None:
+    model = classifier("Dinov2ForImageClassification")  # which takes any size
+    keeping = processor(do_resize=False)
+    images = [*pictures(2, 12, 16), *pictures(1, 8, 8), *pictures(1, 16, 12)]
+    together = explain_images(model, keeping, images, **QUIET)
+    assert [explanation.grid for explanation in together] == [(3, 4), (3, 4), (2, 2), (4, 3)]
+    for image, explanation in zip(images, together, strict=True):
+        alone = explain_images(model, keeping, [image], **QUIET)[0]
+        close(alone.attributions, explanation.attributions)
+        close(alone.value, explanation.value)
+        assert torch.equal(explanation.picture, torch.from_numpy(image))  # nothing was resized
+
+
+def test_the_picture_ends_where_the_last_whole_patch_does() -> None:
+    model, image = classifier("Dinov2ForImageClassification"), pictures(1, 19, 15)[0]
+    explanation = explain_images(model, processor(do_resize=False), image, **QUICK)[0]
+    assert explanation.grid == (4, 3)
+    assert torch.equal(explanation.picture, torch.from_numpy(image[:16, :12]))
+    pixels = explanation.inputs["pixel_values"].clone()
+    pixels[..., 16:, :], pixels[..., 12:] = 9, 9
+    close(model(pixel_values=pixels).logits.softmax(-1)[0, explanation.target].detach(), explanation.value)
+
+
+def test_the_picture_is_what_the_model_saw() -> None:
+    image = np.zeros((24, 36, 3), np.uint8)
+    image[:, 12:24, 0] = 200  # the middle third is red
+    usual = processor(image_mean=[0.2, 0.5, 0.7], image_std=[0.3, 0.2, 0.1], resample=0)
+    picture = explain_images(classifier(), usual, image, **QUICK)[0].picture
+    expected = torch.zeros(12, 12, 3, dtype=torch.uint8)
+    expected[:, 4:8, 0] = 200
+    assert torch.equal(picture, expected)
+    for options in ({"do_normalize": False}, {"do_normalize": False, "do_rescale": False}):
+        assert torch.equal(
+            explain_images(classifier(), processor(resample=0, **options), image, **QUICK)[0].picture, expected
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"output": "logit"}, lambda logits: logits[1]),
+        ({"output": "log_probability"}, lambda logits: logits.log_softmax(-1)[1]),
+        ({"output": "logit", "contrast": "LABEL_2"}, lambda logits: logits[1] - logits[2]),
+        ({"path": "joint", "baseline": "sink"}, lambda logits: logits.softmax(-1)[1]),
+        ({"layers": [1, 2], "attention": False, "dtype": "float16"}, lambda logits: logits.softmax(-1)[1]),
+        *(
+            ({"attribution": name}, lambda logits: logits.softmax(-1)[1])
+            for name in ("attention", "alti", "chefer", "rollout", "attnlrp", "gradient_attention")
+        ),
+    ],
+)
+def test_options_are_explains(options: dict[str, Any], expected: Any) -> None:
+    model = classifier()
+    explanation = explain_images(model, processor(), pictures(1), target="LABEL_1", **QUIET | options)[0]
+    close(explanation.value, expected(model(**explanation.inputs).logits[0].detach()))
+    assert explanation.label == "LABEL_1"
+    for name in ("path", "baseline"):
+        assert getattr(explanation, name) == options.get(name, getattr(explanation, name))
+    assert explanation.patch_scores().shape == (3, 3)
+    kept = options.get("attention", options.get("attribution") not in ("alti", "chefer", "rollout"))
+    assert (explanation.attention is not None) == kept
+    assert len(explanation.attributions) == len(explanation.layers)
+
+
+# ------------------------------------------------------------------------------------------ pictures and texts
+
+
+def test_the_similarity_with_a_text_is_f() -> None:
+    model, both = clip()
+    texts = ["good film", "a bad plot man", "good film"]
+    found = explain_images(model, both, pictures(3), text=texts)
+    for explanation, text in zip(found, texts, strict=True):
+        assert (explanation.label, explanation.text, explanation.output) == (text, text, "score")
+        ids = both.tokenizer(text, return_tensors="pt")["input_ids"]
+        whole = model(pixel_values=explanation.inputs["pixel_values"], input_ids=ids)
+        close(explanation.value, (whole.image_embeds @ whole.text_embeds.T).item())
+        assert explanation.tokens[:2] == ["[CLS]", "patch 0,0"]
+        assert len(explanation.layers) == 3
+    one = explain_images(model, both, pictures(3)[1], text=texts[1])[0]
+    close(one.attributions, found[1].attributions)
+    text_features = whole.text_embeds.detach()  # of the third, by a forward function of one's own
+
+    def similarity(pixels: torch.Tensor) -> torch.Tensor:
+        embeds = model(pixel_values=pixels, input_ids=ids).image_embeds
+        return embeds @ text_features.T
+
+    lattr = LayerAttAttr(similarity, attention_layers(model.vision_model))
+    maps = torch.cat(lattr.attribute(found[2].inputs["pixel_values"], target=0))
+    close(found[2].attributions, maps)
+
+
+@pytest.mark.parametrize(("made", "chosen"), [(clip, "softmax"), (siglip, "sigmoid")])
+def test_a_choice_among_candidates_is_the_models_own(made: Any, chosen: str) -> None:
+    model, both = made()
+    texts = ["good film", "a bad plot man", "work"]
+    options = {"padding": "max_length" if made is siglip else True, "return_tensors": "pt"}
+    encoded = both.tokenizer(texts, **options)
+    names = ("input_ids", "attention_mask")
+    for explanation in explain_images(model, both, pictures(), candidates=texts, **QUICK):
+        whole = model(pixel_values=explanation.inputs["pixel_values"], **{n: encoded[n] for n in names})
+        logits = whole.logits_per_image[0].detach()
+        expected = logits.softmax(-1) if chosen == "softmax" else logits.sigmoid()
+        assert explanation.target == int(logits.argmax())
+        close(explanation.value, expected[explanation.target])
+        assert explanation.label == texts[explanation.target]
+    found = explain_images(
+        model, both, pictures(), target="work", contrast=[0, 1], output="logit", candidates=texts, **QUICK
+    )
+    for explanation, other in zip(found, (0, 1), strict=True):
+        logits = model(
+            pixel_values=explanation.inputs["pixel_values"], **{n: encoded[n] for n in names}
+        ).logits_per_image[0]
+        close(explanation.value, (logits[2] - logits[other]).detach())
+        assert explanation.contrast == texts[other]
+
+
+# ---------------------------------------------------------------------------------------- what is built on maps
+
+
+@pytest.mark.parametrize("made", ["classifier", "similarity", "candidates"])
+def test_files_trees_removal_and_faithfulness_work_on_them(tmp_path: Path, made: str) -> None:
+    model, reading, options = classifier(), processor(), {}
+    if made != "classifier":
+        model, reading = clip()
+        options = {"text": "good film"} if made == "similarity" else {"candidates": ["good film", "bad", "a b c"]}
+    found = explain_images(model, reading, pictures(), **options, **QUIET)
+    explanation = found[0]
+    loaded = Explanation.load(explanation.save(tmp_path / "image.safetensors"))
+    assert isinstance(loaded, ImageExplanation)
+    assert (loaded.grid, loaded.patches, loaded.tokens) == (explanation.grid, explanation.patches, explanation.tokens)
+    assert torch.equal(loaded.picture, explanation.picture)
+    assert torch.equal(loaded.attributions, explanation.attributions)
+    tree = attribution_tree(loaded, threshold=0.01)
+    assert tree.number_of_edges() > 0
+    effects = removal_effects(model, reading, loaded, top=5)
+    assert effects.value == pytest.approx(explanation.value, abs=1e-6)
+    edge = effects.edges[0]
+    layer = attention_layers(getattr(model, "vision_model", model))[edge.layer]
+    lattr = LayerAttAttr(lambda *_: 0, layer)
+    assert lattr.layers[0].index == edge.layer
+    alone = removal_effects(model, reading, explanation, [edge])
+    close(alone.effects, effects.effects[:1])
+    measured = faithfulness(model, reading, found, unit="token", **QUIET)
+    assert measured.keep.shape == (2, 10)
+    close(measured.full, torch.tensor([each.value for each in found], dtype=torch.float64))
+    with pytest.raises(ValueError, match="removal='replace' puts other tokens in a text, and this is a picture"):
+        faithfulness(model, reading, found, unit="token", removal="replace", **QUIET)
+
+
+def test_the_model_is_left_as_it_was_and_training_mode_is_put_back() -> None:
+    model = classifier(hidden_dropout_prob=0.5).train()
+    with unchanged(model):
+        found = explain_images(model, processor(), pictures(1), **QUICK)[0]
+    assert model.training
+    close(found.value, explain_images(model.eval(), processor(), pictures(1), **QUICK)[0].value)
+
+
+# -------------------------------------------------------------------------------------------------- what comes in
+
+
+def test_pictures_of_all_kinds_are_read_alike(tmp_path: Path) -> None:
+    array = pictures(1)[0]
+    tensor = torch.from_numpy(array).permute(2, 0, 1)
+    image = PIL.Image.fromarray(array)
+    image.save(tmp_path / "noise.png")
+    turned = PIL.Image.fromarray(np.rot90(array).copy())  # a camera held upright: its file says how to turn
+    turned.save(tmp_path / "turned.png", exif=_turned(turned, 6))
+    kinds = [
+        array,
+        tensor,
+        tensor / 255,
+        image,
+        image.convert("RGBA"),
+        tmp_path / "noise.png",
+        str(tmp_path / "noise.png"),
+    ]
+    kinds.append(tmp_path / "turned.png")
+    model = classifier()
+    found = explain_images(model, processor(), iter(kinds), **QUICK)
+    for explanation in found:
+        assert torch.equal(explanation.picture, found[0].picture)
+    assert [each.text for each in found] == ["picture of 20 x 30 pixels"] * 5 + ["noise.png"] * 2 + ["turned.png"]
+    for kind in kinds:
+        assert len(explain_images(model, processor(), kind, **QUICK)) == 1
+    grey = explain_images(model, processor(), image.convert("L"), **QUICK)[0].picture
+    assert torch.equal(grey[..., 0], grey[..., 2])
+
+
+def _turned(image: Any, orientation: int) -> Any:
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    return exif
+
+
+GOOD = np.zeros((8, 8, 3), np.uint8)
+BAD: list[tuple[Any, type[Exception], str]] = [
+    ([], ValueError, r"images is empty: give at least one"),
+    (None, TypeError, r"images must be a picture or a list of pictures, not NoneType: None"),
+    (7, TypeError, r"images must be a picture or a list of pictures, not int: 7"),
+    ({"a": GOOD}, TypeError, r"images must be a picture or a list of pictures, not dict"),
+    (b"png", TypeError, r"images must be a picture or a list of pictures, not bytes: b'png'"),
+    (np.zeros((2, 8, 8, 3), np.uint8), TypeError, r"not ndarray of shape \(2, 8, 8, 3\); use list\(images\)"),
+    (torch.zeros(2, 3, 8, 8), TypeError, r"not Tensor of shape \(2, 3, 8, 8\); use list\(images\)"),
+    ([GOOD, 3], TypeError, r"images\[1\] must be a PIL image, an array \(height, width, 3\) of uint8, .* not int: 3"),
+    ([GOOD, None], TypeError, r"images\[1\] must be a PIL image.* not NoneType: None"),
+    ([[GOOD]], TypeError, r"images\[0\] must be a PIL image.* not list"),
+    (np.zeros((8, 8), np.uint8), ValueError, r"not an array \(8, 8\) of uint8; of a grey one use np.stack"),
+    (np.zeros((3, 8, 8), np.uint8), ValueError, r"not an array \(3, 8, 8\) of uint8; use image.transpose\(1, 2, 0\)"),
+    (np.zeros((8, 8, 3)), ValueError, r"of float64; of numbers from 0 to 1 use \(255 \* image\)"),
+    (np.zeros((8, 8, 3), np.int64), ValueError, r"not an array \(8, 8, 3\) of int64$"),
+    (np.zeros((8, 8, 4), np.uint8), ValueError, r"not an array \(8, 8, 4\) of uint8$"),
+    (torch.zeros(8, 8, 3), ValueError, r"not a tensor \(8, 8, 3\) of float32; use image.permute\(2, 0, 1\)"),
+    (torch.zeros(1, 8, 8), ValueError, r"not a tensor \(1, 8, 8\) of float32$"),
+    (torch.zeros(3, 8, 8, dtype=torch.int64), ValueError, r"not a tensor \(3, 8, 8\) of int64$"),
+    (torch.full((3, 8, 8), 1.5), ValueError, r"images\[0\] has values from 1.5 to 1.5: floats must be from 0 to 1"),
+    (torch.full((3, 8, 8), torch.nan), ValueError, r"images\[0\] has values from nan to nan"),
+    (torch.zeros(3, 0, 8), ValueError, r"images\[0\] has no pixels: it is 8 x 0"),
+    ("nowhere.png", FileNotFoundError, r"images\[0\]: no file 'nowhere.png'"),
+    (["https://example.org/cat.png"], ValueError, r"is an address: nothing is downloaded; give a file"),
+    ([__file__], ValueError, r"images\[0\]: '.*test_images.py' cannot be read as a picture"),
+]
+
+
+@pytest.mark.parametrize(("images", "error", "message"), BAD)
+def test_bad_pictures_are_refused_before_the_model_runs(images: Any, error: type[Exception], message: str) -> None:
+    model = classifier()
+    model.register_forward_pre_hook(lambda *_: pytest.fail("the model ran"))
+    with pytest.raises(error, match=message):
+        explain_images(model, processor(), images, **QUICK)
+
+
+WRONG: list[tuple[str, dict[str, Any], type[Exception], str]] = [
+    ("ViT", {"target": 3}, ValueError, r"target 3 of images\[0\] is out of range: the model has 3"),
+    ("ViT", {"target": "cat"}, ValueError, r"target 'cat' of images\[0\] is unknown; the model has \['LABEL_0', "),
+    ("ViT", {"target": [0, 1]}, ValueError, r"target lists 2 entries for 1 images"),
+    ("ViT", {"target": 1, "contrast": 1}, ValueError, r"contrast 1 of images\[0\] is its target"),
+    ("ViT", {"text": "a cat"}, ValueError, r"text: ViTForImageClassification takes pictures alone; leave it out"),
+    ("ViT", {"candidates": ["a", "b"]}, ValueError, r"candidates are texts to choose among, which ViTFor"),
+    ("ViT", {"layers": [3]}, ValueError, r"layers\[0\] must be from 0 to 2, not 3"),
+    ("ViT", {"output": "odds"}, ValueError, r"output='odds' is unknown"),
+    ("ViT", {"processor": tiny_tokenizer()}, TypeError, r"processor must be the model's processor of images, got "),
+    ("ViT", {"processor": None}, TypeError, r"processor must be the model's processor of images, got NoneType"),
+    ("ViT", {"model": None}, TypeError, r"model must be a model of transformers that takes images, got NoneType"),
+    ("ViT", {"model": tiny_bert()}, TypeError, r"expected a model for image classification .* got BertForSeq"),
+    ("CLIP", {}, ValueError, r"CLIPModel compares pictures with texts: give text, for the similarity with it, or cand"),
+    ("CLIP", {"text": "a", "candidates": ["a", "b"]}, ValueError, r"or candidates, .*; not both"),
+    ("CLIP", {"text": ["a", "b"]}, ValueError, r"text lists 2 entries for 1 images"),
+    ("CLIP", {"text": 3}, TypeError, r"text of images\[0\] must be a string, not int: 3"),
+    ("CLIP", {"text": "  "}, ValueError, r"text of images\[0\] is empty"),
+    ("CLIP", {"text": "a", "target": 1}, ValueError, r"target 1 of images\[0\] is out of range: the model has 1"),
+    ("CLIP", {"text": "a", "contrast": "b"}, ValueError, r"contrast: one text is a similarity"),
+    ("CLIP", {"text": "a", "output": "probability"}, ValueError, r"output='probability': one text is a similarity"),
+    ("CLIP", {"candidates": "ab"}, TypeError, r"candidates must be a list of texts, not str: 'ab'"),
+    ("CLIP", {"candidates": ["a"]}, ValueError, r"candidates must be two or more different texts, not \['a'\]"),
+    ("CLIP", {"candidates": ["a", "a"]}, ValueError, r"candidates must be two or more different texts"),
+    ("CLIP", {"candidates": ["a", 2]}, TypeError, r"candidates must be texts, not int: 2"),
+    ("CLIP", {"candidates": ["a", "b"], "target": "c"}, ValueError, r"target 'c' of images\[0\] is unknown; the model"),
+]
+
+
+@pytest.mark.parametrize(("kind", "given", "error", "message"), WRONG)
+def test_wrong_choices_are_refused_before_the_model_runs(
+    kind: str, given: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    model, reading = clip() if kind == "CLIP" else (classifier(), processor())
+    model.register_forward_pre_hook(lambda *_: pytest.fail("the model ran"))
+    with pytest.raises(error, match=message):
+        explain_images(**{"model": model, "processor": reading, "images": GOOD} | given, **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("ResNetForImageClassification", {}, "has no attention layer"),
+        ("MobileViTForImageClassification", {"image_size": 32}, r"its attention has shape \(16, 4, 1, 1\)"),
+    ],
+)
+def test_models_whose_attention_is_not_of_patches_are_refused(name: str, options: Any, message: str) -> None:
+    from captum_attattr import UnsupportedModelError
+
+    model = seeing.build(name, **seeing.TINY | seeing.VISION | options)
+    with pytest.raises(UnsupportedModelError, match=message):
+        explain_images(model, processor(), GOOD, **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"picture": torch.zeros(12, 12, 3)}, TypeError, "picture must be of uint8, not torch.float32"),
+        ({"picture": torch.zeros(12, 12, dtype=torch.uint8)}, ValueError, "picture must have the shape"),
+        ({"grid": (3, 4)}, ValueError, r"patches must have the shape \(12,\), not \(9,\)"),
+        ({"grid": (9,)}, ValueError, r"grid must have the shape \(2,\), not \(1,\)"),
+        ({"patches": [1] * 9}, ValueError, "patches must be different tokens from 0 to 9"),
+        ({"patches": range(2, 11)}, ValueError, "patches must be different tokens from 0 to 9"),
+        ({"inputs": {"pixel_values": torch.zeros(2, 3, 12, 12)}}, ValueError, r"inputs\['pixel_values'\] must have"),
+    ],
+)
+def test_an_explanation_checks_its_picture(changed: dict[str, Any], error: type[Exception], message: str) -> None:
+    from dataclasses import replace
+
+    explanation = explain_images(classifier(), processor(), GOOD, **QUICK)[0]
+    assert explanation.picture.shape == (*SIZE.values(), 3)
+    with pytest.raises(error, match=message):
+        replace(explanation, **changed)
