@@ -159,7 +159,10 @@ class TextModel(Outputs):
 
     def encode_all(self, texts: Any) -> list[Encoded]:
         """Tokenize and check a list of texts."""
-        return [self.encode(index, text) for index, text in enumerate(sequence_of(texts, name="examples"))]
+        return [
+            self.encode(index, text)
+            for index, text in enumerate(sequence_of(texts, self.split_into_words, name="examples"))
+        ]
 
     def batches(self, items: Sequence[Encoded], size: int) -> list[list[int]]:
         """Return indices of the items, longest first, at most `size` a batch; of one length if nothing can be padded.
