@@ -131,10 +131,15 @@ UNTOUCHED = frozenset(
     {"q_norm", "k_norm", "LayerNorm", "layer_norm", "dense_bias"}
 )  # of one head's size, or after the output
 
-# Why heads cannot be cut out of a family, by config.model_type.
+_INPUT_WIDTH = "its forward gives what all heads give together the width of its input"
+# Why heads cannot be cut out of a family, by config.model_type or by class name of an attention module.
 NOT_CUT: dict[str, str] = {
     "diffllama": "its heads are halves of pairs: each gives the difference of two attention maps on shared values",
-    "prophetnet": "its forward gives what all heads give together the width of its input",
+    **dict.fromkeys(("prophetnet", "fsmt", "dab-detr", "TrOCRAttention", "GroupViTAttention"), _INPUT_WIDTH),
+    **dict.fromkeys(("TableTransformerAttention", "MgpstrAttention", "TimesformerSelfAttention"), _INPUT_WIDTH),
+    "PvtV2SelfAttention": _INPUT_WIDTH,
+    "DogeAttention": "the mask of each head is made of the values of all ('dt_proj')",
+    "LiltSelfAttention": "its heads give a second context, of the layout, which a mask of a head leaves as it is",
 }
 
 # Values that an attention module's forward returns, by class name, where it is not (output, probabilities);

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from captum_attattr.exceptions import EmptyTreeError
 from captum_attattr.explanations.explanation import Explanation
+from captum_attattr.explanations.image_explanation import ImageExplanation
 from captum_attattr.explanations.words import readable
 from captum_attattr.formatting import visible
 from captum_attattr.plots.canvas.codes import packed, signed_codes, unsigned_codes
@@ -60,10 +61,13 @@ def _digits(values: Floats) -> list[float]:
 
 def _reader(explanation: Explanation) -> int:
     """Return the position that the decision is made at: where it says so; else a decoder's last, an encoder's first."""
+    last = len(explanation.tokens) - 1
     if explanation.positions:
         return explanation.positions[0]
+    if isinstance(explanation, ImageExplanation):
+        return last if explanation.answers else 0
     causal = not explanation.attributions.triu(1).any()
-    return len(explanation.tokens) - 1 if causal and not explanation.special[0] else 0
+    return last if causal and not explanation.special[0] else 0
 
 
 def _trees(explanation: Explanation, threshold: float) -> list[dict[str, Any]]:
