@@ -27,7 +27,7 @@ from captum_attattr.attribution.sweep import Sweep
 from captum_attattr.evaluation.gates import Gates
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.image_explanation import ImageExplanation
-from captum_attattr.explanations.image_model import image_model, takes_images
+from captum_attattr.explanations.image_kinds import image_model, takes_images
 from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.model.attention_control import LayerCall, times_values
 from captum_attattr.model.attention_layers import AttentionLayer

@@ -14,7 +14,8 @@ from captum_attattr.explanations.explain import row_counter, text_bar
 from captum_attattr.explanations.explainer import Explainer, TokenAttAttr
 from captum_attattr.explanations.explanation_list import ExplanationList
 from captum_attattr.explanations.image_explanation import ImageExplanation
-from captum_attattr.explanations.image_model import EncodedImage, ImageModel, image_model, naming_images
+from captum_attattr.explanations.image_kinds import image_model
+from captum_attattr.explanations.image_model import EncodedImage, ImageModel, naming_images
 from captum_attattr.explanations.images import read_images
 from captum_attattr.explanations.settings import Settings
 from captum_attattr.explanations.targets import each
@@ -94,6 +95,9 @@ def explain_images(
       probability of one class;
     - image-text similarity (CLIP, SigLIP): the cosine similarity of picture and `text`; or with `candidates`, the
       probability of one of them: softmax (of SigLIP sigmoid) of the model's logits. The vision tower is attributed.
+    - a vision-language model (LLaVA, PaliGemma, Idefics 3, SmolVLM ...): the probability of the token that begins the
+      answer to the picture and the prompt `text`. The language model is attributed: its tokens are those of the prompt,
+      and patches in the place of the picture's placeholders. Pictures that are cut into tiles are refused.
 
     Args:
         model: the model.
@@ -101,9 +105,11 @@ def explain_images(
             their names need no torchvision.
         images: one picture or a list: PIL images, arrays (height, width, 3) of uint8, tensors (3, height, width) of
             uint8 or of floats from 0 to 1 (which are rounded to 256 levels), paths of files. All are read as RGB.
-        target: None for the class (or candidate) that the model predicts; a class's index or name, or a list with one
-            of these for each picture.
-        text: of image-text similarity, what the pictures are compared with: a text, or a list with one for each.
+        target: None for the class (candidate, token) that the model predicts; a class's index or name (a token's id, or
+            a text of one token), or a list with one of these for each picture.
+        text: of image-text similarity, what the pictures are compared with; of a vision-language model the prompt,
+            which goes through the processor's chat template, behind the picture, unless it has the picture's
+            placeholder itself (an answer may be begun in it then). A text, or a list with one for each picture.
         candidates: of image-text similarity, texts among which the model chooses, for all pictures.
         attribution, output, contrast, path, baseline, layers, attention, dtype: as in `explain`.
         n_steps, method, tolerance, max_nodes, internal_batch_size: as in `LayerAttAttr.attribute`. A ViT of 12 layers

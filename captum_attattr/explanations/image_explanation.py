@@ -77,8 +77,13 @@ class ImageExplanation(Explanation):
     @property
     def noun(self) -> str:
         """What views call a token: "patch", or "part" where there is text beside the picture."""
+        return "part" if self.answers else "patch"
+
+    @property
+    def answers(self) -> bool:
+        """Whether there is text beside the picture, whose last token the answer is made at."""
         every = set(self.patches)
-        return "patch" if all(flag or i in every for i, flag in enumerate(self.special)) else "part"
+        return not all(flag or i in every for i, flag in enumerate(self.special))
 
     def _view(self) -> View:
         return figure_view("plot_image", self)

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_attattr.exceptions import UnsupportedModelError
 from captum_attattr.explanations.attributed_output import Outputs
@@ -21,7 +21,7 @@ from captum_attattr.explanations.tasks.whole_text import WholeText
 from captum_attattr.explanations.text_model import TextModel, device_of
 from captum_attattr.model.attention_layers import attention_layers, every_layer, family_name, without_attention
 from captum_attattr.model.families import TOKENS_BEFORE_PATCHES
-from captum_attattr.model.wrappers import check_whole, parameters_of, unwrapped
+from captum_attattr.model.wrappers import parameters_of
 
 
 @dataclass
@@ -73,7 +73,7 @@ class ImageModel(TextModel):
         every = every_layer(tower)
         self.depth, self.note, self.scheme = len(every), without_attention(every), "words"
         parameters = parameters_of(model)
-        self._accepted: set[str] = set(parameters)
+        self._accepted: set[str] = set(parameters) - {"labels"}  # which some processors make
         self.extra = {
             n: v for n, v in {"use_cache": False, "logits_to_keep": 1}.items() if language and n in parameters
         }
@@ -147,7 +147,7 @@ class ImageModel(TextModel):
     def read_tokens(self, index: int, encoding: dict[str, Tensor]) -> EncodedImage:
         """Return an example whose tokens are the patches of its pixels, behind the tower's special tokens."""
         before, (rows, columns) = self.special_names, self.grid_of(encoding["pixel_values"])
-        tokens = [*before, *_patch_names(rows, columns)]
+        tokens = [*before, *patch_names(rows, columns)]
         return EncodedImage(
             index,
             "",
@@ -302,60 +302,9 @@ def _pooled(features: Any) -> Tensor:
     return pooled
 
 
-def _patch_names(rows: int, columns: int) -> list[str]:
+def patch_names(rows: int, columns: int) -> list[str]:
+    """Return the names of patches, row by row."""
     return [f"patch {row},{column}" for row in range(rows) for column in range(columns)]
-
-
-def takes_images(processor: Any) -> bool:
-    """Return whether something is a processor of images, alone or beside a tokenizer."""
-    names = getattr(processor, "model_input_names", None) or ()
-    return callable(processor) and (hasattr(processor, "image_processor") or "pixel_values" in names)
-
-
-def image_model(model: Any, processor: Any, candidates: Any = None) -> ImageModel:
-    """Return a model that sees as its task asks.
-
-    Raises:
-        TypeError: a processor or a model of another kind.
-        ValueError: candidates of a model that has none, or too few.
-    """
-    if not takes_images(processor):
-        raise TypeError(f"processor must be the model's processor of images, got {type(processor).__name__}")
-    model = unwrapped(model)
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a model of transformers that takes images, got {type(model).__name__}")
-    check_whole(model)
-    if all(hasattr(model, name) for name in ("get_image_features", "get_text_features", "vision_model", "logit_scale")):
-        return ImageTextModel(model, processor, checked_candidates(candidates))
-    if candidates is not None:
-        raise ValueError(
-            f"candidates are texts to choose among, which {type(model).__name__} does not do; leave it out"
-        )
-    if any("ForImageClassification" in kind.__name__ for kind in type(model).__mro__):
-        return ImageModel(model, processor, model.config, model)
-    raise TypeError(
-        f"expected a model for image classification or for image-text similarity, got {type(model).__name__}; give "
-        "LayerAttAttr a forward function of your own"
-    )
-
-
-def checked_candidates(candidates: Any) -> list[str] | None:
-    """Return texts to choose among.
-
-    Raises:
-        TypeError, ValueError: no list of different texts, at least two.
-    """
-    if candidates is None:
-        return None
-    if isinstance(candidates, str) or not isinstance(candidates, Iterable):
-        raise TypeError(f"candidates must be a list of texts, not {type(candidates).__name__}: {candidates!r:.60}")
-    texts = list(candidates)
-    for text in texts:
-        if not isinstance(text, str) or not text.strip():
-            raise TypeError(f"candidates must be texts, not {type(text).__name__}: {text!r:.60}")
-    if len(set(texts)) < len(texts) or len(texts) < 2:
-        raise ValueError(f"candidates must be two or more different texts, not {texts!r:.100}")
-    return texts
 
 
 @contextmanager

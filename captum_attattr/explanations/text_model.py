@@ -20,7 +20,7 @@ from captum_attattr.explanations.special_tokens import special_ids
 from captum_attattr.explanations.tasks.table import TASKS
 from captum_attattr.explanations.tasks.whole_text import BESIDE, CONTRAST, POSITION
 from captum_attattr.model.attention_layers import AttentionLayer, attention_layers, every_layer, without_attention
-from captum_attattr.model.families import OFFSET_POSITIONS, POSITION_LIMITS
+from captum_attattr.model.families import OFFSET_POSITIONS, POSITION_LIMITS, POSITION_TABLES
 from captum_attattr.model.head_masks import active_gates
 from captum_attattr.model.projections import Heads
 from captum_attattr.model.wrappers import WHOLE_TEXTS, parameters_of, understood
@@ -94,7 +94,7 @@ class TextModel(Outputs):
         # Positions may count padding on the left, and a decoder's any; an encoder's mask hides it on the right.
         right = getattr(tokenizer, "padding_side", "") == "right"
         self.pads = right and not decoder and getattr(tokenizer, "pad_token_id", None) is not None
-        self._token_count, self._segment_count = _embedding_counts(model)
+        self._token_count, self._segment_count, self._position_count = _embedding_counts(model)
         parameters = parameters_of(model)
         anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         self._accepted = None if anything else set(parameters)
@@ -141,7 +141,7 @@ class TextModel(Outputs):
         """Return a text with only the tensors that the model accepts.
 
         Raises:
-            ValueError: the model has no embedding of a token or a segment.
+            ValueError: the model has no embedding of a token, a segment or a position.
         """
         largest = max(item.ids)
         if largest >= self._token_count:
@@ -156,12 +156,21 @@ class TextModel(Outputs):
                 f"texts[{item.index}] has the segment {segment}, and the model knows {self._segment_count}: the "
                 "tokenizer is another model's"
             )
+        position = int(item.encoding["position_ids"].max()) if "position_ids" in item.encoding else 0
+        if position >= self._position_count:
+            raise ValueError(
+                f"texts[{item.index}] has {position} among its 'position_ids', and the model knows the positions 0 to "
+                f"{self._position_count - 1}"
+            )
         accepted = item.encoding.keys() if self._accepted is None else self._accepted
         return replace(item, encoding={name: part for name, part in item.encoding.items() if name in accepted})
 
     def encode_all(self, texts: Any) -> list[Encoded]:
         """Tokenize and check a list of texts."""
-        return [self.encode(index, text) for index, text in enumerate(sequence_of(texts, name="examples"))]
+        return [
+            self.encode(index, text)
+            for index, text in enumerate(sequence_of(texts, self.split_into_words, name="examples"))
+        ]
 
     def batches(self, items: Sequence[Encoded], size: int) -> list[list[int]]:
         """Return indices of the items, longest first, at most `size` a batch; of one length if nothing can be padded.
@@ -352,13 +361,20 @@ def device_of(model: nn.Module) -> torch.device:
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
-def _embedding_counts(model: Any) -> tuple[int, int]:
-    """Return how many tokens and how many segments a model has embeddings of."""
+def _embedding_counts(model: Any) -> tuple[int, int, int]:
+    """Return how many tokens, segments and positions a model has embeddings of."""
     try:
         tokens = int(model.get_input_embeddings().weight.shape[0])
     except (AttributeError, NotImplementedError):
         tokens = 0
-    return tokens or _UNLIMITED, getattr(model.config.get_text_config(), "type_vocab_size", 0) or _UNLIMITED
+    segments = getattr(model.config.get_text_config(), "type_vocab_size", 0)
+    tables = ((name.rpartition(".")[2], part) for name, part in model.named_modules())
+    positions = [
+        table.num_embeddings - getattr(table, "offset", 0)
+        for name, table in tables
+        if name in POSITION_TABLES and isinstance(table, nn.Embedding)
+    ]
+    return tokens or _UNLIMITED, segments or _UNLIMITED, min(positions, default=_UNLIMITED)
 
 
 def most_tokens(config: Any, tokenizer: Any) -> int:

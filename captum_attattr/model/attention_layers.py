@@ -15,10 +15,10 @@ from captum_attattr.exceptions import UnsupportedModelError
 from captum_attattr.model.families import (
     CAUSAL_OUTSIDE_INTERFACE,
     CROSS_ATTENTION_NAMES,
+    NO_MATRIX,
     PACKED,
     PACKED_ENDS,
     REFUSED,
-    SAMPLED,
     SHARES_LAYERS,
 )
 from captum_attattr.model.wrappers import language_tower
@@ -182,7 +182,7 @@ def _class_route(kind: Any) -> str | None:
     """Tell a class's route by the names that its methods use: no attribute says whether a module computes attention."""
     from transformers import PreTrainedModel
 
-    if issubclass(kind, PreTrainedModel) or kind.__module__.startswith("torch.") or kind.__name__.endswith(SAMPLED):
+    if issubclass(kind, PreTrainedModel) or kind.__module__.startswith("torch.") or kind.__name__.endswith(NO_MATRIX):
         return None
     names: set[str] = set()
     for base in kind.__mro__[: kind.__mro__.index(nn.Module)]:

@@ -12,7 +12,9 @@ REFUSED = {
         "its attention is windowed: batch and windows share one dimension",
     ),
     "pegasus_x": "its attention is local to blocks beside global tokens: there is no full query-by-key matrix",
-    "swiftformer": "its attention is additive: there is no query-by-key matrix",
+    **dict.fromkeys(("swiftformer", "mobilevitv2"), "its attention is additive: there is no query-by-key matrix"),
+    "autoformer": "its attention is autocorrelation: there is no query-by-key matrix",
+    "dinat": "its attention is local to neighbourhoods: there is no full query-by-key matrix",
     "reformer": "its attention is hashed: there is no full query-by-key matrix",
     "nystromformer": "its attention is a low-rank product: there is no full query-by-key matrix",
     "yoso": "its attention is hashed: there is no full query-by-key matrix",
@@ -33,8 +35,9 @@ CROSS_ATTENTION_NAMES = frozenset(
 PACKED_ENDS = "cu_seqlens"
 PACKED = frozenset({"PixtralAttention"})
 
-# What the classes of attention modules end in whose softmax is over sampled points: no matrix of queries by keys.
-SAMPLED = "MultiscaleDeformableAttention"
+# What the classes of modules end in that are called attention and weigh sampled points or features: their softmax is no
+# matrix of queries by keys.
+NO_MATRIX = ("MultiscaleDeformableAttention", "PatchTSMixerGatedAttention")
 
 # The class that runs one attention module for several layers: ALBERT's.
 SHARES_LAYERS = "AlbertTransformer"
@@ -54,6 +57,10 @@ TOKENS_BEFORE_PATCHES = {
     "distillation_token": "[DIST]",
     "register_tokens": "REG",
 }
+
+
+# What embeddings of positions are called in their parents.
+POSITION_TABLES = frozenset({"position_embeddings", "wpe", "embed_positions"})
 
 
 def causal_language_models() -> frozenset[str]:

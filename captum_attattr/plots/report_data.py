@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from captum_attattr.exceptions import EmptyTreeError
 from captum_attattr.explanations.explanation import Explanation
+from captum_attattr.explanations.image_explanation import ImageExplanation
 from captum_attattr.explanations.words import readable
 from captum_attattr.formatting import visible
 from captum_attattr.plots.canvas.codes import packed, signed_codes, unsigned_codes
@@ -60,12 +61,15 @@ def _digits(values: Floats) -> list[float]:
 
 def _readers(explanation: Explanation) -> list[int]:
     """Return the positions that the decision is read at: its own; else a decoder's last, an encoder's first."""
+    last = len(explanation.tokens) - 1
     if explanation.positions:
         return sorted(set(explanation.positions))
     if explanation.task == "similarity":  # the mean of all tokens
-        return list(range(len(explanation.tokens)))
+        return list(range(last + 1))
+    if isinstance(explanation, ImageExplanation):
+        return [last if explanation.answers else 0]
     causal = not explanation.attributions.triu(1).any()
-    return [len(explanation.tokens) - 1 if causal and not explanation.special[0] else 0]
+    return [last if causal and not explanation.special[0] else 0]
 
 
 def _trees(explanation: Explanation, threshold: float) -> list[dict[str, Any]]:

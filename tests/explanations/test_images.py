@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,14 @@ import PIL.Image
 import pytest
 import seeing
 import torch
-from seeing import CLASSIFIERS, SIZE, classifier, clip, pictures, processor, siglip
+from seeing import CLASSIFIERS, SIZE, classifier, clip, idefics3, llava, paligemma, pictures, processor, siglip
 from toy import tiny_bert, tiny_tokenizer, unchanged
 
 from captum_attattr import (
     Explanation,
     ImageExplanation,
     LayerAttAttr,
+    UnsupportedModelError,
     attention_layers,
     attribution_tree,
     explain_images,
@@ -32,12 +34,12 @@ def close(one: Any, other: Any) -> None:
     torch.testing.assert_close(torch.as_tensor(one), torch.as_tensor(other), rtol=0, atol=1e-5, check_dtype=False)
 
 
-def before_attention(model: Any, pixels: torch.Tensor) -> torch.Tensor:
+def before_attention(model: Any, **inputs: torch.Tensor) -> torch.Tensor:
     """What the first layer of attention gets."""
     seen: list[torch.Tensor] = []
     block = attention_layers(model)[0].parent
     hook = block.register_forward_pre_hook(lambda _, a, k: seen.append((*a, *k.values())[0]), with_kwargs=True)
-    model(pixel_values=pixels)
+    model(**inputs)
     hook.remove()
     return seen[0]
 
@@ -61,7 +63,7 @@ def test_f_is_the_models_own_output_and_each_patch_is_where_it_is_named(name: st
         pixels = explanation.inputs["pixel_values"]
         changed = pixels.clone()
         changed[..., 4:8, 8:12] += 1  # row 1, column 2
-        seen = [before_attention(model, each) for each in (pixels, changed)]
+        seen = [before_attention(model, pixel_values=each) for each in (pixels, changed)]
         other = (seen[0] != seen[1]).any(-1)[0].nonzero().flatten().tolist()
         assert [explanation.tokens[i] for i in other] == ["patch 1,2"]
 
@@ -194,15 +196,118 @@ def test_a_choice_among_candidates_is_the_models_own(made: Any, chosen: str) -> 
         assert explanation.contrast == texts[other]
 
 
+# ------------------------------------------------------------------------------------------ pictures and prompts
+
+ANSWERING = {"llava": llava, "paligemma": paligemma, "idefics3": idefics3}
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # PaliGemma's processor
+@pytest.mark.parametrize("name", ANSWERING)
+def test_the_next_token_of_an_answer_is_the_models_own(name: str) -> None:
+    model, both = ANSWERING[name]()
+    texts = ["a good film", "work bad plot man"]
+    explain_images(model, both, pictures(), text=texts, **QUICK)  # transformers puts hooks of its own there at first
+    with unchanged(model):
+        found = explain_images(model, both, pictures(), text=texts)
+    side = 2 if name == "idefics3" else 3
+    names = [f"patch {row},{column}" for row in range(side) for column in range(side)]
+    for explanation, text in zip(found, texts, strict=True):
+        logits = model(**explanation.inputs).logits[0, -1].detach()
+        close(explanation.value, logits.softmax(-1)[explanation.target])
+        assert explanation.target == explanation.prediction == int(logits.argmax())
+        assert [explanation.tokens[i] for i in explanation.patches] == names
+        assert (explanation.text, explanation.grid) == (text, (side, side))
+        assert [word for word in explanation.tokens if word in text.split()] == text.split()
+        assert not any(explanation.special[i] for i in explanation.patches)
+        assert any(explanation.special)
+        one = explain_images(model, both, pictures()[texts.index(text)], text=text)[0]
+        close(one.attributions, explanation.attributions)
+    last, names = found[1], list(found[1].inputs)
+
+    def forward(*tensors: torch.Tensor) -> torch.Tensor:
+        return model(**dict(zip(names, tensors, strict=True))).logits[:, -1].softmax(-1)
+
+    lattr = LayerAttAttr(forward, attention_layers(model))
+    first, *more = last.inputs.values()
+    close(last.attributions, torch.cat(lattr.attribute(first, target=last.target, additional_forward_args=tuple(more))))
+    contrasted = explain_images(
+        model, both, pictures(1), text="a b", target="film", contrast="plot", output="logit", **QUICK
+    )[0]
+    logits = model(**contrasted.inputs).logits[0, -1].detach()
+    ids = both.tokenizer.convert_tokens_to_ids(["film", "plot"])
+    close(contrasted.value, logits[ids[0]] - logits[ids[1]])
+    assert (contrasted.label, contrasted.contrast) == ("film", "plot")
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # PaliGemma's processor
+@pytest.mark.parametrize("name", ANSWERING)
+def test_each_placeholder_is_named_by_its_place_in_the_picture(name: str) -> None:
+    model, both = ANSWERING[name]()
+    with torch.no_grad():  # patches of the tower see nothing of each other
+        for part, parameter in model.named_parameters():
+            if "vision" in part and "v_proj" in part:
+                parameter.zero_()
+    explanation = explain_images(model, both, pictures(1), text="a b", **QUICK)[0]
+    changed = {key: value.clone() for key, value in explanation.inputs.items()}
+    changed["pixel_values"][..., 4:8, 8:12] += 1
+    one, other = (before_attention(model, **inputs) for inputs in (explanation.inputs, changed))
+    different = (one != other).any(-1)[0].nonzero().flatten().tolist()
+    expected = "patch 0,1" if name == "idefics3" else "patch 1,2"
+    assert [explanation.tokens[i] for i in different] == [expected]
+
+
+TEMPLATE = """
+{%- for message in messages %}{% for part in message['content'] -%}
+{% if part['type'] == 'image' %}<image> a {% else %}{{ part['text'] }} z{% endif %}
+{%- endfor %}{% endfor %}"""
+
+
+def test_prompts_go_through_the_chat_template_unless_they_have_the_placeholder() -> None:
+    model, both = llava()
+    tokens = {}
+    for template in (None, TEMPLATE):
+        both.chat_template = template
+        for text in ("good film", "good <image> film"):
+            explanation = explain_images(model, both, pictures(1), text=text, **QUICK)[0]
+            words = [t for i, t in enumerate(explanation.tokens) if i not in explanation.patches]
+            tokens[template is not None, text] = words[1:-1]
+            assert len(explanation.patches) == 9
+            assert explanation.text == text
+    both.chat_template = "[CLS]" + TEMPLATE.replace("-%}", "%}", 1)  # which begins as the tokenizer would
+    again = explain_images(model, both, pictures(1), text="good film", **QUICK)[0]
+    assert [again.tokens[i] for i in range(len(again.tokens)) if i not in again.patches] == [
+        "[CLS]",
+        *["a", "good", "film", "z"],
+    ]
+    assert tokens[False, "good film"] == ["good", "film"]
+    assert tokens[True, "good film"] == ["a", "good", "film", "z"]
+    assert tokens[False, "good <image> film"] == tokens[True, "good <image> film"] == ["good", "film"]
+
+
+def test_the_vision_tower_runs_each_picture_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, both = llava()
+    counts: list[int] = []
+    model.model.vision_tower.register_forward_pre_hook(lambda _, args: counts.append(len(args[0])))
+    found = explain_images(model, both, pictures(2), text="a good film", n_steps=8, progress=False)
+    assert max(counts) <= 2
+    assert found[0].total_nodes > 0
+    monkeypatch.setattr("captum_attattr.explanations.image_language._each_picture_once", lambda _: nullcontext())
+    counts.clear()
+    again = explain_images(model, both, pictures(2), text="a good film", n_steps=8, progress=False)
+    assert max(counts) > 2
+    for one, other in zip(found, again, strict=True):
+        close(one.attributions, other.attributions)
+
+
 # ---------------------------------------------------------------------------------------- what is built on maps
 
 
-@pytest.mark.parametrize("made", ["classifier", "similarity", "candidates"])
+@pytest.mark.parametrize("made", ["classifier", "similarity", "candidates", "answer"])
 def test_files_trees_removal_and_faithfulness_work_on_them(tmp_path: Path, made: str) -> None:
     model, reading, options = classifier(), processor(), {}
     if made != "classifier":
-        model, reading = clip()
-        options = {"text": "good film"} if made == "similarity" else {"candidates": ["good film", "bad", "a b c"]}
+        model, reading = llava() if made == "answer" else clip()
+        options = {"candidates": ["good film", "bad", "a b c"]} if made == "candidates" else {"text": "good film"}
     found = explain_images(model, reading, pictures(), **options, **QUIET)
     explanation = found[0]
     loaded = Explanation.load(explanation.save(tmp_path / "image.safetensors"))
@@ -321,7 +426,7 @@ WRONG: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("ViT", {"processor": tiny_tokenizer()}, TypeError, r"processor must be the model's processor of images, got "),
     ("ViT", {"processor": None}, TypeError, r"processor must be the model's processor of images, got NoneType"),
     ("ViT", {"model": None}, TypeError, r"model must be a model of transformers that takes images, got NoneType"),
-    ("ViT", {"model": tiny_bert()}, TypeError, r"expected a model for image classification .* got BertForSeq"),
+    ("ViT", {"model": tiny_bert()}, TypeError, r"expected a model for image classification.* got BertForSeq"),
     ("CLIP", {}, ValueError, r"CLIPModel compares pictures with texts: give text, for the similarity with it, or cand"),
     ("CLIP", {"text": "a", "candidates": ["a", "b"]}, ValueError, r"or candidates, .*; not both"),
     ("CLIP", {"text": ["a", "b"]}, ValueError, r"text lists 2 entries for 1 images"),
@@ -338,11 +443,33 @@ WRONG: list[tuple[str, dict[str, Any], type[Exception], str]] = [
 ]
 
 
+WRONG += [
+    (
+        "LLaVA",
+        {},
+        ValueError,
+        r"text: LlavaForConditionalGeneration answers to a picture and a prompt; give",
+    ),
+    ("LLaVA", {"text": 3}, TypeError, r"text of images\[0\] must be a string, not int: 3"),
+    ("LLaVA", {"text": ""}, ValueError, r"text of images\[0\] is empty: ''"),
+    ("LLaVA", {"text": "<image> a <image>"}, ValueError, r"text of images\[0\] has 2 places for a picture"),
+    ("LLaVA", {"text": "a", "target": "good film"}, ValueError, r"target 'good film' of images\[0\] is 2 tokens"),
+    ("LLaVA", {"text": "a", "target": 60}, ValueError, r"target 60 of images\[0\] is out of range: the model has 60"),
+    (
+        "LLaVA",
+        {"text": "a", "candidates": ["a", "b"]},
+        ValueError,
+        r"candidates are texts to choose among, which Llava",
+    ),
+    ("LLaVA", {"text": "a", "processor": processor()}, TypeError, r"processor must have a tokenizer, for prompts"),
+]
+
+
 @pytest.mark.parametrize(("kind", "given", "error", "message"), WRONG)
 def test_wrong_choices_are_refused_before_the_model_runs(
     kind: str, given: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    model, reading = clip() if kind == "CLIP" else (classifier(), processor())
+    model, reading = {"CLIP": clip, "LLaVA": llava, "ViT": lambda: (classifier(), processor())}[kind]()
     model.register_forward_pre_hook(lambda *_: pytest.fail("the model ran"))
     with pytest.raises(error, match=message):
         explain_images(**{"model": model, "processor": reading, "images": GOOD} | given, **QUICK)
@@ -356,11 +483,16 @@ def test_wrong_choices_are_refused_before_the_model_runs(
     ],
 )
 def test_models_whose_attention_is_not_of_patches_are_refused(name: str, options: Any, message: str) -> None:
-    from captum_attattr import UnsupportedModelError
-
     model = seeing.build(name, **seeing.TINY | seeing.VISION | options)
     with pytest.raises(UnsupportedModelError, match=message):
         explain_images(model, processor(), GOOD, **QUICK)
+
+
+def test_pictures_in_tiles_are_refused() -> None:
+    model, both = idefics3()
+    both.image_processor.do_image_splitting, both.image_processor.size = True, {"longest_edge": 32}
+    with pytest.raises(UnsupportedModelError, match=r"switch that off \(do_image_splitting=False\)"):
+        explain_images(model, both, GOOD, text="a", **QUICK)
 
 
 @pytest.mark.parametrize(

@@ -25,12 +25,15 @@ from captum_attattr import (
     HeadImportance,
     UnsupportedModelError,
     attention_layers,
+    effectiveness_analysis,
     explain,
     explain_dataset,
     find_patterns,
     head_importance,
     mask_heads,
     prune_heads,
+    pruning_curve,
+    token_scores,
 )
 from captum_attattr.attribution.integration import Integrator
 
@@ -286,6 +289,42 @@ def test_a_task_that_is_said():
     with torch.no_grad():
         wanted = model(**one.inputs).logits[0, -1].softmax(-1)[one.target]
     assert abs(float(wanted) - one.value) < 1e-5
+
+
+def masked_language_model() -> Any:
+    torch.manual_seed(0)
+    return BertForMaskedLM(tiny_bert().config).eval()
+
+
+FEW: Any = (tiny_tokenizer(), ["good film", "a plot"], [5, 6])
+OVER_TEXTS: dict[str, Any] = {
+    "explain_dataset": lambda model, texts, more: explain_dataset(model, FEW[0], texts, **more)[0].value,
+    "token_scores": lambda model, texts, more: token_scores(model, FEW[0], texts, **more)[0].scores.tolist(),
+    "find_patterns": lambda model, texts, more: find_patterns(model, FEW[0], texts, **more)[0].tokens,
+    "head_importance": lambda model, texts, more: head_importance(
+        model, FEW[0], texts, FEW[2], "taylor", **more
+    ).scores.tolist(),
+    "pruning_curve": lambda model, texts, more: (
+        pruning_curve(
+            model, FEW[0], texts, FEW[2], head_importance(tiny_llama(), *FEW, "random", progress=False), 2, **more
+        ).loss
+    ),
+    "effectiveness_analysis": lambda model, texts, more: (
+        effectiveness_analysis(model, FEW[0], texts, FEW[2], n_steps=1, **more).loss
+    ),
+}
+
+
+@pytest.mark.parametrize("function", OVER_TEXTS)
+def test_task_and_words_are_said_to_every_function_over_texts(function, tmp_path):
+    call, model = OVER_TEXTS[function], masked_language_model()
+    folders = [{"folder": tmp_path / name} if function == "explain_dataset" else {} for name in "ab"]
+    common = {"progress": False, "task": "next_token"}
+    texts = call(model, FEW[1], common | folders[0])
+    words = call(model, [["good", "film"], ["a", "plot"]], common | {"split_into_words": True} | folders[1])
+    assert texts == words
+    with pytest.raises(TypeError, match="say its task"):
+        call(model, FEW[1], {"progress": False} | folders[0])
 
 
 class Positional(nn.Module):

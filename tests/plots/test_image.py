@@ -78,6 +78,15 @@ STEPS = """
   seen.titles = patches.map((each) => each.title);
   point(patches[5]);
   seen.pointed = [told(), arrows()];
+  const whole = document.querySelector(".arrows").getBoundingClientRect();
+  const under = (x, y) => document.elementsFromPoint(whole.x + x, whole.y + y);
+  const nearest = (x, y) => under(x, y).find((each) => each.dataset.word).dataset.word;
+  const numbers = (path) => path.getAttribute("d").match(/-?[0-9.]+/g).map(Number);
+  const heads = [...document.querySelectorAll(".arrows .head")];
+  seen.ends = [...document.querySelectorAll(".arrows .edge")].map((path, i) => {
+    const [from, to] = [numbers(path).slice(0, 2), numbers(heads[i]).slice(0, 2)];
+    return [nearest(...from), nearest(...to)].map(Number);
+  });
   document.querySelector(".field").dispatchEvent(new PointerEvent("pointerleave"));
   seen.left = [told(), arrows()];
   patches[5].click();
@@ -124,6 +133,8 @@ def test_a_patch_says_what_it_read_and_gave(tmp_path: Path, dark: bool) -> None:
     assert f"It read: {given.tokens[read[0][0]]} " in seen["pointed"][0]
     assert f"It gave to: {given.tokens[gave[0][0]]} " in seen["pointed"][0]
     assert seen["pointed"][1] == len(read) + len(gave)
+    arrows = [[other, 6] for other, *_ in read] + [[6, other] for other, *_ in gave]
+    assert sorted(seen["ends"]) == sorted(arrows)
     assert seen["left"] == seen["escaped"] == seen["first"][:2]
     assert seen["kept"] == [seen["pointed"][0], 1]
     assert [given.tokens[int(seen[name])] for name in ("moved", "end")] == ["patch 2,2", "patch 2,2"]
@@ -209,12 +220,12 @@ def test_hostile_texts_are_literal(tmp_path: Path, dark: bool) -> None:
     for text in every_text(content):
         assert "<" not in re.sub("<br>|<b>|</b>", "", text)
     harmless = [replace(each, label="a", text="a", contrast="a") for each in hostile]
-    tags = []
+    tags: list[list[Any]] = []
     for i, given in enumerate((hostile, harmless)):
         path = write_html(plot_image(given), tmp_path / f"{i}.html")
-        tags.append([tag for tag, _ in Page(path.read_text("utf-8")).elements])
+        tags.append([(tag, *attributes) for tag, attributes in Page(path.read_text("utf-8")).elements])
         report = write_report(given[0], tmp_path / f"report{i}.html")
-        tags.append([tag for tag, _ in Page(report.read_text("utf-8")).elements])
+        tags.append([(tag, *attributes) for tag, attributes in Page(report.read_text("utf-8")).elements])
     assert tags[0] == tags[2]
     assert tags[1] == tags[3]
     for path in (tmp_path / "0.html", tmp_path / "report0.html"):

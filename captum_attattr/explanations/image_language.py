@@ -1,0 +1,157 @@
+"""Vision-language models: a picture and a prompt to inputs, and the next token of the answer as what is attributed."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_attattr.exceptions import UnsupportedModelError
+from captum_attattr.explanations.image_model import EncodedImage, ImageModel, patch_names
+from captum_attattr.explanations.images import Image
+from captum_attattr.explanations.schemes import scheme_of
+from captum_attattr.explanations.special_tokens import special_ids
+from captum_attattr.model.attention_layers import family_name
+
+
+class ImageLanguageModel(ImageModel):
+    """A model that answers in words to a picture and a prompt; the layers are those of its language model.
+
+    The placeholders that the processor puts in the place of the picture are the patches.
+    """
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        super().__init__(model, processor, model.config, model, language=True)
+        if not callable(self.tokenizer):
+            raise TypeError(f"processor must have a tokenizer, for prompts; {type(processor).__name__} has none")
+        self.scheme = scheme_of(self.tokenizer)
+        names = ("image_token_id", "image_token_index")
+        found = (getattr(owner, name, None) for owner in (processor, model.config) for name in names)
+        self.placeholder: Any = next((number for number in found if number is not None), None)
+        if self.placeholder is None:
+            raise UnsupportedModelError(f"{family_name(model)}: neither processor nor config has an image_token_id")
+
+    def check_text(self, index: int, text: Any) -> None:
+        """Check that there is a prompt.
+
+        Raises:
+            TypeError, ValueError: there is none.
+        """
+        if text is None:
+            raise ValueError(f"text: {type(self.model).__name__} answers to a picture and a prompt; give the prompt")
+        if not isinstance(text, str):
+            raise TypeError(f"text of images[{index}] must be a string, not {type(text).__name__}: {text!r:.60}")
+        if not text.strip():
+            raise ValueError(f"text of images[{index}] is empty: {text!r:.60}")
+
+    def processed(self, index: int, image: Image, text: Any) -> dict[str, Tensor]:
+        """Return the inputs of a picture and its prompt, the ids first.
+
+        A prompt that has the image's placeholder is taken as it is. Others go through the processor's chat template,
+        behind the picture, as a question that is to be answered; without a template the placeholder is put before them.
+        """
+        placeholder = str(self.tokenizer.convert_ids_to_tokens([self.placeholder])[0])
+        options: dict[str, Any] = {}
+        if (count := text.count(placeholder)) > 1:
+            raise ValueError(
+                f"text of images[{index}] has {count} places for a picture, {placeholder!r}; one is needed"
+            )
+        if placeholder not in text and getattr(self.processor, "chat_template", None):
+            content = [{"type": "image"}, {"type": "text", "text": text}]
+            messages = [{"role": "user", "content": content}]
+            text = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        elif placeholder not in text:
+            text = placeholder + text
+        if (begin := self.tokenizer.bos_token) and text.startswith(begin):
+            options["add_special_tokens"] = False
+        made = dict(self.processor(text=[text], images=[image.pixels], return_tensors="pt", **options))
+        return {"input_ids": made.pop("input_ids"), **made}
+
+    def told(self, image: Image, text: Any) -> tuple[str, str]:
+        """Return the prompt; the answer names itself."""
+        return text, ""
+
+    def read_tokens(self, index: int, encoding: dict[str, Tensor]) -> EncodedImage:
+        """Return an example whose tokens are the prompt's, patches in the place of the placeholders.
+
+        Raises:
+            UnsupportedModelError: there are not as many as the patches of one grid, or two pictures' worth.
+        """
+        ids = encoding["input_ids"][0].tolist()
+        patches = [i for i, token in enumerate(ids) if token == self.placeholder]
+        rows, columns = self._grid(index, encoding["pixel_values"], len(patches))
+        tokens, special = self.tokenizer.convert_ids_to_tokens(ids), special_ids(self.tokenizer)
+        for position, name in zip(patches, patch_names(rows, columns), strict=True):
+            tokens[position] = name
+        flags = [token in special and token != self.placeholder for token in ids]
+        return EncodedImage(
+            index, "", encoding, flags, [0] * len(ids), tokens=tokens, grid=(rows, columns), patches=patches
+        )
+
+    def _grid(self, index: int, pixels: Tensor, count: int) -> tuple[int, int]:
+        """Return the rows and columns of so many placeholders: those of the tower's patches, or of squares of them."""
+        whole, side = self.grid_of(pixels), 1
+        while side <= min(whole):
+            rows, columns = (length // side for length in whole)
+            if rows * columns == count:
+                return rows, columns
+            side += 1
+        raise UnsupportedModelError(
+            f"images[{index}] has {count} placeholders in the prompt, which are no grid of its {whole[0]} x {whole[1]} "
+            "patches: where the processor cuts pictures into tiles, switch that off (do_image_splitting=False)"
+        )
+
+    def token_count(self, inputs: tuple[Tensor, ...]) -> int:
+        """Return T of a batch of inputs, of which the first are the ids."""
+        return int(inputs[0].shape[1])
+
+    def output_of(self, inputs: dict[str, Tensor]) -> Any:
+        """Return the output of the model for a batch of inputs; a picture of several rows runs once in the tower."""
+        with _each_picture_once(self.model):
+            return super().output_of(inputs)
+
+
+@contextmanager
+def _each_picture_once(model: Any) -> Iterator[None]:
+    """Run the vision tower once for all rows of a picture, and without gradients.
+
+    Nothing of it depends on the attention of the language model above.
+    """
+    found = [part for part in model.modules() if "get_image_features" in vars(type(part))]
+    if not found:
+        yield
+        return
+    core = found[-1]  # the outer ones call it
+    original = core.get_image_features
+
+    @functools.wraps(original)
+    @torch.no_grad()
+    def once(pixel_values: Tensor, *others: Any, **options: Any) -> Any:
+        rows = [*others, *options.values()]
+        if len(pixel_values) < 2 or any(isinstance(each, Tensor) for each in rows):
+            return original(pixel_values, *others, **options)
+        places, first = torch.full((len(pixel_values),), -1), list[int]()
+        while len(left := (places < 0).nonzero()):
+            first.append(int(left[0]))
+            same = (pixel_values == pixel_values[first[-1]]).flatten(1).all(1)
+            places[same.to(places.device)] = len(first) - 1
+        features = original(pixel_values[first], *others, **options)
+        if hasattr(features, "pooler_output"):
+            features.pooler_output = _taken(features.pooler_output, places.tolist())
+            return features
+        return _taken(features, places.tolist())
+
+    core.get_image_features = once
+    try:
+        yield
+    finally:
+        del core.get_image_features
+
+
+def _taken(features: Any, places: list[int]) -> Any:
+    """Return the features of the pictures at some places, in a tensor or a list with an entry for each."""
+    return features[places] if isinstance(features, Tensor) else [features[place] for place in places]
