@@ -73,11 +73,11 @@ class Example(NamedTuple):
 
 
 def people(draw: random.Random, held_out: bool) -> list[Person]:
-    """Three persons that have nothing in common; a third of all names is for the tests."""
+    """Two persons that have nothing in common; a third of all names is for the tests."""
     parts = []
     for names in NAMES:
         cut = len(names) // 3
-        parts.append(draw.sample(names[:cut] if held_out else names[cut:], 3))
+        parts.append(draw.sample(names[:cut] if held_out else names[cut:], 2))
     return [Person(*row) for row in zip(*parts, strict=True)]
 
 
@@ -125,7 +125,7 @@ def batch_of(task: str, rows: list[Example], tokenizer: Any, device: torch.devic
     return {name: tensor.to(device) for name, tensor in batch.items()}
 
 
-def fine_tuned(task: str, folder: str, tokenizer: Any, steps: int, size: int = 16, rate: float = 2e-4) -> Any:
+def fine_tuned(task: str, folder: str, tokenizer: Any, steps: int, size: int = 16, rate: float = 5e-4) -> Any:
     """MiniLM with a head of the task, all weights trained."""
     torch.manual_seed(0)
     options = {"num_labels": len(LABELS), "id2label": dict(enumerate(LABELS))} if "token" in task else {}
