@@ -29,6 +29,7 @@ class Encoded:
         segments: (T,) 0 for the first text of a pair and the tokens around it, 1 for the second.
         target: the class, token or answer to explain; None for the predicted one.
         contrast: the class, token or answer whose output is taken off the target's; None for none.
+        position: the token at which alone the output is read; None where that is not one token, or not known yet.
         asked: what the task has yet to decide by the model's own output; None for nothing.
         offsets: (T,) where each token begins and ends in its text; empty if the tokenizer does not tell.
     """
@@ -40,6 +41,7 @@ class Encoded:
     segments: list[int]
     target: int | None = None
     contrast: int | None = None
+    position: int | None = None
     asked: Any = None
     offsets: Sequence[tuple[int, int]] = ()
 

@@ -325,7 +325,7 @@ def test_soft_prompts_are_refused_with_their_positions():
 def test_a_task_that_is_said():
     torch.manual_seed(0)
     model = BertForMaskedLM(tiny_bert().config).eval()
-    with pytest.raises(TypeError, match="BertForMaskedLM; say its task"):
+    with pytest.raises(ValueError, match="the tokenizer has no mask token"):
         explain(model, tiny_tokenizer(), TEXT, **QUIET)
     one = explain(model, tiny_tokenizer(), TEXT, task="next_token", **QUIET)[0]
     with torch.no_grad():
