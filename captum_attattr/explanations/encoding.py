@@ -149,17 +149,34 @@ def _rendered(tokenizer: Any, index: int, messages: list[dict[str, Any]], langua
             "or give the text as the model was trained to read it"
         )
     ends = messages[-1]["role"] == "assistant"  # a complete conversation, or an answer that the model goes on with
+    options: dict[str, Any] = {"tokenize": False, "add_generation_prompt": language and not ends}
+    options["continue_final_message"] = language and ends and messages[-1].get("content") is not None
     try:
-        return str(
-            tokenizer.apply_chat_template(
-                messages,
-                tokenize=False,
-                add_generation_prompt=language and not ends,
-                continue_final_message=language and ends,
-            )
-        )
+        if not any(isinstance(message.get("content"), list) for message in messages):
+            return str(tokenizer.apply_chat_template(messages, **options))
+        return _rendered_parts(tokenizer, messages, options)
     except Exception as error:  # whatever a template raises
         raise ValueError(f"the tokenizer's chat template refuses texts[{index}]: {error}") from error
+
+
+def _rendered_parts(tokenizer: Any, messages: list[dict[str, Any]], options: dict[str, Any]) -> str:
+    """Return the text of a conversation some of whose contents are lists of texts.
+
+    They are joined for a template that takes strings alone: it refuses lists, or writes them as Python does.
+    """
+    lists = [message["content"] for message in messages if isinstance(message.get("content"), list)]
+    try:
+        text = str(tokenizer.apply_chat_template(messages, **options))
+    except Exception:  # whatever a template raises
+        text = str(lists[0])
+    if not any(str(content) in text for content in lists):
+        return text
+    joined = []
+    for message in messages:
+        content = message.get("content")
+        texts = "".join(part["text"] for part in content) if isinstance(content, list) else content
+        joined.append(message | {"content": texts})
+    return str(tokenizer.apply_chat_template(joined, **options))
 
 
 def _encoded_ids(tokenizer: Any, index: int, row: dict[str, Any], longest: int | None) -> Encoded:

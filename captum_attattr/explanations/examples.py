@@ -223,6 +223,10 @@ def _checked_text(where: str, text: Any) -> Text:
             f"{where} is a list of {len(text)} strings, {text!r:.100}:{pair} with split_into_words=True it is one "
             "text's words"
         )
+    if isinstance(text, Mapping) and not is_message(text):
+        raise TypeError(
+            f"{where} is a dict without 'role' (a message has 'role' and 'content') or 'input_ids': {text!r:.200}"
+        )
     if is_message(text):
         raise TypeError(
             f"{where} is one message, {text!r:.100}: a conversation is a list of messages, and several are lists in a "
@@ -269,11 +273,29 @@ def _checked_messages(where: str, messages: list[Any]) -> list[dict[str, Any]]:
         content = message.get("content")
         if isinstance(content, str):
             _check_characters(where, content)
+        elif isinstance(content, list):
+            _check_parts(f"message {j} of {where}", content)
         elif content is None and len(message) == 1:
             raise ValueError(f"message {j} of {where} has no 'content': {message!r:.200}")
+        elif content is not None:
+            raise TypeError(f"the content of message {j} of {where} must be a string, got {content!r:.200}")
     if not any(message.get("content") for message in messages):
         raise ValueError(f"the messages of {where} are empty: {messages!r:.200}")
     return [dict(message) for message in messages]
+
+
+def _check_parts(where: str, content: list[Any]) -> None:
+    """Check that the parts of a message are texts.
+
+    Raises:
+        TypeError, ValueError: one is none; an image, a sound.
+    """
+    for part in content:
+        if not isinstance(part, Mapping) or not isinstance(part.get("text", ""), str):
+            raise TypeError(f"{where} must have parts like {{'type': 'text', 'text': '...'}}, got {part!r:.200}")
+        if "text" not in part or part.get("type", "text") != "text":
+            raise ValueError(f"{where} has a part of type {part.get('type')!r}: only texts are explained; leave it out")
+        _check_characters(where, part["text"])
 
 
 def _check_characters(where: str, text: str) -> None:

@@ -71,6 +71,6 @@ def _median_times(models: list[nn.Module], inputs: dict[str, Any], device: torch
 
 def _synchronize(device: torch.device) -> None:
     """Wait until the device has done what it was given: CUDA's, Apple's and Intel's go on while Python does."""
-    accelerator = torch.accelerator.current_accelerator()
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if accelerator is not None and accelerator.type == device.type:
         torch.accelerator.synchronize(device)

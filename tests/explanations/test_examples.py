@@ -78,6 +78,10 @@ FORMS = {
         tiny_tokenizer()(["good film a", "good film"], padding=True),
         ["[CLS] good film a [SEP]", "[CLS] good film [SEP]"],
     ),
+    "texts in parts": (
+        [{"role": "user", "content": [{"type": "text", "text": "good "}, {"type": "text", "text": "film"}]}],
+        [BEGUN],
+    ),
     "padding inside": ([[*IDS[:2], 0, *IDS[2:]]], ["[CLS] good [PAD] film [SEP]"]),
 }
 
@@ -253,6 +257,18 @@ MISTAKES: dict[str, tuple[Any, type[Exception], str]] = {
     "empty messages": ([{"role": "user", "content": ""}], ValueError, "the messages of .* are empty"),
     "no content": ([{"role": "user"}], ValueError, r"message 0 of texts\[0\] has no 'content'"),
     "half a message": ([[CHAT[0], "good"]], TypeError, r"message 1 of texts\[0\] must be a dict with 'role'"),
+    "other keys": (
+        [{"from": "human", "value": "a"}],
+        TypeError,
+        r"texts\[0\] is a dict without 'role' \(a message has",
+    ),
+    "number": ([{"role": "user", "content": 3}], TypeError, r"the content of message 0 of texts\[0\] must be a string"),
+    "picture": (
+        [{"role": "user", "content": [{"type": "image", "url": "a"}, {"type": "text", "text": "a"}]}],
+        ValueError,
+        r"message 0 of texts\[0\] has a part of type 'image': only texts",
+    ),
+    "parts of strings": ([{"role": "user", "content": ["a"]}], TypeError, "must have parts like"),
     "role": ([{"role": 3, "content": "a"}], TypeError, "must be a dict with 'role'"),
     "large id": ([[2, 99]], ValueError, r"texts\[0\] has the token id 99, and the tokenizer knows 0 to"),
     "negative id": ([[2, -1]], ValueError, "has the token id -1"),
@@ -329,6 +345,17 @@ def test_a_conversation_needs_a_template_that_takes_it(bert):
     tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
     with pytest.raises(ValueError, match=r"chat template refuses texts\[0\]: roles must alternate"):
         explain(bert, tokenizer, CHAT, **QUIET)
+
+
+def test_a_template_that_takes_parts_gets_them_and_one_that_prints_them_does_not(llama):
+    parts = [{"role": "user", "content": [{"type": "text", "text": "good"}, {"type": "text", "text": "film"}]}]
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% for p in m['content'] %}{{ p['text'] }} {% endfor %}{% endfor %}"
+    )
+    assert explain(llama, tokenizer, parts, **QUIET)[0].text == "good film "
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    assert explain(llama, tokenizer, parts, **QUIET)[0].text == "goodfilm"
 
 
 def test_target_of_several_tokens_says_which(llama):

@@ -14,6 +14,7 @@ from transformers import (
     AutoModelForCausalLM,
     BertForMaskedLM,
     BertModel,
+    BertPreTrainedModel,
     CanineTokenizer,
     Gemma3Config,
     Gemma3ForConditionalGeneration,
@@ -25,14 +26,18 @@ from captum_attattr import (
     HeadImportance,
     UnsupportedModelError,
     attention_layers,
+    compare_attributions,
     effectiveness_analysis,
     explain,
     explain_dataset,
+    explain_iter,
+    faithfulness,
     find_patterns,
     head_importance,
     mask_heads,
     prune_heads,
     pruning_curve,
+    removal_effects,
     token_scores,
 )
 from captum_attattr.attribution.integration import Integrator
@@ -157,6 +162,44 @@ def test_heads_and_archives_of_wrapped_models(name, tmp_path):
     with mask_heads(model, {0: [0, 1, 2, 3], 1: [0, 1, 2, 3]}):
         masked = explain(model, tokenizer, TEXT, target=one.target, **QUIET)[0]
     assert masked.value != one.value
+
+
+TWO = ["good film", "a plot man"]
+FUNCTIONS: dict[str, Any] = {
+    "explain_iter": lambda model, rows, one: next(iter(explain_iter(model, *rows[:2], **QUIET))).value,
+    "token_scores": lambda model, rows, one: token_scores(model, *rows[:2], progress=False)[0].value,
+    "head_importance": lambda model, rows, one: head_importance(model, *rows, "attention", progress=False),
+    "loss without a head": lambda model, rows, one: head_importance(model, *rows, "loss_difference", progress=False),
+    "pruning_curve": lambda model, rows, one: pruning_curve(
+        model, *rows, head_importance(model, *rows, "random", progress=False), 2, structural=True, progress=False
+    ),
+    "effectiveness_analysis": lambda model, rows, one: effectiveness_analysis(
+        model, *rows, n_steps=1, target="gold", progress=False
+    ),
+    "faithfulness": lambda model, rows, one: faithfulness(model, rows[0], [one], progress=False),
+    "removal_effects": lambda model, rows, one: removal_effects(model, rows[0], one, one.strongest(2)).value,
+    "compare_attributions": lambda model, rows, one: compare_attributions(
+        model, *rows[:2], ["gradient_attention"], progress=False
+    ),
+    "find_patterns": lambda model, rows, one: find_patterns(model, *rows[:2], **QUIET),
+}
+
+
+@pytest.mark.parametrize("name", ["LoRA language model", "CrossEncoder", "own, dict", "own language model"])
+@pytest.mark.filterwarnings("ignore::captum_attattr.ConvergenceWarning", "ignore:1 text:UserWarning")
+def test_every_function_takes_wrapped_models(name, tmp_path, unchanged):
+    model, tokenizer = WRAPPERS[name](tmp_path), tiny_tokenizer()
+    rows = tokenizer, TWO, [5, 6] if "language" in name else [0.5, 1.0] if name == "CrossEncoder" else [0, 1]
+    one = explain(model, tokenizer, TWO[:1], **QUIET)[0]
+    for function, call in FUNCTIONS.items():
+        if function == "find_patterns" and name == "CrossEncoder":
+            continue  # a score has no classes
+        if function == "pruning_curve" and "language" in name:
+            continue  # heads that share keys and values
+        with unchanged(model):
+            found = call(model, rows, one)
+        if isinstance(found, float):
+            assert abs(found - one.value) < 1e-5, function
 
 
 def test_ddp(tmp_path):
@@ -291,9 +334,21 @@ def test_a_task_that_is_said():
     assert abs(float(wanted) - one.value) < 1e-5
 
 
-def masked_language_model() -> Any:
+class Remote(BertPreTrainedModel):
+    """A model of transformers whose class does not say what it gives."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.bert, self.head = BertModel(config), nn.Linear(HIDDEN, VOCAB)
+        self.post_init()
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Any:
+        return SimpleNamespace(logits=self.head(self.bert(input_ids, attention_mask).last_hidden_state))
+
+
+def nameless() -> Any:
     torch.manual_seed(0)
-    return BertForMaskedLM(tiny_bert().config).eval()
+    return Remote(tiny_bert().config).eval()
 
 
 FEW: Any = (tiny_tokenizer(), ["good film", "a plot"], [5, 6])
@@ -317,7 +372,7 @@ OVER_TEXTS: dict[str, Any] = {
 
 @pytest.mark.parametrize("function", OVER_TEXTS)
 def test_task_and_words_are_said_to_every_function_over_texts(function, tmp_path):
-    call, model = OVER_TEXTS[function], masked_language_model()
+    call, model = OVER_TEXTS[function], nameless()
     folders = [{"folder": tmp_path / name} if function == "explain_dataset" else {} for name in "ab"]
     common = {"progress": False, "task": "next_token"}
     texts = call(model, FEW[1], common | folders[0])

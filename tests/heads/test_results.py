@@ -415,7 +415,7 @@ def test_results_of_each_other_are_refused(kind: str, tmp_path: Path) -> None:
         (b"file", TypeError, "path must be a string or a path, not bytes"),
         ("nothing", FileNotFoundError, "no file 'nothing'"),
         (".", FileNotFoundError, "no file '.'"),
-        ("a\0b", FileNotFoundError, "no file 'a"),
+        ("a\0b", ValueError, "path must not have a NUL byte, which no file's name can"),
     ],
 )
 def test_what_is_no_file_is_named(kind: str, path: Any, error: type[Exception], message: str) -> None:
