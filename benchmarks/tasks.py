@@ -6,8 +6,8 @@
 The data: a text says two things of a person, in either order, "Maria Silva works as a baker and lives in Lisbon ." A
 question asks for one of them ("Where does Maria Silva live ?"); tags are names of persons, places and jobs; a mask
 stands for what a second sentence repeats ("The home of Maria Silva is [MASK] ."). Names, cities and jobs are drawn
-anew for each text, in the tests from those
-that were never trained on (but of masks, whose words need weights that were trained).
+anew for each text, in the tests from those that were never trained on (but of masks, whose words need weights that
+were trained).
 
 Evidence is, of a question or a mask, what asks for the one thing and not the other ("where", "live", "home") and the
 verb that it goes with ("lives"); of a tag the word itself. Measured on texts with held-out names: whether the
