@@ -1,18 +1,19 @@
 """Answers, tags and masked words of a real encoder, explained: MiniLM fine-tuned on sentences that are made here.
 
-    python benchmarks/tasks.py                      # about ten minutes on two cores
+    python benchmarks/tasks.py
     python benchmarks/tasks.py --task masked_lm
 
-The data: a text is a few sentences, each about another person, "Maria Silva lives in Lisbon and works as a baker ." A
-question asks for one fact of one of them ("Where does Maria Silva live ?"); tags are names of persons, places and jobs;
-a mask stands for the last word of a sentence that repeats a fact of the text ("The home of Maria Silva is [MASK] .").
-First and last names, cities and jobs are drawn anew for each text, in the tests from names that were never trained on.
+The data: a text says two things of a person, in either order, "Maria Silva works as a baker and lives in Lisbon ." A
+question asks for one of them ("Where does Maria Silva live ?"); tags are names of persons, places and jobs; a mask
+stands for what a second sentence repeats ("The home of Maria Silva is [MASK] ."). Names, cities and jobs are drawn
+anew for each text, in the tests from those that were never trained on (but of masks, whose words need weights that
+were trained).
 
-Evidence is, of a question or a mask, the name that it shares with the one sentence that answers; of a tag the word
-itself. Measured on texts with held-out names: whether the explained F is the model's own output; of those that are
-decided rightly, how often the word with the highest token score (`token_scores` of the log-probability, its defaults),
-the answer itself aside, is evidence; and how much the log-probability falls without the top 1 % of the edges of the
-joint path, beside as many at random.
+Evidence is, of a question or a mask, what asks for the one thing and not the other ("where", "live", "home") and the
+verb that it goes with ("lives"); of a tag the word itself. Measured on texts with held-out names: whether the
+explained F is the model's own output; of those that are decided rightly, how often the word with the highest token
+score (`token_scores` of the log-probability, its defaults), the answer itself aside, is evidence; and how much the
+log-probability falls without the top 1 % of the edges of the joint path, beside as many at random.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ LAST = """Silva Baker Stone Novak Rossi Khan Weber Lopez Berg Dahl Costa Meyer F
 CITIES = """Lisbon Paris London Berlin Madrid Rome Vienna Oslo Prague Athens Dublin Warsaw Milan Geneva Lyon Porto"""
 JOBS = """baker doctor teacher nurse lawyer farmer pilot painter tailor singer driver banker priest writer"""
 NAMES = [part.split() for part in (FIRST, LAST, CITIES, JOBS)]
+HOME, WORK = {"where", "live", "lives", "home"}, {"what", "work", "works", "job"}
 LABELS = ["O", "B-PER", "I-PER", "B-LOC", "B-JOB"]
 CLASSES = {
     "question_answering": "BertForQuestionAnswering",
@@ -52,13 +54,13 @@ class Person(NamedTuple):
     city: str
     job: str
 
-    @property
-    def sentence(self) -> list[tuple[str, str]]:
+    def sentence(self, home_first: bool) -> list[tuple[str, str]]:
         """Its words, each with its label."""
         first, last, city, job = self
-        plain = [(word, "O") for word in ("lives", "in", "and", "works", "as", "a")]
-        told = [(first, "B-PER"), (last, "I-PER"), *plain[:2], (city, "B-LOC")]
-        return [*told, *plain[2:], (job, "B-JOB"), (".", "O")]
+        home = [("lives", "O"), ("in", "O"), (city, "B-LOC")]
+        work = [("works", "O"), ("as", "O"), ("a", "O"), (job, "B-JOB")]
+        one, two = (home, work) if home_first else (work, home)
+        return [(first, "B-PER"), (last, "I-PER"), *one, ("and", "O"), *two, (".", "O")]
 
 
 class Example(NamedTuple):
@@ -72,30 +74,29 @@ class Example(NamedTuple):
     """Of the words of the text, for tags."""
 
 
-def people(draw: random.Random, held_out: bool) -> list[Person]:
-    """Two persons that have nothing in common; a third of all names is for the tests."""
-    parts = []
-    for names in NAMES:
-        cut = len(names) // 3
-        parts.append(draw.sample(names[:cut] if held_out else names[cut:], 2))
-    return [Person(*row) for row in zip(*parts, strict=True)]
+def person(draw: random.Random, held_out: bool) -> Person:
+    """Somebody; a third of all names is for the tests."""
+    parts = [names[: len(names) // 3] if held_out else names[len(names) // 3 :] for names in NAMES]
+    return Person(*map(draw.choice, parts))
 
 
 def examples(task: str, count: int, seed: int, held_out: bool) -> Iterator[Example]:
     """Texts of one task."""
     draw = random.Random(seed)
     for _ in range(count):
-        persons = people(draw, held_out)
-        one, where = draw.choice(persons), draw.random() < 0.5
-        words = [pair for person in persons for pair in person.sentence]
-        context, answer = " ".join(word for word, _ in words), one.city if where else one.job
-        name, evidence = f"{one.first} {one.last}", {one.first.lower(), one.last.lower()}
+        one, home = person(draw, held_out and task != "masked_lm"), draw.random() < 0.5
+        words = one.sentence(draw.random() < 0.5)
+        context, answer, name = (
+            " ".join(word for word, _ in words),
+            one.city if home else one.job,
+            one[0] + " " + one[1],
+        )
         if task == "question_answering":
-            question = f"Where does {name} live ?" if where else f"What does {name} work as ?"
-            yield Example((question, context), answer, evidence, [])
+            question = f"Where does {name} live ?" if home else f"What does {name} work as ?"
+            yield Example((question, context), answer, HOME if home else WORK, [])
         elif task == "masked_lm":
-            repeated = f"The {'home' if where else 'job'} of {name} is [MASK] ."
-            yield Example(f"{context} {repeated}", answer.lower(), evidence, [])
+            repeated = f"The {'home' if home else 'job'} of {name} is [MASK] ."
+            yield Example(f"{context} {repeated}", answer.lower(), HOME if home else WORK, [])
         else:
             at = draw.choice([i for i, (_, label) in enumerate(words) if label != "O"])
             yield Example(context, (at, words[at][1]), {words[at][0].lower()}, [label for _, label in words])
@@ -125,7 +126,7 @@ def batch_of(task: str, rows: list[Example], tokenizer: Any, device: torch.devic
     return {name: tensor.to(device) for name, tensor in batch.items()}
 
 
-def fine_tuned(task: str, folder: str, tokenizer: Any, steps: int, size: int = 16, rate: float = 5e-4) -> Any:
+def fine_tuned(task: str, folder: str, tokenizer: Any, steps: int, size: int = 16, rate: float = 2e-4) -> Any:
     """MiniLM with a head of the task, all weights trained."""
     torch.manual_seed(0)
     options = {"num_labels": len(LABELS), "id2label": dict(enumerate(LABELS))} if "token" in task else {}
@@ -201,7 +202,7 @@ def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=list(CLASSES), action="append", help="one task; all by default")
-    parser.add_argument("--steps", type=int, default=250, help="of training, of 16 texts each (default: 250)")
+    parser.add_argument("--steps", type=int, default=150, help="of training, of 16 texts each (default: 150)")
     parser.add_argument("--count", type=int, default=100, help="texts that are measured (default: 100)")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")

@@ -375,12 +375,34 @@ def test_the_predicted_answer_is_the_most_probable_span_of_the_context():
         assert one.prediction == one.target == one.positions[0] * len(one.tokens) + one.positions[1]
 
 
-def test_an_answer_of_more_than_30_tokens_is_not_predicted():
-    model = tiny("BertForQuestionAnswering", max_position_embeddings=64)
-    text = ("a", " ".join("abcdefghijklmnopqrstuvwxyz" * 2)[:90])
-    (one,) = quiet(model, TOKENIZER, [text], n_steps=1)
-    first, last = one.positions
-    assert last - first < 30
+class Spanned(transformers.BertForQuestionAnswering):
+    """Answers begin and end where chosen words stand, more or less probably."""
+
+    begins: dict[int, float]
+    ends: dict[int, float]
+
+    def forward(self, input_ids: Tensor, **kwargs: Any) -> Any:
+        output = super().forward(input_ids, **kwargs)
+        for logits, table in ((output.start_logits, self.begins), (output.end_logits, self.ends)):
+            logits.mul_(1e-3)
+            for token, logit in table.items():
+                logits.add_(logit * (input_ids == token))
+        return output
+
+
+@pytest.mark.filterwarnings("ignore::captum_attattr.ConvergenceWarning")
+def test_an_answer_of_more_than_30_tokens_is_not_predicted_but_may_be_given():
+    torch.manual_seed(0)
+    model = place(Spanned(bert_config(num_labels=2, max_position_embeddings=64)).eval())
+    man, good, plot = TOKENIZER.convert_tokens_to_ids(["man", "good", "plot"])
+    model.begins, model.ends = {man: 9.0}, {good: 3.0, plot: 9.0}
+    for between, label in ((29, "man" + " a" * 27 + " good"), (28, "man" + " a" * 27 + " good plot")):
+        text = ("b", "man" + " a" * 27 + " good" + " a" * (between - 28) + " plot")
+        with torch.no_grad():
+            one = quiet(model, TOKENIZER, [text], attribution="attention")[0]
+        assert one.label == label
+        whole = quiet(model, TOKENIZER, [text], [text[1]], attribution="attention")[0]
+        assert whole.positions == [3, 3 + between + 1]
 
 
 @pytest.mark.parametrize(
@@ -551,13 +573,14 @@ def tags(texts: Any, target: Any = None, model: Any = None, **options: Any) -> l
 class Tagged(transformers.BertForTokenClassification):
     """Labels of chosen logits: each word's label is told by the word, whatever stands beside it."""
 
-    table: dict[int, tuple[int, float]]
+    table: dict[int, list[tuple[int, float]]]
 
     def forward(self, input_ids: Tensor, **kwargs: Any) -> Any:
         output = super().forward(input_ids, **kwargs)
         output.logits = output.logits * 1e-3
-        for token, (label, logit) in self.table.items():
-            output.logits[..., label] += logit * (input_ids == token)
+        for token, pairs in self.table.items():
+            for label, logit in pairs:
+                output.logits[..., label] += logit * (input_ids == token)
         return output
 
 
@@ -566,7 +589,8 @@ def tagged(**words: tuple[str, float]) -> Tagged:
     torch.manual_seed(0)
     model = Tagged(bert_config(num_labels=4, id2label=TAGS)).eval()
     names = {name: i for i, name in TAGS.items()}
-    model.table = {TOKENIZER.convert_tokens_to_ids(word): (names[name], logit) for word, (name, logit) in words.items()}
+    ids = TOKENIZER.convert_tokens_to_ids
+    model.table = {ids(word): [(names[name], logit)] for word, (name, logit) in words.items()}
     return place(model)
 
 
@@ -579,6 +603,16 @@ def test_the_strongest_entity_is_explained():
     assert (one.positions, one.label, one.tokens[3]) == ([3], "I-PER", "b")
     assert one.telling == ("entity", "b", "token 3")
     assert tags(["film a man c"], model=model)[0].label == "B-LOC"
+
+
+def test_a_predicted_label_goes_before_one_that_is_more_probable_and_not_predicted():
+    model = tagged(**NAMES)
+    man, c = TOKENIZER.convert_tokens_to_ids(["man", "c"])
+    model.table = {man: [(0, 5.0), (3, 4.9)], c: [(3, 0.9)]}
+    one = tags(["man c"], model=model)[0]
+    other = tags(["man c"], (1, "B-LOC"), model)[0]
+    assert (one.positions, one.label) == ([2], "B-LOC")
+    assert other.probability > one.probability
 
 
 def test_where_no_word_is_an_entity_the_most_probable_label_of_one_is_explained_and_not_called_a_choice(tmp_path):
@@ -614,7 +648,7 @@ def test_entities_begin_with_words_not_with_pieces():
     tokenizer = transformers.BertTokenizerFast(vocab={word: i for i, word in enumerate(vocabulary)})
     torch.manual_seed(0)
     model = Tagged(bert_config(num_labels=4, id2label=TAGS)).eval()
-    model.table = {4: (1, 3.0), 5: (3, 9.0), 6: (0, 9.0)}  # the piece alone would be a place
+    model.table = {4: [(1, 3.0)], 5: [(3, 9.0)], 6: [(0, 9.0)]}  # the piece alone would be a place
     one = quiet(model, tokenizer, ["wolfgang lives"], n_steps=1)[0]
     assert (one.positions, one.label) == ([1], "B-PER")
     assert one.telling.word == "wolfgang"
