@@ -34,8 +34,8 @@ _NOTE_FLAT = (
 )
 
 _NOTE_PICTURE = (
-    "Opacity is the share of the largest score but for special tokens', which has 70 %. Point at a patch, or choose one:"
-    " arrows lead from what is read to what reads it; they are of all layers together."
+    "Opacity is the share of the largest score but for special tokens', which has 70 %. Point at a patch, or choose"
+    " one: arrows lead from what is read to what reads it; they are of all layers together."
 )
 
 
