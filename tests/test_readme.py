@@ -42,6 +42,7 @@ def test_every_link_leads_somewhere() -> None:
 
 
 @needs_encoder
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # of peft
 @pytest.mark.parametrize("block", CODE)
 def test_code_runs_as_it_stands(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

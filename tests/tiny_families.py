@@ -94,6 +94,8 @@ BESIDES: dict[str, dict[str, Any]] = {
     "deberta-v2": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
     "olmo2": {"num_key_value_heads": HEADS},
     "lilt": {"hidden_size": 48},
+    "bros": {"hidden_size": 128},
+    "mistral4": {"head_dim": 2 * SIZE},
     "xmod": {"default_language": "en_XX"},
     "musicgen_decoder": {"num_codebooks": 2},
     "musicgen_melody_decoder": {"num_codebooks": 2},
@@ -156,7 +158,12 @@ AUTO = ("CAUSAL_LM", "SEQ_TO_SEQ_CAUSAL_LM", "SEQUENCE_CLASSIFICATION", "IMAGE_C
 
 def model_types() -> list[str]:
     """Every model type that transformers has a model of; parts of others have none of their own."""
-    return sorted(name for name in CONFIG_MAPPING if next(classes(name), None) is not None)
+    return sorted(filter(exists, CONFIG_MAPPING))
+
+
+def exists(model_type: str) -> bool:
+    """Whether this release of transformers has a model of that type."""
+    return model_type in CONFIG_MAPPING and next(classes(model_type), None) is not None
 
 
 def tiny_config(model_type: str) -> Any:
@@ -303,7 +310,18 @@ def _series(config: Any) -> dict[str, Any]:
     return {"past_values": _noise(2, config.context_length, config.num_input_channels)}
 
 
+def _patches(config: Any) -> dict[str, Any]:
+    """Images as patches, with what they need besides."""
+    inputs = {"pixel_values": _noise(2, 16, 3 * (config := getattr(config, "vision_config", config)).patch_size ** 2)}
+    return inputs | {"pixel_attention_mask": torch.ones(2, 16), "spatial_shapes": torch.tensor([[4, 4]] * 2)}
+
+
 INPUTS: dict[str, Any] = {
+    **dict.fromkeys(("siglip2", "siglip2_vision_model"), _patches),
+    "lxmert": lambda config: _text(
+        config, visual_feats=_noise(2, 5, config.visual_feat_dim), visual_pos=_noise(2, 5, 4)
+    ),
+    "bros": lambda config: _text(config, bbox=_noise(2, 7, 8).abs()),
     **dict.fromkeys(("lilt", "layoutlm", "layoutlmv3"), _boxed),
     "canine": _text,
     **dict.fromkeys(("timesformer", "videomae", "vivit"), _video),

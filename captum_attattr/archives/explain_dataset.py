@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,14 @@ from torch import nn
 
 from captum_attattr import checks
 from captum_attattr.archives.archive import Archive
+from captum_attattr.archives.batch_digests import BatchDigests
 from captum_attattr.archives.examples import Examples, Pairs
 from captum_attattr.archives.index import INDEX, read_index
 from captum_attattr.archives.plan import Form
 from captum_attattr.archives.run import DatasetRun
+from captum_attattr.archives.shards import part_of
 from captum_attattr.checks import checked_arguments
+from captum_attattr.exceptions import UnsupportedModelError
 from captum_attattr.explanations.examples import Texts, sequence_of
 from captum_attattr.explanations.explainer import Explainer
 from captum_attattr.explanations.settings import Settings
@@ -146,8 +150,32 @@ def explain_dataset(
             form = replace(form, inputs=False)
         run = DatasetRun(explainer, Examples(explainer, texts, pairs, form.inputs), folder, form, progress)
         run.plan(batch_size, shard_bytes)
-        run.carry_out(processes)
+        with _nothing_left_if_refused(run, alone=processes.world == 1):
+            run.carry_out(processes)
     return Archive(folder)
+
+
+@contextmanager
+def _nothing_left_if_refused(run: DatasetRun, alone: bool) -> Iterator[None]:
+    """Remove what a run has begun where it is refused before a batch is done; another run's files stay.
+
+    Args:
+        run: planned.
+        alone: whether no other process shares it: the others may be at work.
+    """
+    shards = [run.path(shard) for shard in range(len(run.shards))]
+    files = [run.folder / INDEX, *map(part_of, shards)]
+    made, before = not run.folder.exists(), {path for path in files if path.exists()}
+    try:
+        yield
+    except (UnsupportedModelError, TypeError, ValueError):
+        if alone and not before and not any(path.exists() or BatchDigests(path).read() for path in shards):
+            for path in files:
+                path.unlink(missing_ok=True)
+            if made and run.folder.exists():
+                with suppress(OSError):  # somebody else's files are in it
+                    run.folder.rmdir()
+        raise
 
 
 def _is_of_version_0_1(folder: Path) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -30,6 +30,7 @@ class Facts:
         dtype: the type that the model computes in.
         branching: how the blocks are cut; None where they are not.
         verified: whether rows that branch have been seen to be right.
+        packed: whether all rows of a forward would be one packed sequence: they are run one by one.
     """
 
     space: str
@@ -39,6 +40,11 @@ class Facts:
     dtype: torch.dtype = torch.float32
     branching: LateBranching | None = None
     verified: bool = False
+    packed: bool = False
+
+    def parts(self, examples: Sequence[int]) -> list[Sequence[int]]:
+        """Return which examples can be run in one forward."""
+        return [[example] for example in examples] if self.packed else [examples]
 
     @torch.no_grad()
     def resized(self, control: AttentionControl, evaluate: Evaluate, device: torch.device) -> Facts:
@@ -78,9 +84,12 @@ def learn(control: AttentionControl, evaluate: Evaluate, uncontrolled: Tensor, e
             if out_of_memory(error) or isinstance(error, ModelInUseError | UnsupportedModelError):
                 raise
             if space == "attention":
+                batched = _runs_eagerly(control, evaluate, torch.arange(len(uncontrolled), device=rows.device))
                 raise UnsupportedModelError(
-                    f"{family_name(control.model)} runs by itself, and fails when its attention is computed eagerly: "
-                    f"{type(error).__name__}: {error}"
+                    f"{family_name(control.model)} runs by itself, and fails "
+                    + ("for one example alone" if batched else "when its attention is computed eagerly")
+                    + f": {type(error).__name__}: {error}"
+                    + "; dimension 0 of its inputs must hold examples that it can be run on one by one" * batched
                 ) from error
             continue
         if close(alone, uncontrolled[rows], facts.dtype):
@@ -107,6 +116,18 @@ def learn(control: AttentionControl, evaluate: Evaluate, uncontrolled: Tensor, e
     )
 
 
+def _runs_eagerly(control: AttentionControl, evaluate: Evaluate, rows: Tensor) -> bool:
+    """Whether transformers' own eager functions run these examples together; False for one."""
+    if len(rows) < 2:
+        return False
+    with control.plainly_eager():
+        try:
+            evaluate(rows)
+        except (TypeError, AttributeError, RuntimeError, ValueError, IndexError):
+            return False
+    return True
+
+
 def _learn_in(space: str, control: AttentionControl, evaluate: Evaluate, rows: Tensor) -> tuple[Facts, Tensor]:
     """Return what one example shows, and its F."""
     facts = Facts(space)
@@ -127,7 +148,8 @@ def _learn_in(space: str, control: AttentionControl, evaluate: Evaluate, rows: T
     recorder = BlockRecorder(control, evaluate, space)
     output, facts.fused = recorder.run(rows, read)
     facts.shapes = [shapes[layer] for layer in range(len(control.layers))]
-    facts.branching = recorder.branching()
+    facts.packed = any(layer.packs for layer in control.layers)
+    facts.branching = None if facts.packed else recorder.branching()
     return facts, output
 
 

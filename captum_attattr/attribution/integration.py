@@ -73,8 +73,12 @@ class PathIntegral:
     total_nodes: Tensor
 
 
-def default_limit(sweep: Sweep) -> int:
-    """Return how many rows a forward has where no limit is given."""
+def default_limit(sweep: Sweep, given: int | None = None) -> int:
+    """Return how many rows a forward has at most: as many as given, else a default by device; one of packed models."""
+    if sweep.facts.packed:
+        return 1
+    if given:
+        return given
     tokens = max(max(shape[-2:]) for shape in sweep.facts.shapes)
     return max(1, TOKENS_PER_CHUNK.get(sweep.device.type, TOKENS_PER_CHUNK["cuda"]) // tokens)
 
@@ -168,7 +172,7 @@ class Integrator:
         unbegun = iter(self.pairs)
         tasks: Tasks = {}
         queue: deque[Row] = deque()
-        size = ChunkSize(self.limit or default_limit(self.sweep))
+        size = ChunkSize(default_limit(self.sweep, self.limit))
         while True:
             while len(queue) < size.rows and (pair := next(unbegun, None)):
                 queue.extend(self._begin(pair, tasks, size, result))

@@ -56,6 +56,9 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
         forward_func: the model's forward or any function around it that returns one tensor, examples in
             dimension 0. The paper attributes the class probability:
             ``lambda ids, mask: model(ids, attention_mask=mask).logits.softmax(-1)``.
+            A tower that packs the patches of all images in one sequence (Qwen2-VL's and its like) takes one image as
+            one example, (B, patches, numbers), and is run image by image:
+            ``lambda patches, grid: tower(patches.flatten(0, 1), grid).last_hidden_state.mean((-2, -1))[None]``.
         layer: one layer or a list of layers of one model: what `attention_layers` returns, or attention
             modules themselves where the model can be found from `forward_func`.
         device_ids: accepted for Captum's sake; a `DataParallel` model is refused.
@@ -360,13 +363,16 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
         start = check_attention_baselines(start_point, len(self.layers))
         examples, deltas = range(batch.size), []
         with prepared_sweep(self.layers, batch, start, self.known) as sweep:
-            sweep.run_clean(examples, backward=False)
+            parts = sweep.facts.parts(examples)
+            for part in parts:
+                sweep.run_clean(part, backward=False)
             end = torch.stack([sweep.clean[example].output for example in examples])
             for layer in [ALL] if joint else range(len(maps)):
-                chunk = sweep.run([Row(example, layer, 0.0) for example in examples], backward=False)
+                rows = [[Row(example, layer, 0.0) for example in part] for part in parts]
+                start_output = torch.cat([sweep.run(some, backward=False).outputs for some in rows])
                 sweep.edges.clear()
                 total = sum(map_.flatten(1).sum(1) for map_ in (maps if joint else maps[layer : layer + 1]))
-                deltas.append(total - (end - chunk.outputs).to(maps[0]))
+                deltas.append(total - (end - start_output).to(maps[0]))
         return deltas[0] if joint else self._returned(deltas)
 
     def _returned(self, values: list[Tensor]) -> Maps:
@@ -375,15 +381,14 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
 
     def _read(self, batch: Batch) -> list[Tensor]:
         """Return the attention of every layer for a batch."""
-        maps: dict[int, Tensor] = {}
+        maps: dict[int, list[Tensor]] = {}
 
         def read(layer: int, call: LayerCall) -> None:
-            maps[layer] = call.tensor
+            maps.setdefault(layer, []).append(call.tensor)
 
-        with (
-            AttentionControl(self.layers) as control,
-            torch.no_grad(),
-            control.watch(read, check=True),
-        ):
-            self.forward_func(*batch.arguments(torch.arange(batch.size, device=batch.device)))
-        return [maps[layer] for layer in range(len(self.layers))]
+        every = torch.arange(batch.size, device=batch.device)
+        with AttentionControl(self.layers) as control, torch.no_grad():
+            for rows in every[:, None] if any(layer.packs for layer in self.layers) else [every]:
+                with control.watch(read, check=True):
+                    self.forward_func(*batch.arguments(rows))
+        return [torch.cat(maps[layer]) for layer in range(len(self.layers))]

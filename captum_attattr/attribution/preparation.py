@@ -32,7 +32,7 @@ def prepared_sweep(
         known: what was learned from batches before, by their form; added to.
     """
     check_model(layers[0].model)
-    uncontrolled = _evaluate_all(batch)
+    uncontrolled = _evaluate_all(batch, one_by_one=any(layer.packs for layer in layers))
     with AttentionControl(layers) as control:
         parameter = next(control.model.parameters(), torch.empty(0))
         state = tuple(layer.kept for layer in layers), tuple(control.usual.values()), control.model.training
@@ -51,12 +51,13 @@ def prepared_sweep(
 
 
 @torch.no_grad()
-def _evaluate_all(batch: Batch) -> Tensor:
+def _evaluate_all(batch: Batch, one_by_one: bool) -> Tensor:
     """Return F of every example by the model's own attention implementation."""
     outputs: list[Tensor] = []
 
     def run(examples: range) -> None:
         outputs.append(batch.evaluate(torch.arange(examples.start, examples.stop, device=batch.device)))
 
-    in_chunks(batch.size, max(8, ENTRIES_AT_ONCE // max(1, batch.inputs[0][0].numel())), run)
+    most = 1 if one_by_one else max(8, ENTRIES_AT_ONCE // max(1, batch.inputs[0][0].numel()))
+    in_chunks(batch.size, most, run)
     return torch.cat(outputs)

@@ -176,7 +176,7 @@ class Sweep:
         """
         order = self.facts.order
         layers = order[0], order[len(order) // 2], order[-1]
-        rows = [Row(examples[i % 2], layer, 1.0) for i, layer in enumerate(layers)]
+        rows = [Row(examples[i % 2], layer, 1.0) for i, layer in enumerate(layers)][: 1 if self.facts.packed else None]
         expected = torch.stack([self.clean[row.example].output for row in rows])
         for branching in (self.facts.branching, None):
             self.facts.branching = branching

@@ -163,8 +163,9 @@ class Removals:
         texts, first = self.texts, explanations[0]
         names = list(first.inputs or {})
         tensors = [torch.cat([(e.inputs or {})[name] for e in explanations]).to(texts.device) for name in names]
-        beside = texts.beside([e.contrast_target for e in explanations])
-        every = dict(zip(names, tensors, strict=True)) | beside
+        positions = [e.positions[0] for e in explanations if texts.task.reads_one]
+        beside = texts.beside([e.contrast_target for e in explanations], positions)
+        every = texts.task.prepared(dict(zip(names, tensors, strict=True))) | beside
         inputs, *further = every.values()
         forward = texts.forward_function(every, first.output)
         return make_batch(forward, inputs, tuple(further), [e.target for e in explanations])

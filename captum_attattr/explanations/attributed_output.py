@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_attattr.checks import integer, real, scalar
+from captum_attattr.model.wrappers import SIMILARITIES
 
 CHOICES = ("probability", "logit", "log_probability")
 """What may be asked for."""
@@ -33,7 +34,10 @@ class Outputs:
         self.config, self.tokenizer, self.device = config, tokenizer, device
         self.language = task == "next_token"
         """Whether the classes are the tokens that come next."""
+        self.vocabulary = self.language or task == "masked_lm"
+        """Whether the classes are tokens."""
         self._classifies = task == "classification"
+        self._compares = task in SIMILARITIES
 
     @property
     def multilabel(self) -> bool:
@@ -44,7 +48,12 @@ class Outputs:
     def regression(self) -> bool:
         """Whether the output is a score, not a class."""
         regression = getattr(self.config, "problem_type", None) == "regression" or self.config.num_labels == 1
-        return self._classifies and not self.multilabel and regression
+        return self._compares or (self._classifies and not self.multilabel and regression)
+
+    @property
+    def _scoring(self) -> str:
+        """What gives a score, for errors."""
+        return "the task is similarity, which" if self._compares else "the model is a regression, which"
 
     # ---------------------------------------------------------------------------------------------- the output
 
@@ -69,9 +78,9 @@ class Outputs:
                 raise ValueError(f"output='score' is a regression's; use one of {', '.join(map(repr, CHOICES))}")
             return output or "probability"
         if output not in (None, "logit", "score"):
-            raise ValueError(f"output={output!r}: the model is a regression, which has a score only; use 'logit'")
+            raise ValueError(f"output={output!r}: {self._scoring} has a score only; use 'logit'")
         if contrasted:
-            raise ValueError("contrast: the model is a regression, which gives a score and no classes; leave it out")
+            raise ValueError(f"contrast: {self._scoring} gives a score and no classes; leave it out")
         return "score"
 
     def probabilities(self, logits: Tensor) -> Tensor:
@@ -116,7 +125,7 @@ class Outputs:
     @property
     def size(self) -> int:
         """How many classes or tokens there are."""
-        return int(self.config.get_text_config().vocab_size if self.language else self.config.num_labels)
+        return int(self.config.get_text_config().vocab_size if self.vocabulary else self.config.num_labels)
 
     def target(self, index: int, target: Any, what: str = "target") -> int | None:
         """Return the index of a class, or the id of a token; None stays None.
@@ -157,7 +166,7 @@ class Outputs:
 
     def _named(self, index: int, name: str, what: str) -> int:
         """Return the index of the class, or the id of the token, of a name."""
-        if self.language:
+        if self.vocabulary:
             ids = self.tokenizer(name, add_special_tokens=False)["input_ids"]
             if len(ids) != 1:
                 tokens = self.tokenizer.convert_ids_to_tokens(ids)
@@ -176,7 +185,7 @@ class Outputs:
 
     def label(self, target: int) -> str:
         """Return the name of a class or token."""
-        if self.language:
+        if self.vocabulary:
             return str(self.tokenizer.decode([target]))
         return str(self.config.id2label.get(target, target))
 

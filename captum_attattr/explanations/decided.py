@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from captum_attattr.explanations.words import read_words
 from captum_attattr.notebooks import Shown
+
+SIDES = ("first", "second")
+"""Texts of a pair that are compared."""
 
 
 class Telling(NamedTuple):
@@ -29,6 +33,15 @@ class Telling(NamedTuple):
         if explained.get("task") == "question_answering":
             first, last = explained["positions"]
             return cls("answer", "", f"token {first}" if first == last else f"tokens {first} to {last}")
+        if explained.get("task") == "token_classification":
+            (at,) = explained["positions"]
+            groups, texts = read_words(*(explained[name] for name in ("tokens", "special", "scheme")))
+            word = next(text for group, text in zip(groups, texts, strict=True) if at in group)
+            return cls("entity", word, f"token {at}")
+        if explained.get("task") == "masked_lm":
+            return cls("word", "", f"mask at token {explained['positions'][0]}")
+        if explained.get("task") == "similarity":
+            return cls("similarity to", "", f"of the {SIDES[explained['segments'][0]]} text")
         return cls("", "", f"target {explained['target']}")
 
     def around(self, label: str, quoted: Callable[[str], str] = str) -> str:

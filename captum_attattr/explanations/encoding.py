@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from captum_attattr.explanations.examples import Text, checked_example
-from captum_attattr.explanations.special_tokens import once, special_ids
+from captum_attattr.explanations.special_tokens import has_other_role, once, special_ids
 from captum_attattr.explanations.truncation import tokenize
 
 __all__ = ["Encoded", "Text", "check_tokenizer", "encode_text"]
@@ -29,6 +29,7 @@ class Encoded:
         segments: (T,) 0 for the first text of a pair and the tokens around it, 1 for the second.
         target: the class, token or answer to explain; None for the predicted one.
         contrast: the class, token or answer whose output is taken off the target's; None for none.
+        position: the token at which alone the output is read; None where that is not one token, or not known yet.
         asked: what the task has yet to decide by the model's own output; None for nothing.
         offsets: (T,) where each token begins and ends in its text; empty if the tokenizer does not tell.
     """
@@ -40,6 +41,7 @@ class Encoded:
     segments: list[int]
     target: int | None = None
     contrast: int | None = None
+    position: int | None = None
     asked: Any = None
     offsets: Sequence[tuple[int, int]] = ()
 
@@ -164,8 +166,11 @@ def _encoded_ids(tokenizer: Any, index: int, row: dict[str, Any], longest: int |
     """Return token ids, or a row of an encoding, as the model takes them.
 
     Raises:
-        ValueError: an id that the tokenizer does not have, no token but special ones, or tokens of another tokenizer.
+        ValueError: an id that the tokenizer does not have, no token but special ones, tokens of another tokenizer, or
+            padding without a mask.
     """
+    if "attention_mask" not in row:
+        _check_unpadded(tokenizer, index, row["input_ids"])
     row = {name: part[:longest] for name, part in row.items()}
     ids, segments, tokens = row["input_ids"], row.pop("segments", None), row.pop("tokens", None)
     known = len(tokenizer) if hasattr(tokenizer, "__len__") else None
@@ -196,6 +201,24 @@ def _encoded_ids(tokenizer: Any, index: int, row: dict[str, Any], longest: int |
     parts = [[i for i, part, f in zip(ids, types, flags, strict=True) if part == s and not f] for s in (0, 1)]
     text = (tokenizer.decode(parts[0]), tokenizer.decode(parts[1])) if pair else str(tokenizer.decode(ids))
     return Encoded(index, text, encoding, flags, types)
+
+
+def _check_unpadded(tokenizer: Any, index: int, ids: Sequence[int]) -> None:
+    """Refuse ids with padding at an end, which the model would read; one token may be there for another role.
+
+    Raises:
+        ValueError: says how many, and what to do.
+    """
+    pad = getattr(tokenizer, "pad_token_id", None)
+    most = int(pad is not None and has_other_role(tokenizer, "pad_token"))
+    for where, order in (("begins", ids), ("ends", ids[::-1])):
+        count = next((i for i, token in enumerate(order) if token != pad), len(ids))
+        if most < count < len(ids):
+            raise ValueError(
+                f"texts[{index}] {where} with {count} token{'s' * (count > 1)} of padding ({tokenizer.pad_token!r}, id "
+                f"{pad}), which the model would read: leave them out, or give the tokenizer's encoding with its "
+                "attention_mask"
+            )
 
 
 def _offsets(encoding: Any, parts: Sequence[Any]) -> list[tuple[int, int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -77,7 +77,7 @@ def sequence_of(texts: Any, split_into_words: bool = False, name: str = "texts")
             f"{name}={texts!r:.200} is a tuple of two {kind}: use [({texts[0]!r:.60}, {texts[1]!r:.60})] for one "
             f"pair, or [{texts[0]!r:.60}, {texts[1]!r:.60}] for two texts"
         )
-    if is_message(first) or integer(first) is not None or (split_into_words and isinstance(first, str)):
+    if _is_piece(first, split_into_words):
         return [list(entries)]
     return entries
 
@@ -97,8 +97,23 @@ def examples_one_by_one(texts: Any, split_into_words: bool = False) -> Iterable[
     alone = isinstance(texts, str | bytes | Mapping | Tensor | np.ndarray) or not isinstance(texts, Iterable)
     if alone or (isinstance(texts, Sequence) and len(texts)):
         return sequence_of(texts, split_into_words)
-    lazy: Iterable[Any] = texts
-    return lazy
+    return _as_they_come(texts, split_into_words)
+
+
+def _as_they_come(texts: Iterable[Any], split_into_words: bool) -> Iterator[Any]:
+    """Yield examples as they are read, or the one example that an iterator of messages, ids or words is."""
+    entries = iter(texts)
+    for first in entries:
+        if _is_piece(first, split_into_words):
+            yield [first, *entries]
+        else:
+            yield first
+            yield from entries
+
+
+def _is_piece(entry: Any, split_into_words: bool) -> bool:
+    """Return whether something is a message, a token id or a word: a piece of an example, and none itself."""
+    return is_message(entry) or integer(entry) is not None or (split_into_words and isinstance(entry, str))
 
 
 def rows_of(encoding: Any, name: str = "texts") -> list[Row]:
@@ -185,8 +200,12 @@ def checked_example(index: int, given: Any, split_into_words: bool = False) -> A
         if len(rows) != 1:
             raise ValueError(f"{where} is an encoding of {len(rows)} texts; give the encoding itself for all of them")
         return rows[0]
+    if isinstance(given, Iterator):
+        raise TypeError(f"{where} is an iterator ({type(given).__name__}): make a list of its messages, ids or words")
     if isinstance(given, Tensor | np.ndarray) and given.ndim == 1:
         given = given.tolist()
+    if isinstance(given, range) or (isinstance(given, tuple) and given and not isinstance(given[0], str | list)):
+        given = list(given)  # messages or ids; a tuple of two texts, or of two lists of words, is a pair
     if isinstance(given, list) and not given:
         raise ValueError(f"{where} is an empty list: a conversation needs a message, and a text a token")
     if isinstance(given, list) and is_message(given[0]):
@@ -204,6 +223,11 @@ def _checked_text(where: str, text: Any) -> Text:
             f"{where} is a list of {len(text)} strings, {text!r:.100}:{pair} with split_into_words=True it is one "
             "text's words"
         )
+    if is_message(text):
+        raise TypeError(
+            f"{where} is one message, {text!r:.100}: a conversation is a list of messages, and several are lists in a "
+            "list, [[message, ...], ...]"
+        )
     if not isinstance(text, str) and not (isinstance(text, tuple) and len(text) == 2):
         raise TypeError(
             f"{where} must be a text or a pair of texts, got {text!r:.200}; conversations, token ids and encodings are "
@@ -216,7 +240,7 @@ def _checked_text(where: str, text: Any) -> Text:
         _check_characters(where, part)
     if not any(part.strip() for part in parts):  # one text of a pair may be empty, as in QQP
         raise ValueError(f"{where} = {text!r} is empty")
-    return text if isinstance(text, str) else (parts[0], parts[1])
+    return str(text) if isinstance(text, str) else (str(parts[0]), str(parts[1]))  # of numpy too
 
 
 def _checked_words(where: str, text: Any) -> list[str] | tuple[list[str], list[str]]:

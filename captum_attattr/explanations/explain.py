@@ -51,28 +51,31 @@ def explain(
     The output that is attributed is the probability of one class, :math:`F =
     \mathrm{softmax}(\mathrm{logits})_{target}`; for a causal language model that of the next token after the text; for
     a regression model (one label) the score itself; for a multi-label model the label's own probability,
-    :math:`\mathrm{sigmoid}(\mathrm{logit})`; of an answer to a question :math:`P(\mathrm{first\
-    token})\,P(\mathrm{last\ token})`, whose logits are added up. `output` and `contrast` choose another F. Where the
+    :math:`\mathrm{sigmoid}(\mathrm{logit})`; of an answer to a question :math:`P_{first} P_{last}` of its first and
+    last token, whose logits are added up; of a tag, or the word at a mask, its probability at that token; of two texts'
+    similarity the cosine of their vectors, one of which is fixed. `output` and `contrast` choose another F. Where the
     probability is above 0.99, softmax is flat: its gradients and all scores shrink to nothing, though the ranking stays
     fine. Attribute the log-probability or the logit there, or contrast it with another class. Texts are run in groups
     of one length, so nothing is padded. An encoder-decoder's encoder is explained. A model in training mode is put into
     evaluation mode for as long as it runs, and back.
 
     Args:
-        model: a transformers model for sequence classification or question answering, or a causal language model, of a
-            multimodal one the language model; also inside `torch.compile`, DDP, peft (LoRA) or a CrossEncoder; or a
-            module of one's own around a transformers model that takes the tokenizer's tensors by name and returns
-            logits.
+        model: a transformers model for sequence classification, question answering, token classification or masked
+            words, or a causal language model, of a multimodal one the language model; also inside `torch.compile`, DDP,
+            peft (LoRA) or a CrossEncoder; or a module of one's own around a transformers model that takes the
+            tokenizer's tensors by name and returns logits.
         tokenizer: its tokenizer.
         texts: texts, (text, second text) pairs, conversations (lists of messages with "role" and "content", through
             the tokenizer's chat template), lists of token ids, or an encoding of the tokenizer, each row of which is a
             text; any iterable, or one text, conversation or list of ids alone. A text that carries its special tokens
             already gets none twice; ids and encodings stay as they are. An answer is begun behind a conversation for
             a language model, or gone on with where its last message is the assistant's.
-        target: None for the class (or token) that the model predicts; a class's index or name (a token's id, or a
-            text of one token); an answer that stands in the context, or its (first token, last token), special tokens
-            counted; or a list or array with one of these for each text. Of a question it may be a list of answers in
-            its turn, each of which is explained; of one question alone the list is that.
+        target: None for the class (or token) that the model predicts; a class's index or name (a token's id, or a text
+            of one token); an answer that stands in the context, or its (first token, last token), special tokens
+            counted; (token index, label), or "all entities"; a word for the first mask, (token index, word), or "all
+            masks"; of a similarity "first" or "second", the text to explain; or a list or array with one of these for
+            each text. Of all these but classes and next tokens it may be a list of several for a text, each of which is
+            explained; of one text alone the list is that.
         attribution: how edges are scored: "attattr", the paper; "attattr_joint", the same with `path="joint"`;
             "gradient_attention" (attention x gradient, one row); "attnlrp", the same with gradients by rules of
             relevance, where the model allows it; "attention" itself; "alti", one map for all heads of a layer,
@@ -88,8 +91,9 @@ def explain(
             be compared, at a fraction of the cost.
         baseline: the start B of the path: None or "zero", "uniform" (over the keys that are attended to), "sink" (each
             query's whole mass on the first key that its mask lets it see), or a number for all entries.
-        task: "classification", "next_token" or "question_answering", where neither the model's class nor its outputs
-            tell it.
+        task: "classification", "next_token", "question_answering", "token_classification" or "masked_lm", where neither
+            the model's class nor its outputs tell it; "similarity" or "similarity_cls" for the cosine of two texts'
+            vectors.
         split_into_words: read a list of strings as the words of one text, if the tokenizer takes them so.
         layers: the layers to attribute and keep, by their indices, 0 the one nearest to the input; None for all. On the
             joint path only these are opened.
@@ -139,7 +143,7 @@ def explain(
     items = explainer.encoded(texts, target, contrast)
     with text_bar(len(items), progress) as bar:
         explanations = dict(explainer.run(items, bar.update, row_counter(bar)))
-    return ExplanationList(explanations[i] for i in range(len(items)))
+    return ExplanationList(explanations[i] for i in range(len(explanations)))
 
 
 @checked_arguments
@@ -231,7 +235,7 @@ def _windows(
         rows = row_counter(bar)
         while items := [explainer.texts.encode(i, text, target, contrast) for i, text in islice(source, size)]:
             explanations = dict(explainer.run(items, bar.update, rows))
-            yield from (explanations[i] for i in range(len(items)))
+            yield from (explanations[i] for i in range(len(explanations)))
 
 
 def text_bar(total: int | None, shown: bool, desc: str = "explain", unit: str = "text") -> Any:

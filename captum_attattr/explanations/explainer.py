@@ -19,7 +19,8 @@ from captum_attattr.explanations.encoding import Encoded
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.settings import Settings
 from captum_attattr.explanations.targets import each
-from captum_attattr.explanations.text_model import CONTRAST, TextModel
+from captum_attattr.explanations.tasks.whole_text import CONTRAST
+from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.model.modes import evaluation_mode
 from captum_attattr.model.projections import head_count
 from captum_attattr.model.wrappers import TASKS
@@ -141,7 +142,7 @@ class Explainer:
             ValueError: as `decided`, or several decisions are asked for.
         """
         found = self.decided([item])
-        if len(found) > 1:
+        if len(found) != 1:
             raise ValueError(f"texts[{item.index}]: {len(found)} decisions are asked for; here one is explained")
         return found[0]
 
@@ -196,7 +197,7 @@ class Explainer:
         """Explain texts of one length."""
         texts = self.texts
         named = texts.inputs(group)
-        beside = texts.beside([item.contrast for item in group], [texts.task.read_at(item) for item in group])
+        beside = texts.beside([item.contrast for item in group], [item.position for item in group])
         with evaluation_mode(texts.model):
             read = named | {name: tensor for name, tensor in beside.items() if name != CONTRAST}
             predictions, probabilities = self._predictions(group, read)

@@ -17,6 +17,7 @@ from captum_attattr.attribution.methods.table import ATTRIBUTIONS, WITH_HEADS
 from captum_attattr.explanations.decided import Decided
 from captum_attattr.explanations.encoding import Text
 from captum_attattr.explanations.explanation_checks import (
+    OF_OTHER,
     contrast_fields,
     estimated_error,
     inputs_by_name,
@@ -85,7 +86,8 @@ class Explanation(Decided):
         special: (T,) whether a token is special ([CLS], [SEP], <s> ...).
         value: F(A), whatever F is; None for `probability`.
         inputs: the model's inputs by name, each (1, T): token ids, mask, token types. `model(**inputs)` runs the
-            example again. None where they are not known: files of version 0.1 did not hold them.
+            example again; of a similarity those of the other text too, as "other_input_ids" and so on. None where they
+            are not known: files of version 0.1 did not hold them.
         output: what F is, of the target: "probability", "log_probability", "logit", or "score" of a regression. If it
             is not given, as in files of version 0.1, a value outside of [0, 1] is a score.
         contrast: the name of a second class whose output is taken off that of the target; None for none.
@@ -101,10 +103,10 @@ class Explanation(Decided):
         scheme: how the tokenizer writes words and characters, one of `explanations.schemes.SCHEMES`, as "wordpiece" or
             "bytes"; "" where that is not known, as in files of version 0.1.
         attribution: the method, as in `explain`; if it is not given, "attattr" or "attattr_joint", by the path.
-        task: what the model decides about a part of the text: "question_answering"; "" for a class, a score or a next
-            token, which are of the whole.
-        positions: the tokens that the decision is about: of an answer its first and last, whose target is the number
-            first * T + last; none where it is the whole text.
+        task: what the model decides about a part of the text: "question_answering", "token_classification",
+            "masked_lm" or "similarity"; "" for a class, a score or a next token, which are of the whole.
+        positions: the tokens that the decision is about: of a label or masked word its token, of an answer first and
+            last, whose target is the number first * T + last; none where it is the whole text.
         note: which blocks of a hybrid model have no full attention, and are not among the layers; "" where all have.
 
     Raises:
@@ -190,7 +192,7 @@ class Explanation(Decided):
     @staticmethod
     def checked_inputs(inputs: Any, tokens: int) -> dict[str, Tensor]:
         """Return inputs by name, each a row of one value for each token."""
-        return inputs_by_name(inputs, lambda value: (1, tokens))
+        return inputs_by_name(inputs, lambda name, _: (1, "T" if name.startswith(OF_OTHER) else tokens))
 
     def _line(self) -> str:
         layers, heads, tokens = self.attributions.shape[:3]

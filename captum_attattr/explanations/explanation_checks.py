@@ -13,6 +13,8 @@ from captum_attattr.attribution.methods.table import ATTRIBUTIONS
 from captum_attattr.explanations.attributed_output import OUTPUTS
 
 _MOST_SEGMENTS = 255
+OF_OTHER = "other_"
+"""Begins the names of the inputs of a second text, with which the explained one is compared."""
 
 
 def maps_of_tokens(name: str, value: Any, tokens: int) -> Tensor:
@@ -88,7 +90,7 @@ def output_name(output: Any, probability: float) -> str:
     return str(output)
 
 
-def inputs_by_name(inputs: Any, shape: Callable[[Any], Sequence[int]]) -> dict[str, Tensor]:
+def inputs_by_name(inputs: Any, shape: Callable[[str, Any], Sequence[Any]]) -> dict[str, Tensor]:
     """Return inputs by name, each of the shape that a function gives for it."""
     if not isinstance(inputs, Mapping):
         raise TypeError(f"inputs must be a dict of tensors, not {type(inputs).__name__}")
@@ -96,7 +98,7 @@ def inputs_by_name(inputs: Any, shape: Callable[[Any], Sequence[int]]) -> dict[s
         raise ValueError("inputs is empty: give None where the inputs are not known")
     return {
         checks.instance("the name of an input", name, str, "a string"): checks.tensor(
-            f"inputs[{name!r}]", value, shape(value)
+            f"inputs[{name!r}]", value, shape(name, value)
         )
         for name, value in inputs.items()
     }

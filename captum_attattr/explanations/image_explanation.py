@@ -55,7 +55,7 @@ class ImageExplanation(Explanation):
     @staticmethod
     def checked_inputs(inputs: Any, tokens: int) -> dict[str, Tensor]:
         """Return inputs by name, each of one example; pixels and texts to compare with have shapes of their own."""
-        return inputs_by_name(inputs, lambda value: (1, *getattr(value, "shape", ())[1:]))
+        return inputs_by_name(inputs, lambda _, value: (1, *getattr(value, "shape", ())[1:]))
 
     def patch_scores(self, layer: int | None = None) -> Tensor:
         """Return `token_scores` as the patches lie in the picture, (rows, columns); of other tokens nothing is shown.

@@ -15,17 +15,17 @@ def special_ids(tokenizer: Any) -> set[int]:
     added = getattr(tokenizer, "added_tokens_decoder", None) or {}
     ids |= {int(i) for i, token in added.items() if getattr(token, "special", False)}
     unknown = getattr(tokenizer, "unk_token", None)
-    if unknown is not None and not _other_role(tokenizer, unknown):
+    if unknown is not None and not has_other_role(tokenizer, "unk_token"):
         ids.discard(tokenizer.unk_token_id)
     return ids
 
 
-def _other_role(tokenizer: Any, unknown: str) -> bool:
-    """Return whether the unknown token has another role too."""
+def has_other_role(tokenizer: Any, role: str) -> bool:
+    """Return whether the token of a role, as "unk_token", has another role too."""
     named = getattr(tokenizer, "special_tokens_map", {})
-    others = [value for name, value in named.items() if name != "unk_token"]
+    others = [value for name, value in named.items() if name != role]
     flat = [token for value in others for token in (value if isinstance(value, list | tuple) else [value])]
-    return str(unknown) in map(str, flat)
+    return str(getattr(tokenizer, role)) in map(str, flat)
 
 
 def once(ids: Sequence[int], added: Sequence[bool]) -> list[int]:

@@ -18,16 +18,15 @@ from captum_attattr.explanations.examples import sequence_of
 from captum_attattr.explanations.schemes import scheme_of
 from captum_attattr.explanations.special_tokens import special_ids
 from captum_attattr.explanations.tasks.table import TASKS
+from captum_attattr.explanations.tasks.whole_text import BESIDE, CONTRAST, POSITION
 from captum_attattr.model.attention_layers import AttentionLayer, attention_layers, every_layer, without_attention
-from captum_attattr.model.families import OFFSET_POSITIONS, POSITION_LIMITS
+from captum_attattr.model.families import OFFSET_POSITIONS, POSITION_LIMITS, POSITION_TABLES
 from captum_attattr.model.head_masks import active_gates
 from captum_attattr.model.projections import Heads
 from captum_attattr.model.wrappers import WHOLE_TEXTS, parameters_of, understood
 from captum_attattr.runs.digests import data_digest, model_digest
 
 _UNLIMITED = 2**62
-POSITION, CONTRAST = "position", "contrast"
-"""Names, beside those of the model's inputs, of the tensors of `TextModel.beside`."""
 
 
 class TextModel(Outputs):
@@ -42,6 +41,7 @@ class TextModel(Outputs):
         tasks: those that are taken.
 
     Attributes:
+        given: the model in whatever is around it.
         task_name: the model's task.
         task: what its decisions are, and where F is read.
         longest: tokens that a text may have, special ones included.
@@ -71,6 +71,7 @@ class TextModel(Outputs):
         tasks: Sequence[str] = WHOLE_TEXTS,
     ) -> None:
         self.model: Any
+        self.given = model
         self.model, self.task_name = understood(model, task, lambda: _some_tokens(tokenizer), tasks)
         check_tokenizer(tokenizer)
         self.scheme = scheme_of(tokenizer)
@@ -84,7 +85,8 @@ class TextModel(Outputs):
         every = every_layer(model, self.kind)
         self.depth, self.note = len(every), without_attention(every)
         decoder = any(layer.kind == "decoder" for layer in self.layers)
-        if decoder and not self.language and getattr(config.get_text_config(), "pad_token_id", None) is None:
+        pooled = not self.language and not self.task.name
+        if decoder and pooled and getattr(config.get_text_config(), "pad_token_id", None) is None:
             raise ValueError(
                 f"{type(model).__name__} cannot tell where the texts of a batch end: its config has no pad_token_id; "
                 "set model.config.pad_token_id = tokenizer.pad_token_id, or tokenizer.eos_token_id where that is None"
@@ -92,11 +94,12 @@ class TextModel(Outputs):
         # Positions may count padding on the left, and a decoder's any; an encoder's mask hides it on the right.
         right = getattr(tokenizer, "padding_side", "") == "right"
         self.pads = right and not decoder and getattr(tokenizer, "pad_token_id", None) is not None
-        self._token_count, self._segment_count = _embedding_counts(model)
+        self._token_count, self._segment_count, self._position_count = _embedding_counts(model)
         parameters = parameters_of(model)
         anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         self._accepted = None if anything else set(parameters)
-        options = {"use_cache": False, "logits_to_keep": 1} if self.language else {}
+        options: dict[str, int] = {"use_cache": False} if self.language or self.task.name else {}
+        options |= {"logits_to_keep": 1} if self.language else {}
         self.extra = {name: value for name, value in options.items() if name in parameters}
 
     # ------------------------------------------------------------------------------------------ texts to inputs
@@ -114,6 +117,11 @@ class TextModel(Outputs):
 
     def encode_each(self, index: int, text: Any, target: Any = None, contrast: Any = None) -> list[Encoded]:
         """Tokenize and check one text, and return it once for each target; see `encode`."""
+        item = self.task.encoded(text, lambda given: self._encoded(index, given))
+        return self.task.decisions(item, target, contrast)
+
+    def _encoded(self, index: int, text: Any) -> Encoded:
+        """Tokenize and check one text, without a target."""
         item = encode_text(
             self.tokenizer,
             index,
@@ -127,13 +135,13 @@ class TextModel(Outputs):
                 f"texts[{index}] has {item.length} tokens and the model takes {self.longest}; shorten it, or pass "
                 "truncate=True"
             )
-        return self.task.decisions(self.for_model(item), target, contrast)
+        return self.for_model(item)
 
     def for_model(self, item: Encoded) -> Encoded:
         """Return a text with only the tensors that the model accepts.
 
         Raises:
-            ValueError: the model has no embedding of a token or a segment.
+            ValueError: the model has no embedding of a token, a segment or a position.
         """
         largest = max(item.ids)
         if largest >= self._token_count:
@@ -148,12 +156,21 @@ class TextModel(Outputs):
                 f"texts[{item.index}] has the segment {segment}, and the model knows {self._segment_count}: the "
                 "tokenizer is another model's"
             )
+        position = int(item.encoding["position_ids"].max()) if "position_ids" in item.encoding else 0
+        if position >= self._position_count:
+            raise ValueError(
+                f"texts[{item.index}] has {position} among its 'position_ids', and the model knows the positions 0 to "
+                f"{self._position_count - 1}"
+            )
         accepted = item.encoding.keys() if self._accepted is None else self._accepted
         return replace(item, encoding={name: part for name, part in item.encoding.items() if name in accepted})
 
     def encode_all(self, texts: Any) -> list[Encoded]:
         """Tokenize and check a list of texts."""
-        return [self.encode(index, text) for index, text in enumerate(sequence_of(texts, name="examples"))]
+        return [
+            self.encode(index, text)
+            for index, text in enumerate(sequence_of(texts, self.split_into_words, name="examples"))
+        ]
 
     def batches(self, items: Sequence[Encoded], size: int) -> list[list[int]]:
         """Return indices of the items, longest first, at most `size` a batch; of one length if nothing can be padded.
@@ -185,7 +202,7 @@ class TextModel(Outputs):
             lists = {name: [encoding[name][0].tolist() for encoding in encodings] for name in encodings[0]}
             with torch.device("cpu"):
                 batch = dict(self.tokenizer.pad(lists, return_tensors="pt", verbose=False))
-        return {name: tensor.to(self.device) for name, tensor in batch.items()}
+        return self.task.prepared({name: tensor.to(self.device) for name, tensor in batch.items()})
 
     def fingerprint(self, items: Sequence[Encoded], gold: Tensor, batches: Sequence[Sequence[int]]) -> dict[str, Any]:
         """Return what tells a run over these examples from others: model, masks, tokens, labels, batches."""
@@ -200,10 +217,11 @@ class TextModel(Outputs):
         """Return (B, C) what F is made of, float32: a logit for each class, next token or span.
 
         Args:
-            inputs: of the model; with the entry `POSITION` where F is read at one token.
+            inputs: of the model, as the task has prepared them, and those of `beside` but for the contrast.
         """
-        model_inputs = {name: tensor for name, tensor in inputs.items() if name != POSITION}
-        return self.task.read(self.output_of(model_inputs), inputs.get(POSITION)).float()
+        own = {name: tensor for name, tensor in inputs.items() if name not in BESIDE}
+        beside = {name: tensor for name, tensor in inputs.items() if name in BESIDE}
+        return self.task.read(self.output_of(own), beside).float()
 
     def output_of(self, inputs: dict[str, Tensor]) -> Any:
         """Return the output of the model for a batch of `inputs`."""
@@ -343,13 +361,20 @@ def device_of(model: nn.Module) -> torch.device:
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
-def _embedding_counts(model: Any) -> tuple[int, int]:
-    """Return how many tokens and how many segments a model has embeddings of."""
+def _embedding_counts(model: Any) -> tuple[int, int, int]:
+    """Return how many tokens, segments and positions a model has embeddings of."""
     try:
         tokens = int(model.get_input_embeddings().weight.shape[0])
     except (AttributeError, NotImplementedError):
         tokens = 0
-    return tokens or _UNLIMITED, getattr(model.config.get_text_config(), "type_vocab_size", 0) or _UNLIMITED
+    segments = getattr(model.config.get_text_config(), "type_vocab_size", 0)
+    tables = ((name.rpartition(".")[2], part) for name, part in model.named_modules())
+    positions = [
+        table.num_embeddings - getattr(table, "offset", 0)
+        for name, table in tables
+        if name in POSITION_TABLES and isinstance(table, nn.Embedding)
+    ]
+    return tokens or _UNLIMITED, segments or _UNLIMITED, min(positions, default=_UNLIMITED)
 
 
 def most_tokens(config: Any, tokenizer: Any) -> int:

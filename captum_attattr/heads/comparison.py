@@ -36,6 +36,8 @@ def compare_pruning(
     metric: Metric | None = None,
     batch_size: int = 32,
     truncate: bool | int = False,
+    task: str | None = None,
+    split_into_words: bool = False,
     resume: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> PruningComparison:
@@ -44,7 +46,8 @@ def compare_pruning(
     `plot_pruning_curve` draws the result into one figure: the metric beside the latency.
 
     Args:
-        model, tokenizer, examples, labels, steps, metric, batch_size, truncate, progress: as in `pruning_curve`.
+        model, tokenizer, examples, labels, steps, metric, batch_size, truncate, task, split_into_words, progress: as in
+            `pruning_curve`.
         importances: the rankings, one curve for each and for each of `orders`: a list, whose curves have the
             methods' names, or a dict by other names.
         orders: "least", "most" or both.
@@ -72,7 +75,9 @@ def compare_pruning(
     """
     steps, seeds = checked_steps(steps), at_least(0, random_seeds, "random_seeds")
     given, orders = _checked_importances(importances), _checked_orders(orders)
-    labelled = LabelledExamples.of(model, tokenizer, examples, labels, batch_size, truncate)
+    labelled = LabelledExamples.of(
+        model, tokenizer, examples, labels, batch_size, truncate, task=task, split_into_words=split_into_words
+    )
     evaluation = Evaluation.of(labelled, metric)
     texts = labelled.texts
     digest = labelled.fingerprint["model"]

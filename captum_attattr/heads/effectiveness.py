@@ -162,6 +162,8 @@ def effectiveness_analysis(
     metric: Metric | None = None,
     batch_size: int = 32,
     truncate: bool | int = False,
+    task: str | None = None,
+    split_into_words: bool = False,
     resume: str | os.PathLike[str] | None = None,
     progress: bool = True,
     **options: Any,
@@ -173,8 +175,8 @@ def effectiveness_analysis(
     Attention scores, the largest attention weight of each head, are the comparison.
 
     Args:
-        model, tokenizer, examples, labels, batch_size, truncate, resume, progress: as in `head_importance`; each
-            text of a multi-label model has one gold label, unless `target="predicted"`.
+        model, tokenizer, examples, labels, batch_size, truncate, task, split_into_words, resume, progress: as in
+            `head_importance`; each text of a multi-label model has one gold label, unless `target="predicted"`.
         metric: as in `pruning_curve`.
         options: of the method "attattr" of `head_importance`. The class whose probability is attributed is
             `target="gold"`, or "predicted", which needs no label to rank heads. `reduce` ("max" by default)
@@ -187,7 +189,9 @@ def effectiveness_analysis(
         As `head_importance`.
     """
     settings = method_options("attattr", options)
-    labelled = LabelledExamples.of(model, tokenizer, examples, labels, batch_size, truncate)
+    labelled = LabelledExamples.of(
+        model, tokenizer, examples, labels, batch_size, truncate, task=task, split_into_words=split_into_words
+    )
     evaluation = Evaluation.of(labelled, metric)
     texts, gold = labelled.texts, labelled.gold
     settings = options_for(texts, settings)

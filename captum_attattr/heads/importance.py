@@ -174,6 +174,8 @@ def head_importance(
     *,
     batch_size: int = 32,
     truncate: bool | int = False,
+    task: str | None = None,
+    split_into_words: bool = False,
     resume: str | os.PathLike[str] | None = None,
     progress: bool = True,
     **options: Any,
@@ -208,7 +210,7 @@ def head_importance(
             (whose labels are the tokens that come next). It runs uncompiled (`torch.compile`). Of an encoder-decoder
             the encoder's heads are scored. Texts of a decoder are not padded: only those of one length share a batch.
         tokenizer: its tokenizer.
-        examples: texts, or (text, second text) pairs.
+        examples: texts, (text, second text) pairs, and whatever else `explain` takes.
         labels: the gold class of each, a number or a name; the score for a regression. Of a multi-label model
             (`config.problem_type`) a 0 or 1 for each of its labels, or the names of a text's labels; one class
             alone is the only one. A text is right if all of its labels are (a probability above a half is a yes);
@@ -217,6 +219,7 @@ def head_importance(
         batch_size: how many examples go through the model together.
         truncate: cut texts that are longer than the model takes, instead of raising; a number cuts to at most
             so many tokens.
+        task, split_into_words: as in `explain`.
         resume: a file to which the scores of each batch are appended; if it is there already, what it holds
             is not done again, and the result is bit for bit that of an uninterrupted run.
         progress: show a bar for what takes longer than two seconds.
@@ -244,7 +247,9 @@ def head_importance(
         (torch.Size([6, 12]), 72)
     """
     settings = method_options(method, options)
-    labelled = LabelledExamples.of(model, tokenizer, examples, labels, batch_size, truncate)
+    labelled = LabelledExamples.of(
+        model, tokenizer, examples, labels, batch_size, truncate, task=task, split_into_words=split_into_words
+    )
     texts, items, gold = labelled.texts, labelled.items, labelled.gold
     classes = gold
     if method == "attattr":

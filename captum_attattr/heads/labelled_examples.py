@@ -47,13 +47,14 @@ class LabelledExamples:
         labels: Sequence[Any],
         batch_size: int,
         truncate: bool | int,
+        **reading: Any,
     ) -> LabelledExamples:
-        """Check and encode examples and labels, as `head_importance` takes them.
+        """Check and encode examples and labels, as `head_importance` takes them; `reading` says how texts are read.
 
         Raises:
             TypeError, ValueError: see `head_importance`.
         """
-        texts = TextModel(model, tokenizer, truncate)
+        texts = TextModel(model, tokenizer, truncate, **reading)
         items = texts.encode_all(examples)
         return cls(texts, items, texts.labels(labels, len(items)), texts.batches(items, batch_size))
 

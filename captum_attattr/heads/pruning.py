@@ -42,6 +42,8 @@ def pruning_curve(
     together: bool | None = None,
     batch_size: int = 32,
     truncate: bool | int = False,
+    task: str | None = None,
+    split_into_words: bool = False,
     resume: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> PruningCurve:
@@ -63,7 +65,7 @@ def pruning_curve(
             these are measured again.
         together: whether heads that can only be cut out together (key-value groups, shared weights) also go
             together here, by their mean score; n is then their number. By default as `structural`, which needs it.
-        batch_size, truncate, resume, progress: as in `head_importance`.
+        batch_size, truncate, task, split_into_words, resume, progress: as in `head_importance`.
 
     Returns:
         The curve.
@@ -87,7 +89,9 @@ def pruning_curve(
     together = None if together is None else flag("together", together)
     if structural and together is False:
         raise ValueError("together=False: with structural=True heads of one group can only be cut out together")
-    labelled = LabelledExamples.of(model, tokenizer, examples, labels, batch_size, truncate)
+    labelled = LabelledExamples.of(
+        model, tokenizer, examples, labels, batch_size, truncate, task=task, split_into_words=split_into_words
+    )
     evaluation = Evaluation.of(labelled, metric)
     texts = labelled.texts
     units = units_in_order(texts, importance, order, structural if together is None else together)

@@ -210,7 +210,7 @@ def _why_repeated(layer: AttentionLayer, usual: int, watch: _Watch) -> str:
     if ran and ran <= usual:
         return (
             f"{layer!r} computes attention {count} times in one forward (in chunks, for each image, or as maps that it "
-            "subtracts), so that it has no single map"
+            "subtracts), so that it has no single map" + "; give one image at a time" * layer.packs
         )
     return (
         f"the forward passed through {layer!r} more than once ({count} times); forward_func must run the model once, "

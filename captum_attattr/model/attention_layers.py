@@ -12,7 +12,15 @@ from torch import nn
 
 from captum_attattr.checks import checked_arguments
 from captum_attattr.exceptions import UnsupportedModelError
-from captum_attattr.model.families import CAUSAL_OUTSIDE_INTERFACE, CROSS_ATTENTION_NAMES, REFUSED, SHARES_LAYERS
+from captum_attattr.model.families import (
+    CAUSAL_OUTSIDE_INTERFACE,
+    CROSS_ATTENTION_NAMES,
+    NO_MATRIX,
+    PACKED,
+    PACKED_ENDS,
+    REFUSED,
+    SHARES_LAYERS,
+)
 from captum_attattr.model.wrappers import language_tower
 
 
@@ -61,6 +69,12 @@ class AttentionLayer:
     def key(self) -> tuple[int, int]:
         """The module's identity and the call: unique among the layers of a model for as long as it lives."""
         return id(self.module), self.call
+
+    @property
+    def packs(self) -> bool:
+        """Whether all images of a forward are one packed sequence, of which only one image alone has a single map."""
+        kind: Any = type(self.module)
+        return kind.__name__ in PACKED or PACKED_ENDS in inspect.signature(kind.forward).parameters
 
     @property
     def stack(self) -> str | None:
@@ -168,7 +182,7 @@ def _class_route(kind: Any) -> str | None:
     """Tell a class's route by the names that its methods use: no attribute says whether a module computes attention."""
     from transformers import PreTrainedModel
 
-    if issubclass(kind, PreTrainedModel) or kind.__module__.startswith("torch."):
+    if issubclass(kind, PreTrainedModel) or kind.__module__.startswith("torch.") or kind.__name__.endswith(NO_MATRIX):
         return None
     names: set[str] = set()
     for base in kind.__mro__[: kind.__mro__.index(nn.Module)]:

@@ -12,7 +12,9 @@ REFUSED = {
         "its attention is windowed: batch and windows share one dimension",
     ),
     "pegasus_x": "its attention is local to blocks beside global tokens: there is no full query-by-key matrix",
-    "swiftformer": "its attention is additive: there is no query-by-key matrix",
+    **dict.fromkeys(("swiftformer", "mobilevitv2"), "its attention is additive: there is no query-by-key matrix"),
+    "autoformer": "its attention is autocorrelation: there is no query-by-key matrix",
+    "dinat": "its attention is local to neighbourhoods: there is no full query-by-key matrix",
     "reformer": "its attention is hashed: there is no full query-by-key matrix",
     "nystromformer": "its attention is a low-rank product: there is no full query-by-key matrix",
     "yoso": "its attention is hashed: there is no full query-by-key matrix",
@@ -25,8 +27,17 @@ CAUSAL_OUTSIDE_INTERFACE = frozenset(
 
 # What cross-attention modules are called in their parents, in lower case.
 CROSS_ATTENTION_NAMES = frozenset(
-    {"encoder_attn", "encdecattention", "crossattention", "cross_attn", "cross_attention"}
+    {"encoder_attn", "encdecattention", "crossattention", "cross_attn", "cross_attention", "visual_attention"}
 )
+
+# Towers that run all images of a forward as one packed sequence: their attention modules take the images' ends by this
+# name, or are of these classes.
+PACKED_ENDS = "cu_seqlens"
+PACKED = frozenset({"PixtralAttention"})
+
+# What the classes of modules end in that are called attention and weigh sampled points or features: their softmax is no
+# matrix of queries by keys.
+NO_MATRIX = ("MultiscaleDeformableAttention", "PatchTSMixerGatedAttention")
 
 # The class that runs one attention module for several layers: ALBERT's.
 SHARES_LAYERS = "AlbertTransformer"
@@ -46,6 +57,10 @@ TOKENS_BEFORE_PATCHES = {
     "distillation_token": "[DIST]",
     "register_tokens": "REG",
 }
+
+
+# What embeddings of positions are called in their parents.
+POSITION_TABLES = frozenset({"position_embeddings", "wpe", "embed_positions"})
 
 
 def causal_language_models() -> frozenset[str]:
@@ -116,10 +131,15 @@ UNTOUCHED = frozenset(
     {"q_norm", "k_norm", "LayerNorm", "layer_norm", "dense_bias"}
 )  # of one head's size, or after the output
 
-# Why heads cannot be cut out of a family, by config.model_type.
+_INPUT_WIDTH = "its forward gives what all heads give together the width of its input"
+# Why heads cannot be cut out of a family, by config.model_type or by class name of an attention module.
 NOT_CUT: dict[str, str] = {
     "diffllama": "its heads are halves of pairs: each gives the difference of two attention maps on shared values",
-    "prophetnet": "its forward gives what all heads give together the width of its input",
+    **dict.fromkeys(("prophetnet", "fsmt", "dab-detr", "TrOCRAttention", "GroupViTAttention"), _INPUT_WIDTH),
+    **dict.fromkeys(("TableTransformerAttention", "MgpstrAttention", "TimesformerSelfAttention"), _INPUT_WIDTH),
+    "PvtV2SelfAttention": _INPUT_WIDTH,
+    "DogeAttention": "the mask of each head is made of the values of all ('dt_proj')",
+    "LiltSelfAttention": "its heads give a second context, of the layout, which a mask of a head leaves as it is",
 }
 
 # Values that an attention module's forward returns, by class name, where it is not (output, probabilities);

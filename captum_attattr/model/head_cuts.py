@@ -63,11 +63,23 @@ class HeadCuts:
                 cuts += self._tensor_cuts(name, tensor, self.probe.tensors.get(name) if self.probe else None)
         if self.probe:
             self._check_arguments(self.probe)
-            if not any(cut.owner is not self.of.output for cut in cuts):
-                raise not_cut(self.layer, "no part of it moves one head alone: its heads are mixed with each other")
+            self._check_apart([cut for cut in cuts if cut.owner is not self.of.output])
         bias = _bias_table(self.layer) if self.stay else None
         cuts += [Cut(bias, "relative_position_bias_table", 1, self.stay)] if bias else []
         return cuts
+
+    def _check_apart(self, cuts: Sequence[Cut]) -> None:
+        """Check that some map moves one head alone.
+
+        Raises:
+            UnsupportedModelError: all heads are mixed with each other, as by a norm before the output projection.
+        """
+        if any(is_map(cut.owner) or cut.owner is self.module for cut in cuts):
+            return
+        names = {part: name for name, part in self.module.named_modules()}
+        reason = "no part of it moves one head alone: its heads are mixed with each other"
+        norms = sorted({names.get(cut.owner, cut.name) for cut in cuts})
+        raise not_cut(self.layer, f"its {norms[0]!r} normalises what all heads give together" if norms else reason)
 
     def _output_cuts(self) -> Iterator[Cut]:
         """Yield what stays of the output projection."""
@@ -195,8 +207,9 @@ class HeadCuts:
         """
         module: Any = self.module
         config = getattr(module, "config", None)
-        types = (getattr(of, "model_type", "") for of in (config, getattr(self.layer.model, "config", None)))
-        reason = next((families.NOT_CUT[name] for name in types if name in families.NOT_CUT), None)
+        names = [getattr(of, "model_type", "") for of in (config, getattr(self.layer.model, "config", None))]
+        names.append(type(module).__name__)
+        reason = next((families.NOT_CUT[name] for name in names if name in families.NOT_CUT), None)
         if type(module).__name__ == "SiglipAttention" and "embed_dim" in type(module).forward.__code__.co_varnames:
             reason = "this release of transformers shapes what its heads give by the model's hidden size"
         norm = getattr(module, "q_norm", None)

@@ -23,7 +23,7 @@ does in the unpruned model, or an `AttentionLayer`; a head is an index in the or
 
 
 @contextmanager
-def mask_heads(model: nn.Module, heads: HeadSpec) -> Iterator[None]:
+def mask_heads(model: nn.Module, heads: HeadSpec) -> Iterator[dict[str, list[int]]]:
     """Switch heads off for as long as the context lasts.
 
     What the heads give is multiplied by 0 before the output projection; nothing is renormalised, and attention
@@ -38,6 +38,10 @@ def mask_heads(model: nn.Module, heads: HeadSpec) -> Iterator[None]:
             `AttentionLayer` (cross attention and other towers too). Heads are indices in the original model; those that
             `prune_heads` has removed already are passed over.
 
+    Yields:
+        The heads that are off, by the name of their layer's module inside the model: of a multimodal model, the names
+        say which tower.
+
     Raises:
         TypeError, ValueError: no head at all, or a layer or head that the model does not have; a context inside a
             function that is compiled.
@@ -50,16 +54,25 @@ def mask_heads(model: nn.Module, heads: HeadSpec) -> Iterator[None]:
         ...                              intermediate_size=24, vocab_size=10)).eval()
         >>> ids = torch.tensor([[1, 5, 6, 2]])
         >>> before = model(ids).last_hidden_state
-        >>> with mask_heads(model, {0: [1, 3]}):
+        >>> with mask_heads(model, {0: [1, 3]}) as off:
         ...     masked = model(ids).last_hidden_state
+        >>> off
+        {'encoder.layer.0.attention.self': [1, 3]}
         >>> bool((masked - before).abs().max() > 0), torch.equal(model(ids).last_hidden_state, before)
         (True, True)
     """
     gates = {}
-    for layer, masked in selected_heads(model, heads).items():
+    chosen = selected_heads(model, heads)
+    for layer, masked in chosen.items():
         gates[layer] = torch.tensor([float(head not in masked) for head in Heads(layer).indices], device="cpu")
     with head_gates(gates):
-        yield
+        yield named_heads(chosen)
+
+
+def named_heads(heads: Mapping[AttentionLayer, Iterable[int]]) -> dict[str, list[int]]:
+    """Return the heads that are there, by the name of their layer's module; with its call where weights are shared."""
+    there = {layer: sorted(set(Heads(layer).indices).intersection(its)) for layer, its in heads.items()}
+    return {layer.name + f", call {layer.call}" * bool(layer.call): its for layer, its in there.items() if its}
 
 
 def selected_heads(model: nn.Module, heads: HeadSpec) -> dict[AttentionLayer, set[int]]:

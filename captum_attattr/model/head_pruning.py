@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,11 +17,12 @@ from captum_attattr.model.attention_layers import AttentionLayer, KeptHeads, eve
 from captum_attattr.model.families import NEVER_EMPTY, RETURNED
 from captum_attattr.model.head_adapters import HOWS, adapt, tell, told
 from captum_attattr.model.head_cuts import Cut, HeadCuts, assign, cut_parameter
-from captum_attattr.model.head_masks import HeadSpec, active_gates, mask_heads, selected_heads
+from captum_attattr.model.head_masks import HeadSpec, active_gates, mask_heads, named_heads, selected_heads
 from captum_attattr.model.head_probe import argument_names, probed
+from captum_attattr.model.head_trial import failure, trial, undone_on_error
 from captum_attattr.model.projections import Heads, UnknownPartError, not_cut
 from captum_attattr.model.pruning_record import Layout, parameter_shapes, record
-from captum_attattr.model.sample_inputs import Runs, difference, first_line
+from captum_attattr.model.sample_inputs import Runs, difference
 
 
 class Plan(NamedTuple):
@@ -41,13 +42,13 @@ class Plan(NamedTuple):
 @checked_arguments
 def prune_heads(
     model: nn.Module, heads: HeadSpec, *, verify: bool = True, inputs: Mapping[str, Any] | None = None
-) -> None:
+) -> dict[str, list[int]]:
     """Remove heads: their rows of the query, key and value projections, their columns of the output projection.
 
     The pruned model gives what the masked model gives (`mask_heads`), with fewer parameters and in less time. Which
-    rows belong to which head is seen in gradients of a small forward, and a second one compares the pruned model with
-    the masked one. Where an error is raised the model is as it was, bit for bit. Old optimizers hold the old
-    parameters.
+    rows belong to which head is seen in gradients of a small forward. The cut is tried on a copy, of the same weights,
+    and compared with the masked model, then made, and compared again. Where an error is raised the model is as it was,
+    bit for bit. Old optimizers hold the old parameters.
 
     Args:
         model: changed in place; a compiled one is compiled again when it runs next. What is gone is written into
@@ -60,9 +61,14 @@ def prune_heads(
         inputs: what the model is run on, keyword arguments of its forward; by default small random ones, of the
             sizes in the config.
 
+    Returns:
+        The heads that were removed, by the name of their layer's module inside the model: of a multimodal model, the
+        names say which tower.
+
     Raises:
         TypeError, ValueError: no head at all, a layer or head that the model does not have, a part of a group, inside
-            `mask_heads`, weights that are not in memory ("meta", or offloaded), inputs that the model does not run on.
+            `mask_heads`, weights that are not in memory ("meta", or offloaded) or hold NaN, inputs that the model does
+            not run on.
         UnsupportedModelError: heads of this model cannot be removed; the message says why.
         RuntimeError: the model is being attributed in another thread.
 
@@ -72,24 +78,34 @@ def prune_heads(
         >>> model = BertModel(BertConfig(hidden_size=24, num_hidden_layers=2, num_attention_heads=4,
         ...                              intermediate_size=24, vocab_size=10)).eval()
         >>> prune_heads(model, {0: [1, 3], 1: [0, 1, 2, 3]})
+        {'encoder.layer.0.attention.self': [1, 3], 'encoder.layer.1.attention.self': [0, 1, 2, 3]}
         >>> model.encoder.layer[0].attention.self.query.weight.shape, model.config.pruned_heads
         (torch.Size([12, 24]), {'encoder.0': [1, 3], 'encoder.1': [0, 1, 2, 3]})
     """
     chosen = _checked(model, heads)
+    removed = named_heads(chosen)
     with claimed(model), torch.inference_mode(False):
         _check_in_memory(model)
         if not verify:
             cut_by_name(model, chosen)
-            return
+            return removed
         named = _named(chosen)
         if named:
             runs = Runs(model, list(named), inputs)
+            for plan in named.values():
+                plan.heads.check_finite()
+            with mask_heads(model, chosen):
+                masked = _finite(model, runs.outputs())
             plans = _probed(named, runs)
             _check_untied(model, plans)
             new = _new_parameters(plans)
-            with mask_heads(model, chosen):
-                masked = runs.outputs()
-            _cut_and_compare(model, plans, new, runs, masked)
+            how = _tried(model, plans, new, runs, masked)
+            with undone_on_error(model):
+                _cut(model, plans, new, how)
+                if not (apart := difference(runs.outputs(), masked)) <= 1:
+                    why = f"it differs from the masked model by {apart:.0f} times what rounding explains"
+                    raise _not_the_same(model, plans, why)
+    return removed
 
 
 def cut_by_name(model: nn.Module, chosen: Mapping[AttentionLayer, set[int]]) -> None:
@@ -101,7 +117,7 @@ def cut_by_name(model: nn.Module, chosen: Mapping[AttentionLayer, set[int]]) -> 
     if plans := _known(_named(chosen)):
         _check_untied(model, plans)
         new = _new_parameters(plans)
-        with _undone_on_error(model):
+        with undone_on_error(model):
             _cut(model, plans, new, {module: told(module) for module in plans})
 
 
@@ -219,14 +235,27 @@ def _same(ours: list[Cut], theirs: list[Cut]) -> bool:
     return by_parameter[0] == by_parameter[1]
 
 
-def _cut_and_compare(
+def _finite(model: nn.Module, outputs: list[Tensor]) -> list[Tensor]:
+    """Return outputs that can be compared.
+
+    Raises:
+        ValueError: they hold NaN.
+    """
+    if any(output.isnan().any() for output in outputs):
+        bad = next((name for name, weight in model.named_parameters() if not weight.isfinite().all()), None)
+        why = f"its weight {bad!r} holds NaN or infinity" if bad else "other inputs may help, inputs={...}"
+        raise ValueError(f"{family_name(model)} gives NaN, which cannot be compared: {why}")
+    return outputs
+
+
+def _tried(
     model: nn.Module,
     plans: Mapping[nn.Module, Plan],
     new: Mapping[nn.Module, list[nn.Parameter]],
     runs: Runs,
     masked: list[Tensor],
-) -> None:
-    """Cut, and compare with the masked model; tell modules more where they need it.
+) -> dict[nn.Module, str]:
+    """Cut a copy, and compare it with the masked model; return what every module must be told, of `HOWS`.
 
     Raises:
         UnsupportedModelError: no way gives what the masked model gives.
@@ -234,24 +263,39 @@ def _cut_and_compare(
     failures = []
     for least in HOWS:
         how = {module: max(told(module), least, key=HOWS.index) for module in plans}
-        restore = _snapshot(model)
-        try:
-            _cut(model, plans, new, how)
-            apart = difference(runs.outputs(), masked)
-            if apart <= 1:
-                return
-            failures.append(f"it differs from the masked model by {apart:.0f} times what rounding explains")
-        except Exception as error:  # a forward on other shapes may raise anything
-            failures.append(f"its forward fails: {first_line(error)}")
-        except BaseException:
-            restore()
-            raise
-        restore()
+        with trial(model) as copies:
+            try:
+                _cut(
+                    copies[model],
+                    {copies[module]: _moved(plan, copies) for module, plan in plans.items()},
+                    {copies[module]: parameters for module, parameters in new.items()},
+                    {copies[module]: level for module, level in how.items()},
+                )
+                outputs = runs.outputs(copies)
+            except Exception as error:  # a forward on other shapes may raise anything
+                failures.append(failure(error, {copies[module] for module in plans}))
+                continue
+        apart = difference(outputs, masked)
+        if apart <= 1:
+            return how
+        failures.append(f"it differs from the masked model by {apart:.0f} times what rounding explains")
+    raise _not_the_same(model, plans, failures[0])
+
+
+def _moved(plan: Plan, copies: Mapping[nn.Module, nn.Module]) -> Plan:
+    """Return a plan for the copies of modules."""
+    layer = plan.heads.layer
+    heads = Heads(replace(layer, model=copies[layer.model], module=copies[layer.module]))
+    return plan._replace(heads=heads, cuts=[cut._replace(owner=copies[cut.owner]) for cut in plan.cuts])
+
+
+def _not_the_same(model: nn.Module, plans: Mapping[nn.Module, Plan], why: str) -> UnsupportedModelError:
+    """Return the error for a pruned model that is not the masked one."""
     import transformers
 
     kinds = ", ".join(sorted({type(module).__name__ for module in plans}))
-    raise UnsupportedModelError(
-        f"{family_name(model)}: heads of {kinds} cannot be removed: with them gone, {failures[0]}. The model is as it "
+    return UnsupportedModelError(
+        f"{family_name(model)}: heads of {kinds} cannot be removed: with them gone, {why}. The model is as it "
         f"was; mask_heads switches heads off. Please report the model type, transformers {transformers.__version__} "
         "and this message"
     )
@@ -283,34 +327,6 @@ def finish(model: nn.Module, before: Heads, keep: list[int], how: str) -> None:
     adapt(model, before.layer)
     if not keep:
         module.forward = partial(_forward_without_heads, module, before.output, before.layer.kind == "cross")
-
-
-@contextmanager
-def _undone_on_error(model: nn.Module) -> Iterator[None]:
-    """Restore a model where an error is raised inside."""
-    restore = _snapshot(model)
-    try:
-        yield
-    except BaseException:
-        restore()
-        raise
-
-
-def _snapshot(model: nn.Module) -> Any:
-    """Return a function that puts every attribute, parameter and hook of every module back as it is now."""
-    modules = list(model.modules())
-    before = [dict(vars(module)) for module in modules]
-    inner = [(value, value.copy()) for attributes in before for value in attributes.values() if isinstance(value, dict)]
-
-    def restore() -> None:
-        for module, attributes in zip(modules, before, strict=True):
-            vars(module).clear()
-            vars(module).update(attributes)
-        for value, copied in inner:  # in place: handles of hooks refer to these
-            value.clear()
-            value.update(copied)
-
-    return restore
 
 
 def _check_shared(model: nn.Module, chosen: Mapping[AttentionLayer, set[int]]) -> None:

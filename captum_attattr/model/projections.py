@@ -6,7 +6,7 @@ be switched off, weighted or removed there, whatever computes the attention in b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -81,9 +81,23 @@ class Heads:
         Raises:
             UnsupportedModelError: one is.
         """
-        parts = [self.layer.module, *([] if self.output is None else [self.output])]
-        for name, parameter in (named for part in parts for named in part.named_parameters()):
+        for name, parameter in self._named_parameters():
             check_tensor(self.layer, name, parameter)
+
+    def check_finite(self) -> None:
+        """Check that every parameter of the layer is finite: gradients of others tell nothing.
+
+        Raises:
+            ValueError: one holds NaN or infinity.
+        """
+        for name, parameter in self._named_parameters():
+            if not parameter.isfinite().all():
+                raise ValueError(f"{self.layer!r}: its {name!r} holds NaN or infinity; mend the weights first")
+
+    def _named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield the parameters of the module and of its output projection."""
+        for part in (self.layer.module, *([] if self.output is None else [self.output])):
+            yield from part.named_parameters()
 
     def check_keep(self, keep: Sequence[int]) -> None:
         """Check that heads which share keys and values go together, or that all that stay share the same ones.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from captum_attattr.checks import checked_arguments
+from captum_attattr.checks import checked_arguments, nearest
 from captum_attattr.exceptions import ResultFileError, warn_caller
 from captum_attattr.files import checked_path, replacing_files
 from captum_attattr.model.attention_layers import AttentionLayer
@@ -58,7 +59,7 @@ def save_pruned(
         The folder.
 
     Raises:
-        TypeError: `model` is no transformers model, or `path` is no path.
+        TypeError: `model` is no transformers model, or `path` is no path; `save_pretrained` has no such option.
         ValueError: `path` is a file, or a folder that cannot be made; an unknown format; adapters that are not merged.
         UnsupportedModelError: `format="transformers"`, and no such model gives what this one gives.
         OSError: the files cannot be written to the end; the message has the path.
@@ -72,6 +73,9 @@ def save_pruned(
         raise ValueError(f"{type(model).__name__} has adapters (peft): merge them first, model.merge_and_unload()")
     if format not in FORMATS:
         raise ValueError(f"format={format!r} is unknown; use one of {FORMATS}")
+    _check_options(model, options)
+    if options.get("push_to_hub"):
+        options = {"repo_id": Path(path).name} | options  # transformers takes the name of the folder it writes to
     record(model)  # the config may be that of another model
     saved = model if format == "captum_attattr" else plain_model(model)
     with replacing_files(path) as temporary:
@@ -87,6 +91,22 @@ def save_pruned(
                 f"{type(model).__name__} has one count of heads for all layers, and the places without a head are zeros"
             )
     return Path(path)
+
+
+def _check_options(model: PreTrainedModel, options: Mapping[str, Any]) -> None:
+    """Check that `save_pretrained` knows every option: it takes a misspelt one, and does nothing with it.
+
+    Raises:
+        TypeError: it does not know one.
+    """
+    from transformers import PreTrainedModel
+
+    takers: Any = (save_pruned, PreTrainedModel.save_pretrained, model.save_pretrained, model.push_to_hub)
+    known = {name for taker in takers for name in inspect.signature(taker).parameters}
+    known -= {"model", "path", "self", "options", "kwargs", "save_directory"}
+    known |= {"safe_serialization"}  # of transformers 4
+    if unknown := [name for name in options if name not in known]:
+        raise TypeError(f"save_pruned has no argument {unknown[0]!r}{nearest(unknown[0], known)}")
 
 
 def _inside(model: Any) -> str:

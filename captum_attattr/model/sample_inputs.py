@@ -195,10 +195,15 @@ class Runs:
             raise ValueError("the forward on the inputs that were given does not pass through all layers to be cut")
         self.calls = [(model, usable)]
 
-    def outputs(self) -> list[Tensor]:
-        """Run every forward without gradients, and return the floating-point tensors that they give."""
+    def outputs(self, copies: Mapping[nn.Module, nn.Module] | None = None) -> list[Tensor]:
+        """Run every forward without gradients, and return the floating-point tensors that they give.
+
+        Args:
+            copies: what to run in place of a model, by the model.
+        """
         with torch.no_grad():
-            return [tensor for part, inputs in self.calls for tensor in _tensors(run(part, inputs))]
+            calls = [((copies or {}).get(part, part), inputs) for part, inputs in self.calls]
+            return [tensor for part, inputs in calls for tensor in _tensors(run(part, inputs))]
 
 
 def _usable(value: Any) -> Any:

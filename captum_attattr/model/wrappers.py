@@ -16,14 +16,21 @@ from captum_attattr.model.families import causal_language_models
 
 WHOLE_TEXTS = ("classification", "next_token")
 """Tasks of which a text has one decision: a class, or the token that comes next."""
-TASKS = (*WHOLE_TEXTS, "question_answering")
-"""What a model gives: an output for each class, or for each token of its vocabulary at every position; for each token
-one of where an answer begins and one of where it ends."""
+SIMILARITIES = ("similarity", "similarity_cls")
+"""Tasks of an encoder without a head: texts are vectors, the mean of their tokens' (or what its folder says), or the
+first token's."""
+TASKS = (*WHOLE_TEXTS, "question_answering", "token_classification", "masked_lm", *SIMILARITIES)
+"""What a model gives: an output for each class, or for each token of its vocabulary at every position, of the next or
+of a masked one; for each token one of where an answer begins and one of where it ends, or one for each label."""
 _ENDINGS = {
     "classification": ("ForSequenceClassification",),
     "question_answering": ("ForQuestionAnswering", "ForQuestionAnsweringSimple"),
+    "token_classification": ("ForTokenClassification",),
+    "masked_lm": ("ForMaskedLM",),
 }
 """Of the names of the classes of each task."""
+_OF_VOCABULARY = {"next_token", "masked_lm"}
+"""Tasks of one form: which of them a model was trained for is not always told by its class."""
 
 
 def unwrapped(model: Any) -> Any:
@@ -53,6 +60,9 @@ def unwrapped(model: Any) -> Any:
             inner = adapted.get_base_model()
         elif "CrossEncoder" in names:
             inner = getattr(model, "model", None)
+        elif "SentenceTransformer" in names:
+            first: Any = next(iter(model.children()), None)
+            inner = getattr(first, "auto_model", None)
         if not isinstance(inner, nn.Module):
             return model
         model = inner
@@ -178,16 +188,20 @@ def understood(
     if isinstance(model, nn.Module):
         check_whole(model)
     known = task_of(model) if isinstance(model, nn.Module) else None
-    if known is not None and known not in tasks:
+    if known is not None and (task or known) not in tasks:
         raise TypeError(
             f"{type(model).__name__} is a model for {known.replace('_', ' ')}: explain and token_scores take it; what "
             "is asked for here needs a model for sequence classification or a causal language model"
         )
     own = isinstance(model, nn.Module) and not isinstance(model, PreTrainedModel)
     if known and not own:
-        if task not in (None, known):
+        if task not in (None, known) and {task, known} != _OF_VOCABULARY:
             raise ValueError(f"task={task!r} does not fit {type(model).__name__}, whose task is {known!r}")
-        return model, known
+        return model, task or known
+    if not own and task in SIMILARITIES:
+        if getattr(model.config, "is_encoder_decoder", False) and hasattr(model, "decoder"):
+            raise ValueError(f"task={task!r}: {type(model).__name__} has a decoder too; give model.get_encoder()")
+        return model, str(task)
     if not own and task is None:
         raise TypeError(
             "expected a model for sequence classification or a causal language model, got "
@@ -214,16 +228,16 @@ def _own(model: OwnModel, task: str | None, inputs: Mapping[str, Tensor]) -> tup
     shape = tuple(getattr(logits, "shape", ()))
     count, vocabulary = inputs["input_ids"].shape[1], model.config.get_text_config().vocab_size
     found = "classification" if len(shape) == 2 else None
-    if len(shape) == 3 and shape[1] == count and task == "question_answering" and shape[2] == 2:
-        found = task
-    elif len(shape) == 3 and shape[1] == count and (task == "next_token" or shape[2] == vocabulary):
-        found = "next_token"
+    if len(shape) == 3 and shape[1] == count:
+        width = {None: vocabulary, "masked_lm": vocabulary, "question_answering": 2}.get(task, shape[2])
+        found = (task or "next_token") if shape[2] == width and task != "classification" else None
     if found is None or task not in (None, found):
         raise ValueError(
             f"{name} gives {f'outputs of shape {shape}' if shape else type(logits).__name__} for 1 text of {count} "
             f"tokens, which do not fit {f'task={task!r}' if task else 'any task'}: classification needs (1, classes), "
-            "next_token (1, tokens, vocabulary), question_answering (1, tokens, 2)"
+            "next_token and masked_lm (1, tokens, vocabulary), question_answering (1, tokens, 2), "
+            "token_classification (1, tokens, labels)"
         )
-    if found == "classification" and shape[1] != model.config.num_labels:
-        model.config.num_labels = shape[1]
+    if found in ("classification", "token_classification") and shape[-1] != model.config.num_labels:
+        model.config.num_labels = shape[-1]
     return model, found

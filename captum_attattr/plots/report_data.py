@@ -44,7 +44,7 @@ def report_data(explanation: Explanation, sentence: Sentence, links: Floats, thr
         "segments": explanation.segments,
         "shape": list(explanation.attributions.shape[:3]),
         "label": visible(explanation.label, _TOKEN_LENGTH),
-        "reader": _reader(explanation),
+        "readers": _readers(explanation),
         "rtl": sentence.right_to_left,
         "links": {"index": order.tolist(), "score": _digits(links.ravel()[order])},
         "total": float(np.abs(links).sum()),
@@ -59,15 +59,17 @@ def _digits(values: Floats) -> list[float]:
     return [float(f"{value:.6g}") for value in values]
 
 
-def _reader(explanation: Explanation) -> int:
-    """Return the position that the decision is made at: where it says so; else a decoder's last, an encoder's first."""
+def _readers(explanation: Explanation) -> list[int]:
+    """Return the positions that the decision is read at: its own; else a decoder's last, an encoder's first."""
     last = len(explanation.tokens) - 1
     if explanation.positions:
-        return explanation.positions[0]
+        return sorted(set(explanation.positions))
+    if explanation.task == "similarity":  # the mean of all tokens
+        return list(range(last + 1))
     if isinstance(explanation, ImageExplanation):
-        return last if explanation.answers else 0
+        return [last if explanation.answers else 0]
     causal = not explanation.attributions.triu(1).any()
-    return last if causal and not explanation.special[0] else 0
+    return [last if causal and not explanation.special[0] else 0]
 
 
 def _trees(explanation: Explanation, threshold: float) -> list[dict[str, Any]]:

@@ -35,18 +35,18 @@ def attribution_tree(
 ) -> nx.DiGraph:
     r"""Build the attribution tree of one explanation.
 
-    With :math:`a^l = \sum_h \mathrm{Attr}_h(A^l)`, an interaction (i, j) of layer l is a candidate if
-    :math:`a^l_{ij} / \max(a^l) > \tau`. "paper" is Algorithm 1 of Hao et al. (2021) for any number of layers:
-    the root is the token with the largest :math:`\sum_l \sum_{j \ne i} a^l_{ij}`; from the last layer but one
-    downwards each candidate (i, j), i in the tree and j not, brings j in; at the end [CLS] gets an edge to every
-    token of the tree, in the last layer. Where the paper leaves it open: candidates of a layer go by falling
-    score and then by position, equal sums by position; [CLS], a special token at the first position, joins at the
-    end only, it is neither root nor child, and other special tokens are root only if there is nothing else. A
-    decoder (nothing above the diagonal) has no [CLS]: its root is the last position, which predicts. An
-    answer has none either: its root is its first or last token. Without
-    [CLS] the last layer is not left out. "reference" gives the published script's edges in its order, which
-    differ: the maximum leaves out the [CLS] row, negative sums are clipped when the root is chosen, the last
-    layer but one serves the root alone, [CLS] can become a child, and there are no final [CLS] edges.
+    With :math:`a^l = \sum_h \mathrm{Attr}_h(A^l)`, an interaction (i, j) of layer l is a candidate if :math:`a^l_{ij} /
+    \max(a^l) > \tau`. "paper" is Algorithm 1 of Hao et al. (2021) for any number of layers: the root is the token with
+    the largest :math:`\sum_l \sum_{j \ne i} a^l_{ij}`; from the last layer but one downwards each candidate (i, j), i
+    in the tree and j not, brings j in; at the end [CLS] gets an edge to every token of the tree, in the last layer.
+    Where the paper leaves it open: candidates of a layer go by falling score and then by position, equal sums by
+    position; [CLS], a special token at the first position, joins at the end only, it is neither root nor child, and
+    other special tokens are root only if there is nothing else. A decoder (nothing above the diagonal) has no [CLS]:
+    its root is the last position, which predicts. Nor does [CLS] gather all for an answer, a tag, a masked word or a
+    similarity: there the root is the token that the output reads; of several, the one that gathers most. Without [CLS]
+    the last layer is not left out. "reference" gives the published script's edges in its order, which differ: the
+    maximum leaves out the [CLS] row, negative sums are clipped when the root is chosen, the last layer but one serves
+    the root alone, [CLS] can become a child, and there are no final [CLS] edges.
 
     Args:
         explanation: its `attributions` (L, H, T, T), `attention`, `tokens`, `special`, `delta`.

@@ -66,7 +66,7 @@ class Maps:
             tokens = [joined([tokens[i] for i in word], explanation.scheme) for word in pieces]
             special = [special[word[0]] for word in pieces]
         readers = [i for i, word in enumerate(pieces) if set(word) & set(explanation.positions)]
-        class_token = 0 if special[0] and not causal and not readers else None
+        class_token = 0 if special[0] and not causal and not explanation.task else None
         scores = by_head.sum(1)
         if not special_tokens:
             out = [i for i, flag in enumerate(special) if flag and i != class_token and i not in readers]

@@ -117,6 +117,8 @@ def find_patterns(
     rules: str = "default",
     batch_size: int = 32,
     truncate: bool | int = False,
+    task: str | None = None,
+    split_into_words: bool = False,
     resume: str | os.PathLike[str] | None = None,
     progress: bool = True,
     **options: Any,
@@ -127,7 +129,8 @@ def find_patterns(
     share of the batches.
 
     Args:
-        model, tokenizer, examples, batch_size, truncate, resume, progress: as in `head_importance`.
+        model, tokenizer, examples, batch_size, truncate, task, split_into_words, resume, progress: as in
+            `head_importance`.
         labels: the gold class of each example, its index or its name; None where it is not known.
         pairs, special_tokens, rules: as in `extract_triggers`.
         options: those of `explain`: `n_steps`, `method`, `tolerance`, `output`, `path` ...; no lists of targets.
@@ -150,11 +153,12 @@ def find_patterns(
     for name in ("target", "contrast"):
         if isinstance(listed(options.get(name)), list):
             raise TypeError(f"find_patterns takes one {name} for all examples, not a list")
-    texts = TextModel(model, tokenizer, truncate)
+    reading: dict[str, Any] = {"task": task, "split_into_words": split_into_words}
+    texts = TextModel(model, tokenizer, truncate, **reading)
     if texts.regression or texts.multilabel:
         gives = "a score" if texts.regression else "several labels at once"
         raise ValueError(f"triggers are found for classes; the model gives {gives}")
-    examples = sequence_of(examples, name="examples")
+    examples = sequence_of(examples, split_into_words, name="examples")
     items = texts.encode_all(examples)
     gold = texts.labels(labels, len(items)) if labels is not None else torch.full((len(items),), -1)
     batches = texts.batches(items, batch_size)
@@ -163,7 +167,7 @@ def find_patterns(
 
     def work(batch: list[int]) -> Tensor:
         some = [examples[i] for i in batch]
-        settings = {"attention": False} | options  # patterns are of attributions
+        settings = {"attention": False} | reading | options  # patterns are of attributions
         explanations = explain(model, tokenizer, some, truncate=truncate, progress=False, **settings)
         patterns = [pattern_of(one, 0, -1, pairs, special_tokens, rules) for one in explanations]
         return torch.stack([_packed(pattern, pairs) for pattern in patterns])

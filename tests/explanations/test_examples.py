@@ -69,6 +69,16 @@ FORMS = {
     "tensor of ids": (torch.tensor(IDS), ["[CLS] good film [SEP]"]),
     "tensor of rows": (torch.tensor([IDS, IDS]), ["[CLS] good film [SEP]"] * 2),
     "tensors": ([torch.tensor(IDS), np.array(IDS)], ["[CLS] good film [SEP]"] * 2),
+    "tuples of ids": ([tuple(IDS), range(4, 6)], ["[CLS] good film [SEP]", "a b"]),
+    "tuple of messages": ([tuple(CHAT[:1])], [BEGUN]),
+    "iterator of messages": (lambda: iter(CHAT[:1]), [BEGUN]),
+    "iterator of ids": (lambda: (i for i in IDS), ["[CLS] good film [SEP]"]),
+    "iterator of conversations": (lambda: iter([CHAT[:1]] * 2), [BEGUN] * 2),
+    "padded encoding": (
+        tiny_tokenizer()(["good film a", "good film"], padding=True),
+        ["[CLS] good film a [SEP]", "[CLS] good film [SEP]"],
+    ),
+    "padding inside": ([[*IDS[:2], 0, *IDS[2:]]], ["[CLS] good [PAD] film [SEP]"]),
 }
 
 
@@ -78,6 +88,8 @@ def test_every_form_is_read(llama, name, function, tmp_path):
     given, read = FORMS[name]
     if name == "generator":
         given = iter(list(read))
+    if callable(given):
+        given = given()
     call = {"explain": explain, "explain_iter": explain_iter}[function]
     found = list(call(llama, chatting(), given, **QUIET))
     assert [one.text for one in found] == read
@@ -282,6 +294,15 @@ MISTAKES: dict[str, tuple[Any, type[Exception], str]] = {
         ValueError,
         "with 'pixel_values': only texts",
     ),
+    "positions past the last": (
+        {"input_ids": IDS, "position_ids": [21, 22, 23, 24]},
+        ValueError,
+        r"texts\[0\] has 24 among its 'position_ids', and the model knows the positions 0 to 23",
+    ),
+    "padded ids": (torch.tensor([IDS, [*IDS[:2], 0, 0]]), ValueError, r"texts\[1\] ends with 2 tokens of padding"),
+    "ids padded on the left": ([[0, *IDS]], ValueError, r"begins with 1 token of padding \('\[PAD\]', id 0\)"),
+    "iterator in a list": ([iter(IDS)], TypeError, r"texts\[0\] is an iterator \(list_iterator\): make a list of its"),
+    "a message among texts": (["good", CHAT[0]], TypeError, r"texts\[1\] is one message.*\[\[message, ...\], ...\]"),
     "empty encoding": ({"input_ids": []}, ValueError, "an encoding without a token id"),
     "other tokenizer": (
         schemes("<s> $A", "<s> $A $B")("a b"),
@@ -322,3 +343,11 @@ def test_words_are_refused_where_texts_are_given(bert):
         explain(bert, tiny_tokenizer(), (["a"], ["b"]), split_into_words=True, **QUIET)
     with pytest.raises(TypeError, match="split_into_words"):
         explain(bert, tiny_tokenizer(), ["a"], split_into_words="yes", **QUIET)
+
+
+def test_a_padding_token_with_another_role_may_stand_once(llama):
+    tokenizer = tiny_tokenizer(pad_token="[SEP]", eos_token="[SEP]")
+    [one] = explain(llama, tokenizer, [IDS], **QUIET)
+    assert one.tokens == ["[CLS]", "good", "film", "[SEP]"]
+    with pytest.raises(ValueError, match="ends with 2 tokens of padding"):
+        explain(llama, tokenizer, [[*IDS, IDS[-1]]], **QUIET)

@@ -1,4 +1,4 @@
-"""Decisions about a part of a text: the answer to a question. A table of tasks and inputs, and each task's own."""
+"""Decisions about a part of a text: answers, tags, masked words. A table of tasks and inputs, and each task's own."""
 
 from __future__ import annotations
 
@@ -80,6 +80,9 @@ class Case:
 def tiny(name: str, seed: int = 0, **changes: Any) -> Any:
     """A model whose attention matters."""
     torch.manual_seed(seed)
+    if isinstance(changes.get("id2label"), tuple):
+        changes["id2label"] = dict(changes["id2label"])
+    changes["vocab_size"] = MASK + 1
     if "Question" in name:
         changes["num_labels"] = 2
     model = getattr(transformers, name)(bert_config(**changes)).eval()
@@ -92,7 +95,9 @@ def tiny(name: str, seed: int = 0, **changes: Any) -> Any:
     return place(model)
 
 
-TOKENIZER = tiny_tokenizer(mask_token="[UNK]")
+TOKENIZER = tiny_tokenizer(mask_token="[MASK]")
+MASK = TOKENIZER.mask_token_id
+TAGS = {0: "O", 1: "B-PER", 2: "I-PER", 3: "B-LOC"}
 CASES = {
     "question_answering": Case(
         model=lambda: tiny("BertForQuestionAnswering"),
@@ -104,6 +109,24 @@ CASES = {
             raw.start_logits[0].log_softmax(-1)[at[0]] + raw.end_logits[0].log_softmax(-1)[at[1]]
         ),
         told=lambda one: f"answer {one.label}",
+    ),
+    "token_classification": Case(
+        model=lambda: tiny("BertForTokenClassification", num_labels=4, id2label=tuple(TAGS.items())),
+        texts=["a b good film man work", ("plot good", "bad work"), "man a b"],
+        targets=[(2, "B-PER"), (5, 3), (3, "O")],
+        contrast="O",
+        logit=lambda raw, at, target: raw.logits[0, at[0], target],
+        log_probability=lambda raw, at, target: raw.logits[0, at[0]].log_softmax(-1)[target],
+        told=lambda one: f"entity {one.label} of {one.tokens[one.positions[0]]}",
+    ),
+    "masked_lm": Case(
+        model=lambda: tiny("BertForMaskedLM"),
+        texts=["a b [MASK] film man [MASK]", ("plot [MASK]", "bad work"), "[MASK] b"],
+        targets=["good", (2, "film"), 5],
+        contrast="work",
+        logit=lambda raw, at, target: raw.logits[0, at[0], target],
+        log_probability=lambda raw, at, target: raw.logits[0, at[0]].log_softmax(-1)[target],
+        told=lambda one: f"word {one.label}",
     ),
 }
 TASKS = pytest.mark.parametrize("task", CASES)
@@ -250,7 +273,7 @@ def contrast_of(case: Case, one: Explanation) -> Any:
 @TASKS
 def test_files_views_and_trees_say_what_was_decided(task, tmp_path):
     case = CASES[task]
-    one, other, _ = quiet(case.model(), TOKENIZER, case.texts, case.targets)
+    one, other, _ = quiet(case.model(), TOKENIZER, case.texts, case.targets, n_steps=8)
     loaded = Explanation.load(one.save(tmp_path / "one.safetensors"))
     assert (loaded.task, list(loaded.positions), loaded.label) == (task, list(one.positions), one.label)
     assert one.label in repr(loaded)
@@ -316,7 +339,7 @@ def test_what_is_of_whole_texts_refuses_them(task):
         ):
             with pytest.raises(TypeError, match=f"is a model for {task.replace('_', ' ')}"):
                 function()
-        with pytest.raises(ValueError, match="writes none: use explain"):
+        with pytest.raises(ValueError, match=r"is for .* and writes none: use explain"):
             explain_generation(model, TOKENIZER, "a b")
 
 
@@ -512,3 +535,236 @@ def test_padding_and_separators_are_not_of_the_context():
     one = answers([PAIR])[0]
     assert one.inputs["input_ids"][0, -1] == SEP
     assert len(one.tokens) - 1 not in one.positions
+
+
+# ------------------------------------------------------------------------------------------------------------- tags
+
+
+def tagger() -> Any:
+    return CASES["token_classification"].model()
+
+
+def tags(texts: Any, target: Any = None, model: Any = None, **options: Any) -> list[Explanation]:
+    return quiet(model or tagger(), TOKENIZER, texts, target, **{"n_steps": 2} | options)
+
+
+class Tagged(transformers.BertForTokenClassification):
+    """Labels of chosen logits: each word's label is told by the word, whatever stands beside it."""
+
+    table: dict[int, tuple[int, float]]
+
+    def forward(self, input_ids: Tensor, **kwargs: Any) -> Any:
+        output = super().forward(input_ids, **kwargs)
+        output.logits = output.logits * 1e-3
+        for token, (label, logit) in self.table.items():
+            output.logits[..., label] += logit * (input_ids == token)
+        return output
+
+
+def tagged(**words: tuple[str, float]) -> Tagged:
+    """A model that labels words, each with a logit."""
+    torch.manual_seed(0)
+    model = Tagged(bert_config(num_labels=4, id2label=TAGS)).eval()
+    names = {name: i for i, name in TAGS.items()}
+    model.table = {TOKENIZER.convert_tokens_to_ids(word): (names[name], logit) for word, (name, logit) in words.items()}
+    return place(model)
+
+
+NAMES = {"a": ("B-PER", 4.0), "b": ("I-PER", 9.0), "c": ("B-LOC", 5.0), "film": ("O", 7.0), "man": ("O", 7.0)}
+
+
+def test_the_strongest_entity_is_explained():
+    model = tagged(**NAMES)
+    one = tags(["film a b man c"], model=model)[0]
+    assert (one.positions, one.label, one.tokens[3]) == ([3], "I-PER", "b")
+    assert one.telling == ("entity", "b", "token 3")
+    assert tags(["film a man c"], model=model)[0].label == "B-LOC"
+
+
+def test_where_no_word_is_an_entity_the_most_probable_label_of_one_is_explained_and_not_called_a_choice(tmp_path):
+    one = tags(["film man"], model=tagged(**NAMES))[0]
+    assert one.label != "O"
+    assert TAGS[one.prediction] == "O"
+    assert "does not choose entity" in write_report(one, tmp_path / "x.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("film a b man c", [(2, "B-PER"), (5, "B-LOC")]),
+        ("a a b c c", [(1, "B-PER"), (2, "B-PER"), (4, "B-LOC"), (5, "B-LOC")]),
+        ("b b film b", [(1, "I-PER"), (4, "I-PER")]),
+        ("film man", []),
+        (("a b", "film c"), [(1, "B-PER"), (5, "B-LOC")]),
+    ],
+    ids=str,
+)
+def test_all_entities(text, found):
+    model = tagged(**NAMES)
+    several = tags([text, "c"], "all entities", model)
+    assert [(one.positions[0], one.label) for one in several] == [*found, (1, "B-LOC")]
+    streamed = list(explain_iter(model, TOKENIZER, [text, "c"], "all entities", n_steps=1, progress=False))
+    assert [one.positions for one in streamed] == [one.positions for one in several]
+    scored = token_scores(model, TOKENIZER, [text, "c"], "all entities", progress=False)
+    assert [one.positions for one in scored] == [one.positions for one in several]
+
+
+def test_entities_begin_with_words_not_with_pieces():
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "wolf", "##gang", "lives", "##s"]
+    tokenizer = transformers.BertTokenizerFast(vocab={word: i for i, word in enumerate(vocabulary)})
+    torch.manual_seed(0)
+    model = Tagged(bert_config(num_labels=4, id2label=TAGS)).eval()
+    model.table = {4: (1, 3.0), 5: (3, 9.0), 6: (0, 9.0)}  # the piece alone would be a place
+    one = quiet(model, tokenizer, ["wolfgang lives"], n_steps=1)[0]
+    assert (one.positions, one.label) == ([1], "B-PER")
+    assert one.telling.word == "wolfgang"
+    piece = quiet(model, tokenizer, ["wolfgang lives"], [(2, "B-LOC")], n_steps=1)[0]
+    assert piece.telling == ("entity", "wolfgang", "token 2")
+
+
+@pytest.mark.parametrize(
+    ("texts", "target", "expected"),
+    [
+        (["a b"], (1, "B-LOC"), [([1], 3)]),
+        (["a b"], (2, 1), [([2], 1)]),
+        (["a b", "c a b"], (2, None), [([2], None), ([2], None)]),
+        (["a b"], [(1, "O"), (2, "O")], [([1], 0), ([2], 0)]),
+        (["a b", "c"], [[(1, "O"), (2, "O")], (1, "B-PER")], [([1], 0), ([2], 0), ([1], 1)]),
+    ],
+    ids=str,
+)
+def test_tags_are_named_by_token_and_label(texts, target, expected):
+    found = tags(texts, target)
+    assert [one.positions for one in found] == [positions for positions, _ in expected]
+    for one, (_, label) in zip(found, expected, strict=True):
+        assert one.target == (one.prediction if label is None else label)
+
+
+BAD_TAGS = [
+    ((7, "B-PER"), ValueError, r"token 7 of texts\[0\] is beyond the text, whose tokens are 1 to 3"),
+    ((-1, "B-PER"), ValueError, r"token -1 of texts\[0\] is beyond the text"),
+    ((0, "B-PER"), ValueError, r"token 0 of texts\[0\] is the special token '\[CLS\]'; those of the text are 1 to 3"),
+    ((4, "B-PER"), ValueError, r"is the special token '\[SEP\]'"),
+    ((1, "PER"), ValueError, r"target 'PER' of texts\[0\] is unknown; the model has \['B-LOC'"),
+    ((1, 4), ValueError, "target 4 .* out of range: the model has 4"),
+    ((1, 0.5), TypeError, "must be an integer or a name"),
+    ("B-PER", TypeError, r"target 'B-PER' of texts\[0\] must be \(token index, label\), 'all entities', or None"),
+    (1, TypeError, r"must be \(token index, label\)"),
+    ((1,), TypeError, r"must be \(token index, label\)"),
+    (("1", "O"), TypeError, r"must be \(token index, label\)"),
+    ([(1, "O"), (9, "O")], ValueError, "token 9 of .* is beyond the text"),
+]
+
+
+@pytest.mark.parametrize(("target", "error", "message"), BAD_TAGS, ids=str)
+def test_tags_that_are_none_are_refused_before_any_work(target, error, message):
+    with idle(tagger()) as model, pytest.raises(error, match=message):
+        quiet(model, TOKENIZER, ["a b c"], target)
+
+
+def test_other_bad_tags(tmp_path):
+    model = tagged(**NAMES)
+    with pytest.raises(ValueError, match=r"contrast 'B-PER' of .* is its target"):
+        tags(["a b"], (1, "B-PER"), contrast="B-PER")
+    with pytest.raises(ValueError, match="is what the model predicts"):
+        tags(["a film"], model=model, contrast="B-PER")
+    for target in ("all entities", [[(1, "O"), (2, "O")]]):
+        with pytest.raises(ValueError, match=r"one explanation for each text|2 decisions are asked for; here one"):
+            explain_dataset(model, TOKENIZER, ["a c"], tmp_path / "x", target, progress=False)
+    only = tiny("BertForTokenClassification", num_labels=1, id2label=((0, "O"),))
+    with pytest.raises(ValueError, match="has no entity: the model has no label but 'O'"):
+        tags(["a b"], model=only)
+
+
+# ------------------------------------------------------------------------------------------------------------ masks
+
+
+def masked(texts: Any, target: Any = None, **options: Any) -> list[Explanation]:
+    return quiet(tiny("BertForMaskedLM"), TOKENIZER, texts, target, **{"n_steps": 2} | options)
+
+
+TWO = "a b [MASK] film man [MASK]"
+
+
+@pytest.mark.parametrize(
+    ("texts", "target", "expected"),
+    [
+        ([TWO], None, [(3, None)]),
+        ([TWO], "film", [(3, "film")]),
+        ([TWO], 7, [(3, "d")]),
+        ([TWO], (6, "film"), [(6, "film")]),
+        ([TWO], (6, None), [(6, None)]),
+        ([TWO], "all masks", [(3, None), (6, None)]),
+        ([TWO], ["good", "bad", (6, "plot")], [(3, "good"), (3, "bad"), (6, "plot")]),
+        ([TWO, "[MASK]  a"], "film", [(3, "film"), (1, "film")]),
+        ([TWO, "[MASK] a"], ["all masks", "plot"], [(3, None), (6, None), (1, "plot")]),
+        ([("a [MASK]", "b [MASK]")], "all masks", [(2, None), (5, None)]),
+        ([[2, 4, MASK, 3]], "film", [(2, "film")]),
+    ],
+    ids=str,
+)
+def test_words_at_masks(texts, target, expected):
+    found = masked(texts, target)
+    assert [one.positions for one in found] == [[position] for position, _ in expected]
+    for one, (position, word) in zip(found, expected, strict=True):
+        logits = run(CASES["masked_lm"], one).logits[0, position]
+        assert one.prediction == int(logits.argmax())
+        assert one.label == (TOKENIZER.decode([one.prediction]) if word is None else word)
+        assert one.telling.place == f"mask at token {position}"
+
+
+BAD_MASKS = [
+    (["a b"], None, ValueError, r"texts\[0\] has no mask: put '\[MASK\]' where .* in 'a b'"),
+    (["[MASK] a", "b"], "film", ValueError, r"texts\[1\] has no mask"),
+    ([TWO], (1, "film"), ValueError, r"token 1 of texts\[0\] is 'a', which is no mask; its masks are the tokens 3, 6"),
+    ([TWO], (7, "film"), ValueError, r"token 7 of texts\[0\] is '\[SEP\]', which is no mask"),
+    ([TWO], (8, "film"), ValueError, r"token 8 of texts\[0\] is beyond the text; its masks are the tokens 3, 6"),
+    ([TWO], "good film", ValueError, r"target 'good film' of texts\[0\] is 2 tokens .* one is needed"),
+    ([TWO], (3, "good film"), ValueError, "is 2 tokens"),
+    ([TWO], MASK + 1, ValueError, "out of range"),
+    ([TWO], ("3", "film"), TypeError, r"must be a word or token id for the first mask, \(token index"),
+    ([TWO], 0.5, TypeError, "must be a word or token id"),
+    ([TWO], (3, "film", 1), TypeError, "must be a word or token id"),
+]
+
+
+@pytest.mark.parametrize(("texts", "target", "error", "message"), BAD_MASKS, ids=str)
+def test_masks_that_are_none_are_refused_before_any_work(texts, target, error, message):
+    with idle(tiny("BertForMaskedLM")) as model, pytest.raises(error, match=message):
+        quiet(model, TOKENIZER, texts, target)
+
+
+def test_a_tokenizer_without_a_mask_is_refused():
+    with idle(tiny("BertForMaskedLM")) as model, pytest.raises(ValueError, match="the tokenizer has no mask token"):
+        quiet(model, tiny_tokenizer(), ["a b"])
+
+
+def test_a_masked_word_is_contrasted_with_another():
+    one = masked([TWO], "film", contrast="plot", output="logit")[0]
+    logits = run(CASES["masked_lm"], one).logits[0, 3]
+    words = TOKENIZER.convert_tokens_to_ids(["film", "plot"])
+    assert one.value == pytest.approx(float(logits[words[0]] - logits[words[1]]), abs=1e-5)
+    with pytest.raises(ValueError, match=r"contrast 'film' of texts\[0\] is its target"):
+        masked([TWO], "film", contrast="film")
+
+
+class OwnMasks(nn.Module):
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.inner = CASES[name].model()
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
+        return self.inner(input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids).logits
+
+
+@pytest.mark.parametrize("task", ["masked_lm", "token_classification"])
+def test_modules_of_ones_own_with_their_task(task):
+    case = CASES[task]
+    own = OwnMasks(task).eval()
+    plain = quiet(case.model(), TOKENIZER, case.texts[:1], case.targets[:1], n_steps=2)[0]
+    if task == "token_classification":  # a module has no names of labels
+        own.inner.config.id2label = TAGS
+    given = quiet(own, TOKENIZER, case.texts[:1], case.targets[:1], task=task, n_steps=2)[0]
+    assert (given.value, given.label, given.positions) == (pytest.approx(plain.value), plain.label, plain.positions)
+    with pytest.raises(ValueError, match=r"does not fit|do not fit"):
+        quiet(own, TOKENIZER, case.texts[:1], task="question_answering")

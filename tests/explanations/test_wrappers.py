@@ -25,12 +25,15 @@ from captum_attattr import (
     HeadImportance,
     UnsupportedModelError,
     attention_layers,
+    effectiveness_analysis,
     explain,
     explain_dataset,
     find_patterns,
     head_importance,
     mask_heads,
     prune_heads,
+    pruning_curve,
+    token_scores,
 )
 from captum_attattr.attribution.integration import Integrator
 
@@ -203,6 +206,7 @@ def test_maps_that_are_not_of_the_tokens_are_refused_before_any_is_made(name, mo
     for function, more in ((explain, ()), (explain_dataset, (tmp_path / "run",)), (find_patterns, ())):
         with pytest.raises(UnsupportedModelError, match=message):
             function(model, tokenizer, [TEXT], *more, **QUIET)
+    assert not (tmp_path / "run").exists()
 
 
 def test_layers_of_the_tokens_can_be_chosen_where_others_are_pooled():
@@ -279,12 +283,48 @@ def test_soft_prompts_are_refused_with_their_positions():
 def test_a_task_that_is_said():
     torch.manual_seed(0)
     model = BertForMaskedLM(tiny_bert().config).eval()
-    with pytest.raises(TypeError, match="BertForMaskedLM; say its task"):
+    with pytest.raises(ValueError, match="the tokenizer has no mask token"):
         explain(model, tiny_tokenizer(), TEXT, **QUIET)
     one = explain(model, tiny_tokenizer(), TEXT, task="next_token", **QUIET)[0]
     with torch.no_grad():
         wanted = model(**one.inputs).logits[0, -1].softmax(-1)[one.target]
     assert abs(float(wanted) - one.value) < 1e-5
+
+
+def masked_language_model() -> Any:
+    torch.manual_seed(0)
+    return BertForMaskedLM(tiny_bert().config).eval()
+
+
+FEW: Any = (tiny_tokenizer(), ["good film", "a plot"], [5, 6])
+OVER_TEXTS: dict[str, Any] = {
+    "explain_dataset": lambda model, texts, more: explain_dataset(model, FEW[0], texts, **more)[0].value,
+    "token_scores": lambda model, texts, more: token_scores(model, FEW[0], texts, **more)[0].scores.tolist(),
+    "find_patterns": lambda model, texts, more: find_patterns(model, FEW[0], texts, **more)[0].tokens,
+    "head_importance": lambda model, texts, more: head_importance(
+        model, FEW[0], texts, FEW[2], "taylor", **more
+    ).scores.tolist(),
+    "pruning_curve": lambda model, texts, more: (
+        pruning_curve(
+            model, FEW[0], texts, FEW[2], head_importance(tiny_llama(), *FEW, "random", progress=False), 2, **more
+        ).loss
+    ),
+    "effectiveness_analysis": lambda model, texts, more: (
+        effectiveness_analysis(model, FEW[0], texts, FEW[2], n_steps=1, **more).loss
+    ),
+}
+
+
+@pytest.mark.parametrize("function", OVER_TEXTS)
+def test_task_and_words_are_said_to_every_function_over_texts(function, tmp_path):
+    call, model = OVER_TEXTS[function], masked_language_model()
+    folders = [{"folder": tmp_path / name} if function == "explain_dataset" else {} for name in "ab"]
+    common = {"progress": False, "task": "next_token"}
+    texts = call(model, FEW[1], common | folders[0])
+    words = call(model, [["good", "film"], ["a", "plot"]], common | {"split_into_words": True} | folders[1])
+    assert texts == words
+    with pytest.raises(TypeError, match="say its task"):
+        call(model, FEW[1], {"progress": False} | folders[0])
 
 
 class Positional(nn.Module):
@@ -368,9 +408,13 @@ def test_a_multimodal_model_is_its_language_model_where_text_is_asked_about(tmp_
         with pytest.raises(ValueError, match=r"its language model \(model.language_model\) has layers 0 to 1; give"):
             change({2: [0]})
     vision = [parameter.shape for parameter in model.model.vision_tower.parameters()]
-    with mask_heads(model, {1: [2]}):
+    acted_on = {"model.language_model.layers.1.self_attn": [2]}
+    with mask_heads(model, {1: [2]}) as off:
         masked = explain(model, tokenizer, TEXT, target=one.target, **QUIET)[0].value
-    prune_heads(model, {1: [2]})
+    assert off == acted_on
+    assert prune_heads(model, {1: [2]}) == acted_on
+    with mask_heads(model, {1: [1, 2]}) as off:
+        assert off == {"model.language_model.layers.1.self_attn": [1]}
     pruned = explain(model, tokenizer, TEXT, target=one.target, **QUIET)[0].value
     assert abs(pruned - masked) < 1e-5
     assert [parameter.shape for parameter in model.model.vision_tower.parameters()] == vision

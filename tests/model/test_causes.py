@@ -83,6 +83,18 @@ def test_model_that_fails_eagerly_says_how(unchanged):
         LayerAttAttr(probabilities(model), attention_layers(model)).attribute(IDS, target=0, n_steps=1)
 
 
+def test_model_that_runs_two_examples_and_not_one_says_so(unchanged):
+    """As decoders of several codebooks do, whose dimension 0 is examples times codebooks."""
+    model = tiny_bert()
+
+    def forward(ids: Tensor) -> Tensor:
+        return model(ids.reshape(-1, 2, ids.shape[1]).flatten(0, 1)).logits.softmax(-1)
+
+    message = r"BertForSequence.* fails for one example alone: RuntimeError.*; dimension 0 of its inputs must hold exa"
+    with unchanged(model), pytest.raises(UnsupportedModelError, match=message):
+        LayerAttAttr(forward, attention_layers(model)).attribute(IDS, target=0, n_steps=1)
+
+
 class TwoWays(BertSelfAttention):
     """Fused attention that computes something else than the eager one."""
 

@@ -38,12 +38,21 @@ def test_one_of_each_kind(family: str) -> None:
         ("olmo2", "normalised over all heads"),
         ("diffllama", "halves of pairs"),
         ("prophetnet", "the width of its input"),
+        ("fsmt", "the width of its input"),
+        ("trocr", "the width of its input"),
+        ("bitnet", "'attn_sub_norm' normalises what all heads give together"),
+        ("doge", "made of the values of all"),
+        ("lilt", "a second context, of the layout"),
     ],
 )
 def test_what_cannot_be_exact_is_refused_with_its_reason(family: str, reason: str) -> None:
     row = survey(family)
     assert row.outcome == "refused"
     assert reason in row.detail
+
+
+def test_page_gives_no_bare_error_of_shapes_as_a_reason() -> None:
+    assert not re.findall(r"^.*\| refused \|.*(?:invalid for input|must match).*$", PAGE.read_text(), flags=re.M)
 
 
 def rows() -> dict[str, str]:

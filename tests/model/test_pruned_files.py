@@ -303,6 +303,16 @@ def test_layout_of_parameters_that_are_not_there_is_refused(name: str, tmp_path:
         load_pruned(folder)
 
 
+@pytest.mark.parametrize("option", ["formt", "max_shard_sizes", "comit_message", "nothing_like_it", "dtype"])
+def test_option_that_save_pretrained_does_not_have_is_refused(option: str, tmp_path: Path) -> None:
+    """It would take it, and do nothing with it."""
+    meant = {"formt": "format", "max_shard_sizes": "max_shard_size", "comit_message": "commit_message"}.get(option)
+    message = f"save_pruned has no argument '{option}'" + (f"; did you mean '{meant}'?" if meant else "")
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+        save_pruned(tiny_bert(), tmp_path / "x", **{option: "5GB"})
+    assert not (tmp_path / "x").exists()
+
+
 def test_only_models_of_transformers_are_saved_to_folders(tmp_path: Path) -> None:
     bare: Any = nn.Linear(2, 2)
     with pytest.raises(TypeError, match="model must be a transformers model, got Linear"):

@@ -84,6 +84,18 @@ def tied(model: Any) -> None:
     second.query.weight = first.query.weight  # type: ignore[union-attr]
 
 
+def spoilt(name: str, value: float) -> Callable[[Any], None]:
+    """Put a number into the weight of that name."""
+
+    def change(model: nn.Module) -> None:
+        with torch.no_grad():
+            model.get_parameter(name)[-1, -1] = value
+
+    return change
+
+
+QUERY, DENSE = (f"bert.encoder.layer.{part}.weight" for part in ("1.attention.self.query", "0.intermediate.dense"))
+
 REFUSED: dict[str, tuple[Callable[[Any], None], Any, type[Exception], str]] = {
     "head out of range": (lambda _: None, {0: [4]}, ValueError, "head 4 of layer 0 is out of range"),
     "layer out of range": (lambda _: None, {3: [0]}, ValueError, "layer 3 is out of range"),
@@ -93,6 +105,14 @@ REFUSED: dict[str, tuple[Callable[[Any], None], Any, type[Exception], str]] = {
     "tied": (tied, {0: [1]}, UnsupportedModelError, "'weight' is tied to that of another layer"),
     "meta": (on_meta, {0: [1]}, ValueError, "is not in memory .*load the whole model onto a device"),
     "partly offloaded": (partly_offloaded, {0: [1]}, ValueError, "layer.2.*is not in memory"),
+}
+
+
+# Refused where gradients and a comparison decide; who gives verify=False knows.
+NOT_FINITE: dict[str, tuple[Callable[[Any], None], str]] = {
+    "NaN in a layer to be cut": (spoilt(QUERY, torch.nan), "'query.weight' holds NaN or infinity; mend the weights"),
+    "infinity there": (spoilt(QUERY, torch.inf), "'query.weight' holds NaN or infinity"),
+    "NaN elsewhere": (spoilt(DENSE, torch.nan), f"gives NaN, which cannot be compared: its weight '{DENSE}'"),
 }
 
 
@@ -106,6 +126,20 @@ def test_bad_input_is_refused_before_a_change(name: str, verify: bool) -> None:
     with pytest.raises(error, match=message):
         prune_heads(model, heads, verify=verify)
     assert same(bits(model), before)
+
+
+@pytest.mark.parametrize("name", NOT_FINITE)
+def test_weights_that_are_not_finite(name: str) -> None:
+    change, message = NOT_FINITE[name]
+    model = tiny_bert()
+    change(model)
+    before = {name: (weight, weight.nan_to_num()) for name, weight in model.named_parameters()}
+    with pytest.raises(ValueError, match=message):
+        prune_heads(model, {0: [1], 1: [2]})
+    for name, weight in model.named_parameters():
+        assert weight is before[name][0]
+        assert torch.equal(weight.nan_to_num(), before[name][1])
+    prune_heads(model, {0: [1], 1: [2]}, verify=False)
 
 
 def test_model_that_is_being_attributed_is_refused() -> None:
@@ -175,11 +209,12 @@ def test_error_in_the_middle_leaves_the_model_as_it_was(
 ) -> None:
     """Whatever the step, what had been assigned is taken back."""
     model, calls = tiny_bert(), iter(range(99))
+    held = set(model.modules())
 
-    def failing(*args: Any) -> None:
-        if next(calls) == call:
+    def failing(owner: Any, *args: Any) -> None:
+        if owner in held and next(calls) == call:  # and not a part of the copy on which the cut is tried
             raise KeyboardInterrupt
-        head_cuts.assign(*args)
+        head_cuts.assign(owner, *args)
 
     monkeypatch.setattr(head_pruning, "assign", failing)
     before = bits(model)
@@ -248,16 +283,59 @@ def test_heads_that_are_mixed_behind_the_attention_are_refused() -> None:
     assert same(bits(model), before)
 
 
-def test_forward_that_fails_after_the_cut_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where a count of heads is kept under a name that nobody knows."""
+class WideSelfAttention(ATTENTION):  # type: ignore[misc]
+    """An attention that counts on a width which nobody knows of."""
+
+    width = 32
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        context, *rest = super().forward(*args, **kwargs)
+        return context.reshape(*context.shape[:2], self.width), *rest
+
+
+def wide() -> Any:
+    """A BERT whose second layer gives what all heads give together a fixed width."""
     model = tiny_bert()
-    layer: Any = attention_layers(model)[0].module
-    heads, size = layer.num_attention_heads, layer.attention_head_size
-    layer.query.register_forward_hook(lambda _, __, out: out.unflatten(-1, (heads, size)).flatten(-2))
+    model.bert.encoder.layer[1].attention.self.__class__ = WideSelfAttention
+    return model
+
+
+def uncopied() -> Any:
+    """The same, which cannot be copied."""
+    model = wide()
+    model.lock = threading.Lock()
+    return model
+
+
+FAILS = (
+    r"WideSelfAttention.forward fails at `context.reshape\(\*context.shape\[:2\], self.width\)` "
+    r"\(test_pruning_refused.py, line \d+\): shape '.*' is invalid.*The model is as it was"
+)
+
+
+@pytest.mark.parametrize("build", [wide, uncopied])
+def test_forward_that_fails_without_the_heads_is_named(build: Callable[[], Any]) -> None:
+    model = build()
     before = bits(model)
-    with pytest.raises(UnsupportedModelError, match=r"its forward fails: .*The model is as it was"):
-        prune_heads(model, {0: [1]})
+    with pytest.raises(UnsupportedModelError, match=FAILS):
+        prune_heads(model, {0: [1], 1: [1]})
     assert same(bits(model), before)
+
+
+@pytest.mark.parametrize("build", [wide, counting])
+def test_cut_is_tried_on_a_copy(build: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be removed is refused before anything of the model is assigned."""
+    model, assigned = build(), []
+
+    def watched(owner: Any, *args: Any) -> None:
+        assigned.append(owner)
+        head_cuts.assign(owner, *args)
+
+    monkeypatch.setattr(head_pruning, "assign", watched)
+    with pytest.raises(UnsupportedModelError, match="with them gone"):
+        prune_heads(model, {0: [1], 1: [1]})
+    assert assigned
+    assert not set(assigned) & set(model.modules())
 
 
 def test_weights_that_hide_the_layout_do_not_matter() -> None:

@@ -47,7 +47,7 @@ class Request:
             sweep.keep_attention = self.keep_attention
 
             def each(run: Callable[[range], None]) -> None:
-                in_chunks(sweep.batch, self.limit or default_limit(sweep), run)
+                in_chunks(sweep.batch, default_limit(sweep, self.limit), run)
 
             yield sweep, each
 

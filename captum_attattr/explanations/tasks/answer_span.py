@@ -6,7 +6,7 @@ The product is the softmax over all pairs of tokens of the sum of their logits: 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -35,7 +35,7 @@ class AnswerSpan(WholeText):
     name: ClassVar[str] = "question_answering"
     several: ClassVar[bool] = True
 
-    def read(self, output: Any, position: Tensor | None = None) -> Tensor:
+    def read(self, output: Any, beside: Mapping[str, Tensor]) -> Tensor:
         """Return (B, T * T) the sum of two logits, for each pair of tokens.
 
         Raises:
@@ -88,7 +88,7 @@ class AnswerSpan(WholeText):
 
     def decided(self, item: Encoded, output: Any) -> list[Encoded]:
         """Return the text with the most probable of the spans that were asked for, or of all."""
-        logits = self.read(output)[0]
+        logits = self.read(output, {})[0]
         targets, contrasts = item.asked or Asked([], [])
         if contrasts:
             item = replace(item, contrast=_best(contrasts, logits))

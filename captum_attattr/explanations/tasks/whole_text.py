@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,6 +12,12 @@ from captum_attattr.explanations.encoding import Encoded
 
 if TYPE_CHECKING:
     from captum_attattr.explanations.text_model import TextModel
+
+
+POSITION, OTHER, CONTRAST = "position", "other", "contrast"
+"""Names, beside those of the model's inputs, of what F depends on: the token at which it is read (B, 1), the vector of
+another text (B, D), the target whose output is taken off (B, 1)."""
+BESIDE = (POSITION, OTHER, CONTRAST)
 
 
 class WholeText:
@@ -24,24 +30,34 @@ class WholeText:
 
     Attributes:
         name: of the task in explanations; "" where the decision is about the whole text.
+        reads_one: whether F is read at one token of a text, whose position goes with the inputs.
         several: whether a list of targets asks for several decisions about one text.
     """
 
     name: ClassVar[str] = ""
+    reads_one: ClassVar[bool] = False
     several: ClassVar[bool] = False
 
     def __init__(self, texts: TextModel) -> None:
         self.texts = texts
 
-    def read(self, output: Any, position: Tensor | None = None) -> Tensor:
+    def read(self, output: Any, beside: Mapping[str, Tensor]) -> Tensor:
         """Return the logits (B, C) that F is made of.
 
         Args:
             output: of the model.
-            position: (B, 1) the token at which each example's are read, where that is one token.
+            beside: what else F depends on, by name, of `BESIDE`.
         """
         logits: Tensor = output.logits
         return logits[:, -1] if self.texts.language else logits
+
+    def encoded(self, text: Any, encode: Callable[[Any], Encoded]) -> Encoded:
+        """Return a text as the model takes it; `encode` makes it of one sequence of tokens."""
+        return encode(text)
+
+    def prepared(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return inputs as `TextModel.logits` takes them, of those that texts and explanations hold."""
+        return inputs
 
     def foresee(self, target: Any, contrast: Any) -> None:
         """Check what is asked for of all texts, before there is one.
@@ -75,7 +91,7 @@ class WholeText:
         Raises:
             ValueError: it is contrasted with itself.
         """
-        return [self.against(item, self.predicted([item], self.read(output))[0])]
+        return [self.against(item, self.predicted([item], self.read(output, {}))[0])]
 
     def against(self, item: Encoded, target: int) -> Encoded:
         """Return a text with the target that the model's output chose.
@@ -98,10 +114,6 @@ class WholeText:
     def label(self, item: Encoded, target: int) -> str:
         """Return the name of a target."""
         return self.texts.label(target)
-
-    def read_at(self, item: Encoded) -> int | None:
-        """Return the token that goes with a text's inputs, at which alone F is read; None where `read` knows."""
-        return None
 
     def positions(self, item: Encoded, target: int) -> list[int]:
         """Return the tokens that a decision is about; none if that is the whole text."""

@@ -95,7 +95,7 @@ const touches = ({ query, key, id }) =>
   (state.word === null || wordOf[query] === state.word || wordOf[key] === state.word) &&
   (state.link === null || id === state.link);
 const columnsOf = (links) => {
-  const taking = new Set([data.reader]);
+  const taking = new Set(data.readers.length > 2 ? [] : data.readers);
   for (const { query, key } of links) taking.add(query).add(key);
   const shown = [];
   for (let i = 0; i < size; i++) {
@@ -139,8 +139,9 @@ const picture = (links) => {
     make("line", svg, { x1: at, x2: at, y1: y(0) + 2, y2: y(layers), class: "column" });
   };
   shown.forEach((i, at) => label(i, left + step * (at + 0.5)));
-  const top = x.get(data.reader);
-  make("line", svg, { x1: top, x2: top, y1: y(layers), y2: y(layers + 1), class: "to-decision" });
+  const read = data.readers.filter((i) => x.has(i)).map((i) => x.get(i));
+  const top = read.reduce((sum, at) => sum + at, 0) / read.length;
+  for (const at of read) make("line", svg, { x1: at, x2: top, y1: y(layers), y2: y(layers + 1), class: "to-decision" });
   make("circle", svg, { cx: top, cy: y(layers + 1), r: 6, class: "decision" });
   const over = top > width / 2;
   const name = make("text", svg, { x: top + (over ? -11 : 11), y: y(layers + 1) + 5, class: "decision-name", "text-anchor": over ? "end" : "start" });
