@@ -21,6 +21,7 @@ from captum_attattr import (
     UnsupportedModelError,
     attention_layers,
     attribution_tree,
+    explain,
     explain_images,
     faithfulness,
     removal_effects,
@@ -486,6 +487,12 @@ def test_models_whose_attention_is_not_of_patches_are_refused(name: str, options
     model = seeing.build(name, **seeing.TINY | seeing.VISION | options)
     with pytest.raises(UnsupportedModelError, match=message):
         explain_images(model, processor(), GOOD, **QUICK)
+
+
+@pytest.mark.parametrize("made", [classifier, lambda: clip()[0]])
+def test_explain_says_where_pictures_go(made: Any) -> None:
+    with pytest.raises(TypeError, match=r"; explain_images explains pictures$"):
+        explain(made(), tiny_tokenizer(), ["a b"], **QUIET)
 
 
 def test_pictures_in_tiles_are_refused() -> None:
