@@ -37,12 +37,9 @@ class Decision:
     def __init__(self, texts: TextModel, explanation: Explanation, name: str = "inputs_embeds") -> None:
         inputs = {key: tensor.to(texts.device) for key, tensor in (explanation.inputs or {}).items()}
         self.ids = inputs.pop("input_ids")
-        contrasted = explanation.contrast_target is not None
-        self.forward = texts.forward_function([name, *inputs], explanation.output, contrasted)
-        further = list(inputs.values())
-        if contrasted:
-            further.append(torch.tensor([[explanation.contrast_target]], device=texts.device))
-        self.options: dict[str, Any] = {"additional_forward_args": tuple(further)}
+        inputs |= texts.beside([explanation.contrast_target])
+        self.forward = texts.forward_function([name, *inputs], explanation.output)
+        self.options: dict[str, Any] = {"additional_forward_args": tuple(inputs.values())}
         if explanation.output != "score":
             self.options["target"] = explanation.target
 

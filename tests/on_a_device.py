@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 import seeing
 import torch
+import transformers
 from device import chosen
 from families import FAMILIES
 from torch import Tensor, nn
-from toy import PAD, sentences, tiny_bart, tiny_bert, tiny_llama, tiny_tokenizer
+from toy import PAD, bert_config, sentences, tiny_bart, tiny_bert, tiny_llama, tiny_tokenizer
 
 import captum_attattr
 from captum_attattr import (
@@ -139,6 +140,27 @@ def generated(model: Any, _: Path, **options: Any) -> Any:
     found = explain_generation(model, tiny_tokenizer(), TEXTS[0], **given | options)
     written = explain_generation(model, tiny_tokenizer(), TEXTS[0], max_new_tokens=2, n_steps=8, **QUIET)
     return found.matrix, found.values, found.span(0, 2).scores, found.explanations[1].token_scores(), written.values
+
+
+PARTS: dict[str, tuple[str, list[Any], list[Any]]] = {
+    "question_answering": ("BertForQuestionAnswering", [("a", "good film a b a")] * 3, [None, "a", "film a"]),
+    "token_classification": ("BertForTokenClassification", TEXTS, [None, (2, 1), (1, 0)]),
+    "masked_lm": ("BertForMaskedLM", ["a [MASK] b", "[MASK]  film", "[MASK] a [MASK]"], [None, "a", (3, "b")]),
+    "similarity": ("BertModel", [("a b", "good"), ("film", "plot a"), ("a", "a b c")], ["first", "second", 0]),
+}
+
+
+def parted(model: Any, _: Path, task: str) -> Any:
+    """Of decisions about a part of a text; a classifier has none."""
+    name, texts, targets = PARTS[task]
+    torch.manual_seed(0)
+    tagger = (
+        getattr(transformers, name)(bert_config(num_labels=2, vocab_size=64)).eval().to(next(model.parameters()).device)
+    )
+    tokenizer = tiny_tokenizer(mask_token="[MASK]")
+    found = explain(tagger, tokenizer, texts, targets, task=task, n_steps=2, **QUIET)
+    measured = faithfulness(tagger, tokenizer, found, fractions=[0.5, 1], task=task, **QUIET)
+    return told(found), [each.positions for each in found], measured.keep
 
 
 def pictured(model: Any, _: Path, similar: bool = False) -> Any:
@@ -288,6 +310,7 @@ TABLE: dict[str, dict[str, Case]] = {
     "compare_attributions": {"": compared},
     "explain_generation": {"": generated, " prefix by prefix": partial(generated, path="layer")},
     "explain_images": {"": pictured, " similarity": partial(pictured, similar=True)},
+    "explain, parts of texts": {f" {task}": partial(parted, task=task) for task in PARTS},
     "head_importance": {method: lambda model, _, m=method: importance(model, m).scores for method in METHODS},
     "mask_heads": {"": masked},
     "prune_heads, save_pruned, load_pruned": {"": pruned},

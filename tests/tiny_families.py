@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -251,14 +251,18 @@ def classes(model_type: str) -> Iterator[Any]:
                 yield cls
 
 
-def tiny_model(model_type: str) -> Any:
+def tiny_model(model_type: str, wanted: Iterable[Any] | None = None) -> Any:
     """A tiny random model of a family, in evaluation mode, without zero parameters, which would hide mistakes.
+
+    Args:
+        model_type: of the family.
+        wanted: classes that it may be of; None for those of `classes`.
 
     Raises:
         NotImplementedError: none could be built; the message says why.
     """
     errors: list[str] = []
-    for cls in classes(model_type):
+    for cls in classes(model_type) if wanted is None else wanted:
         try:
             config = tiny_config(model_type)
             if cls.config_class is not type(config):

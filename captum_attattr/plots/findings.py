@@ -36,7 +36,7 @@ def decision(explanation: Explanation) -> str:
     telling = explanation.telling
     label = telling.around(f"<b><bdi>{html.escape(shown(explanation.label))}</bdi></b>", _quoted_text)
     if explanation.prediction == explanation.target:
-        line = f"The model says {label}"
+        line = f"The model says{':' * bool(telling.kind)} {label}"
         value = "; ".join(filter(None, [telling.place * bool(telling.kind), value]))
     else:
         line = f"The model does not choose {label} ({telling.place}), which is explained here"

@@ -90,7 +90,7 @@ def test_maps_are_those_of_a_forward_function_of_ones_own() -> None:
     maps = torch.stack(lattr.attribute(pixels, target=1), 1)
     for explanation, expected in zip(found, maps, strict=True):
         close(explanation.attributions, expected)
-        close(explanation.attributions.sum((1, 2, 3)) - explanation.delta, explanation.attributions.sum((1, 2, 3)))
+        assert float(explanation.delta.abs().max()) < 1e-4
         close(explanation.patch_scores(), explanation.token_scores()[1:].reshape(3, 3))
 
 

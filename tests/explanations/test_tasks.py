@@ -605,7 +605,7 @@ def test_all_entities(text, found):
     assert [(one.positions[0], one.label) for one in several] == [*found, (1, "B-LOC")]
     streamed = list(explain_iter(model, TOKENIZER, [text, "c"], "all entities", n_steps=1, progress=False))
     assert [one.positions for one in streamed] == [one.positions for one in several]
-    scored = token_scores(model, TOKENIZER, [text, "c"], "all entities", progress=False)
+    scored = token_scores(model, TOKENIZER, [text, "c"], "all entities", n_steps=2, progress=False)
     assert [one.positions for one in scored] == [one.positions for one in several]
 
 
