@@ -503,6 +503,7 @@ def test_wrong_choices_are_refused_before_the_model_runs(
     ("name", "options", "message"),
     [
         ("ResNetForImageClassification", {}, "has no attention layer"),
+        ("Siglip2ForImageClassification", seeing.TOWERS, "takes rows of patches"),
         ("MobileViTForImageClassification", {"image_size": 32}, r"its attention has shape \(16, 4, 1, 1\)"),
     ],
 )
