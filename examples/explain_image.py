@@ -2,8 +2,9 @@
 
     python examples/explain_image.py --model FOLDER flower.jpg --output flower.html
 
-The folder holds a model and its image processor: a classifier (ViT, DeiT, DINOv2 ...), or with `--text` a model of
-image-text similarity (CLIP, SigLIP). Several `--text` are candidates among which the model chooses.
+The folder holds a model and its processor: a classifier (ViT, DeiT, DINOv2 ...); with `--text` a model of image-text
+similarity (CLIP, SigLIP), of which several `--text` are candidates among which it chooses; with `--prompt` a model that
+answers to pictures (LLaVA ...), of whose answer the first token is explained.
 """
 
 from __future__ import annotations
@@ -13,7 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassification, AutoProcessor
+from transformers import (
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForImageClassification,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+)
 
 from captum_attattr import explain_images, plot_image, removal_effects, write_html, write_report
 
@@ -24,21 +31,22 @@ def main() -> None:
     parser.add_argument("images", nargs="+", help="files")
     parser.add_argument("--model", required=True, help="folder or hub name of the model")
     parser.add_argument("--text", action="append", help="what the pictures are compared with; several: candidates")
-    parser.add_argument("--target", help="a class or candidate that is explained instead of the model's choice")
+    parser.add_argument("--prompt", help="what the model is asked about the pictures")
+    parser.add_argument("--target", help="a class, candidate or token that is explained instead of the model's choice")
     parser.add_argument("--nodes", type=int, default=16, help="of the integral (default: 16)")
     parser.add_argument("--trust_remote_code", action="store_true", help="run Python code that comes with --model")
     parser.add_argument("--output", type=Path, default=Path("image.html"), help="the page (default: image.html)")
     args = parser.parse_args()
 
     given: dict[str, Any] = {}
-    processors: Any = AutoProcessor if args.text else AutoImageProcessor
-    options = {"trust_remote_code": args.trust_remote_code}
-    if args.text:
-        model = AutoModel.from_pretrained(args.model, trust_remote_code=args.trust_remote_code)
-        given = {"candidates": args.text} if len(args.text) > 1 else {"text": args.text[0]}
-    else:
-        model = AutoModelForImageClassification.from_pretrained(args.model, **options)
-    processor = processors.from_pretrained(args.model, **options)  # needs trust_remote_code for code of its own
+    kind: Any = AutoModelForImageClassification
+    if args.prompt:
+        kind, given = AutoModelForImageTextToText, {"text": args.prompt}
+    elif args.text:
+        kind, given = AutoModel, {"candidates": args.text} if len(args.text) > 1 else {"text": args.text[0]}
+    processors: Any = AutoProcessor if given else AutoImageProcessor
+    model = kind.from_pretrained(args.model, trust_remote_code=args.trust_remote_code)
+    processor = processors.from_pretrained(args.model, trust_remote_code=args.trust_remote_code)
     explanations = explain_images(model, processor, args.images, args.target, n_steps=args.nodes, **given)
 
     for explanation, path in zip(explanations, args.images, strict=True):

@@ -118,3 +118,45 @@ def idefics3() -> tuple[Any, Any]:
     side = {"longest_edge": 16}
     eye = pil("Idefics3ImageProcessor")(size=side, max_image_size=side, do_image_splitting=False)
     return model, transformers.Idefics3Processor(eye, tokenizer, image_seq_len=4)
+
+
+def gemma3() -> tuple[Any, Any]:
+    """One whose prompts have another token for the picture than the ids, and whose patches are averaged in squares."""
+    names = {"image_token": "<image>", "boi_token": "<begin>", "eoi_token": "<end>"}
+    tokenizer = tiny_tokenizer(model_max_length=1024, bos_token="[CLS]", extra_special_tokens=names)
+    image, begin, end = tokenizer.convert_tokens_to_ids([*names.values()])
+    configs = {
+        "vision_config": _tower("siglip_vision_model", image_size=16, vision_use_head=False),
+        "text_config": _language("gemma3_text", rms_norm_eps=0.1),
+    }
+    ids = {"image_token_id": image, "image_token_index": image, "boi_token_index": begin, "eoi_token_index": end}
+    model = build("Gemma3ForConditionalGeneration", **configs, **ids, mm_tokens_per_image=4, tie_word_embeddings=False)
+    eye = pil("Gemma3ImageProcessor")(size={"height": 16, "width": 16})
+    return model, transformers.Gemma3Processor(eye, tokenizer, image_seq_length=4)
+
+
+class QwenProcessor:
+    """What Qwen2-VL's processor does with one picture; its own needs one of videos, which needs torchvision."""
+
+    def __init__(self, eye: Any, tokenizer: Any) -> None:
+        self.image_processor, self.tokenizer, self.image_token = eye, tokenizer, "<image>"
+
+    def __call__(self, text: list[str], images: list[Any], return_tensors: str, **options: Any) -> dict[str, Any]:
+        made = dict(self.image_processor(images=images, return_tensors=return_tensors))
+        count = int(made["image_grid_thw"].prod()) // self.image_processor.merge_size**2
+        read = self.tokenizer(text[0].replace("<image>", "<image>" * count), return_tensors=return_tensors, **options)
+        kinds = (read["input_ids"] == self.tokenizer.convert_tokens_to_ids("<image>")).long()
+        return made | {name: read[name] for name in ("input_ids", "attention_mask")} | {"mm_token_type_ids": kinds}
+
+
+def qwen2() -> tuple[Any, Any]:
+    """One that takes pictures of any size, as rows of patches that are put together in squares."""
+    tokenizer = _tokenizer()
+    image, video, start = tokenizer.convert_tokens_to_ids(["<image>", "<global-img>", "<fake_token_around_image>"])
+    sizes = {"depth": 2, "embed_dim": HIDDEN, "hidden_size": HIDDEN, "num_heads": HEADS, "mlp_ratio": 2}
+    vision = sizes | {"patch_size": 4, "spatial_merge_size": 2, "temporal_patch_size": 2}
+    text = _language("qwen2_vl_text", rope_scaling={"rope_type": "default", "mrope_section": [1, 1, 2]})
+    ids = {"image_token_id": image, "video_token_id": video, "vision_start_token_id": start}
+    model = build("Qwen2VLForConditionalGeneration", vision_config=vision, text_config=text, **ids)
+    eye = pil("Qwen2VLImageProcessor")(patch_size=4, merge_size=2, min_pixels=64, max_pixels=512)
+    return model, QwenProcessor(eye, tokenizer)

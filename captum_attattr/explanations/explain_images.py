@@ -95,9 +95,10 @@ def explain_images(
       probability of one class;
     - image-text similarity (CLIP, SigLIP): the cosine similarity of picture and `text`; or with `candidates`, the
       probability of one of them: softmax (of SigLIP sigmoid) of the model's logits. The vision tower is attributed.
-    - a vision-language model (LLaVA, PaliGemma, Idefics 3, SmolVLM ...): the probability of the token that begins the
-      answer to the picture and the prompt `text`. The language model is attributed: its tokens are those of the prompt,
-      and patches in the place of the picture's placeholders. Pictures that are cut into tiles are refused.
+    - a vision-language model (LLaVA, PaliGemma, Gemma 3, Idefics 3, SmolVLM, Qwen2-VL): the probability of the token
+      that begins the answer to the picture and the prompt `text`. The language model is attributed: its tokens are
+      those of the prompt, and patches in the place of the picture's placeholders. Pictures that are cut into tiles are
+      refused.
 
     Args:
         model: the model.

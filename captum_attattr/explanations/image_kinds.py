@@ -7,9 +7,11 @@ from typing import Any
 
 from torch import nn
 
+from captum_attattr.exceptions import UnsupportedModelError
 from captum_attattr.explanations.image_language import ImageLanguageModel
 from captum_attattr.explanations.image_model import ImageModel, ImageTextModel
-from captum_attattr.model.wrappers import check_whole, language_tower, unwrapped
+from captum_attattr.model.attention_layers import family_name
+from captum_attattr.model.wrappers import check_whole, language_tower, parameters_of, unwrapped
 
 
 def takes_images(processor: Any) -> bool:
@@ -31,13 +33,16 @@ def image_model(model: Any, processor: Any, candidates: Any = None) -> ImageMode
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a model of transformers that takes images, got {type(model).__name__}")
     check_whole(model)
+    if "spatial_shapes" in parameters_of(model):
+        raise UnsupportedModelError(f"{family_name(model)} takes rows of patches, which are not put together here")
     if all(hasattr(model, name) for name in ("get_image_features", "get_text_features", "vision_model", "logit_scale")):
         return ImageTextModel(model, processor, checked_candidates(candidates))
     if candidates is not None:
         raise ValueError(
             f"candidates are texts to choose among, which {type(model).__name__} does not do; leave it out"
         )
-    if any("ForImageClassification" in kind.__name__ for kind in type(model).__mro__):
+    classifies = any("ForImageClassification" in kind.__name__ for kind in type(model).__mro__)
+    if classifies and getattr(model, "main_input_name", "") == "pixel_values":  # not ImageGPT, ShieldGemma 2
         return ImageModel(model, processor, model.config, model)
     if language_tower(model):
         return ImageLanguageModel(model, processor)

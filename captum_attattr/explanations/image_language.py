@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,9 @@ from captum_attattr.explanations.images import Image
 from captum_attattr.explanations.schemes import scheme_of
 from captum_attattr.explanations.special_tokens import special_ids
 from captum_attattr.model.attention_layers import family_name
+
+_GRID = "image_grid_thw"
+"""An input of Qwen2-VL and its like: the frames, rows and columns of patches of each picture."""
 
 
 class ImageLanguageModel(ImageModel):
@@ -30,10 +33,13 @@ class ImageLanguageModel(ImageModel):
             raise TypeError(f"processor must have a tokenizer, for prompts; {type(processor).__name__} has none")
         self.scheme = scheme_of(self.tokenizer)
         names = ("image_token_id", "image_token_index")
-        found = (getattr(owner, name, None) for owner in (processor, model.config) for name in names)
+        found = (getattr(owner, name, None) for owner in (model.config, processor) for name in names)
         self.placeholder: Any = next((number for number in found if number is not None), None)
         if self.placeholder is None:
-            raise UnsupportedModelError(f"{family_name(model)}: neither processor nor config has an image_token_id")
+            raise UnsupportedModelError(f"{family_name(model)}: neither config nor processor has an image_token_id")
+        # What stands for the picture in a prompt; Gemma 3 has another token there than in the ids.
+        own = self.tokenizer.convert_ids_to_tokens([self.placeholder])[0]
+        self.mark = str(getattr(processor, "image_token", None) or own)
 
     def check_text(self, index: int, text: Any) -> None:
         """Check that there is a prompt.
@@ -54,21 +60,20 @@ class ImageLanguageModel(ImageModel):
         A prompt that has the image's placeholder is taken as it is. Others go through the processor's chat template,
         behind the picture, as a question that is to be answered; without a template the placeholder is put before them.
         """
-        placeholder = str(self.tokenizer.convert_ids_to_tokens([self.placeholder])[0])
         options: dict[str, Any] = {}
-        if (count := text.count(placeholder)) > 1:
-            raise ValueError(
-                f"text of images[{index}] has {count} places for a picture, {placeholder!r}; one is needed"
-            )
-        if placeholder not in text and getattr(self.processor, "chat_template", None):
+        if (count := text.count(self.mark)) > 1:
+            raise ValueError(f"text of images[{index}] has {count} places for a picture, {self.mark!r}; one is needed")
+        if not count and getattr(self.processor, "chat_template", None):
             content = [{"type": "image"}, {"type": "text", "text": text}]
             messages = [{"role": "user", "content": content}]
             text = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        elif placeholder not in text:
-            text = placeholder + text
+        elif not count:
+            text = self.mark + text
         if (begin := self.tokenizer.bos_token) and text.startswith(begin):
             options["add_special_tokens"] = False
         made = dict(self.processor(text=[text], images=[image.pixels], return_tensors="pt", **options))
+        if _GRID in made and made["pixel_values"].dim() == 2:  # rows of patches, of all examples together
+            made["pixel_values"] = made["pixel_values"][None]
         return {"input_ids": made.pop("input_ids"), **made}
 
     def told(self, image: Image, text: Any) -> tuple[str, str]:
@@ -83,7 +88,8 @@ class ImageLanguageModel(ImageModel):
         """
         ids = encoding["input_ids"][0].tolist()
         patches = [i for i, token in enumerate(ids) if token == self.placeholder]
-        rows, columns = self._grid(index, encoding["pixel_values"], len(patches))
+        whole = tuple(encoding[_GRID][0, 1:].tolist()) if _GRID in encoding else self.grid_of(encoding["pixel_values"])
+        rows, columns = self._grid(index, whole, len(patches))
         tokens, special = self.tokenizer.convert_ids_to_tokens(ids), special_ids(self.tokenizer)
         for position, name in zip(patches, patch_names(rows, columns), strict=True):
             tokens[position] = name
@@ -92,9 +98,9 @@ class ImageLanguageModel(ImageModel):
             index, "", encoding, flags, [0] * len(ids), tokens=tokens, grid=(rows, columns), patches=patches
         )
 
-    def _grid(self, index: int, pixels: Tensor, count: int) -> tuple[int, int]:
+    def _grid(self, index: int, whole: Sequence[int], count: int) -> tuple[int, int]:
         """Return the rows and columns of so many placeholders: those of the tower's patches, or of squares of them."""
-        whole, side = self.grid_of(pixels), 1
+        side = 1
         while side <= min(whole):
             rows, columns = (length // side for length in whole)
             if rows * columns == count:
@@ -104,6 +110,22 @@ class ImageLanguageModel(ImageModel):
             f"images[{index}] has {count} placeholders in the prompt, which are no grid of its {whole[0]} x {whole[1]} "
             "patches: where the processor cuts pictures into tiles, switch that off (do_image_splitting=False)"
         )
+
+    def pixels_of(self, encoding: dict[str, Tensor]) -> Tensor:
+        """Return the pixels of an example; those of Qwen2-VL and its like are put together out of their patches.
+
+        Of these (1, patches, channels x frames x side x side), squares of `merge_size` patches follow each other row by
+        row, and the patches in each so too; the frames of a picture are the same.
+        """
+        if _GRID not in encoding:
+            return super().pixels_of(encoding)
+        frames, rows, columns = encoding[_GRID][0].tolist()
+        merge, (height, width) = self.eye.merge_size, self.patch_size
+        shape = (rows // merge, columns // merge, merge, merge, 3, -1, height, width)
+        if frames != 1:
+            return encoding["pixel_values"]
+        patches = encoding["pixel_values"][0].reshape(shape)[..., 0, :, :]  # of the first frame
+        return patches.permute(4, 0, 2, 5, 1, 3, 6).reshape(1, 3, rows * height, columns * width)
 
     def token_count(self, inputs: tuple[Tensor, ...]) -> int:
         """Return T of a batch of inputs, of which the first are the ids."""

@@ -99,7 +99,7 @@ class ImageModel(TextModel):
             encoding = {n: t for n, t in self.processed(index, image, text).items() if n in self._accepted}
         item = self.read_tokens(index, encoding)
         item.text, item.label = self.told(image, text)
-        item.picture = self.seen(index, encoding["pixel_values"])
+        item.picture = self.seen(index, encoding)
         item.target, item.contrast = first, second
         return item
 
@@ -120,7 +120,7 @@ class ImageModel(TextModel):
         """Return the text of the explanation, and what its target is called if the text says that."""
         return image.name, ""
 
-    def seen(self, index: int, pixels: Tensor) -> Tensor:
+    def seen(self, index: int, encoding: dict[str, Tensor]) -> Tensor:
         """Return the picture that the model sees as (H, W, 3) uint8: what the processor normalised, as it was before.
 
         What is left at the right and at the bottom beside the last whole patch, no model sees.
@@ -128,14 +128,14 @@ class ImageModel(TextModel):
         Raises:
             UnsupportedModelError: it is no single picture.
         """
-        while pixels.dim() > 4 and pixels.shape[1] == 1:  # pictures of an example, tiles of a picture
-            pixels = pixels[:, 0]
+        pixels = self.pixels_of(encoding)
         if pixels.dim() != 4 or pixels.shape[:2] != (1, 3):
             raise UnsupportedModelError(
                 f"the processor makes pixels of shape {tuple(pixels.shape)} of images[{index}], and not one picture "
                 "(1, 3, height, width): where it cuts pictures into tiles, switch that off (do_image_splitting=False)"
             )
-        (rows, columns), (height, width) = self.grid_of(pixels), self.patch_size
+        height, width = self.patch_size
+        rows, columns = pixels.shape[-2] // height, pixels.shape[-1] // width
         values = pixels[0, :, : rows * height, : columns * width].detach().float().cpu()
         if getattr(self.eye, "do_normalize", False):
             mean, std = (values.new_tensor(getattr(self.eye, f"image_{name}")) for name in ("mean", "std"))
@@ -143,6 +143,13 @@ class ImageModel(TextModel):
         if getattr(self.eye, "do_rescale", True):
             values = values / (getattr(self.eye, "rescale_factor", None) or 1 / 255)
         return values.round().clamp(0, 255).byte().permute(1, 2, 0).contiguous()
+
+    def pixels_of(self, encoding: dict[str, Tensor]) -> Tensor:
+        """Return the pixels of an example, (1, 3, H, W) where it has one picture in one piece."""
+        pixels = encoding["pixel_values"]
+        while pixels.dim() > 4 and pixels.shape[1] == 1:  # pictures of an example, tiles of a picture
+            pixels = pixels[:, 0]
+        return pixels
 
     def read_tokens(self, index: int, encoding: dict[str, Tensor]) -> EncodedImage:
         """Return an example whose tokens are the patches of its pixels, behind the tower's special tokens."""

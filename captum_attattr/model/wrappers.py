@@ -203,9 +203,12 @@ def understood(
             raise ValueError(f"task={task!r}: {type(model).__name__} has a decoder too; give model.get_encoder()")
         return model, str(task)
     if not own and task is None:
+        sees = getattr(model, "main_input_name", "") == "pixel_values" or hasattr(model, "get_image_features")
         raise TypeError(
             "expected a model for sequence classification or a causal language model, got "
             f"{type(model).__name__}; say its task, or give LayerAttAttr a forward function of your own"
+            + "; explain_images explains pictures"
+            * sees
         )
     return _own(OwnModel(model), task, example())
 

@@ -13,7 +13,7 @@ from captum_attattr.explanations.image_explanation import ImageExplanation
 from captum_attattr.formatting import signed
 from captum_attattr.plots.canvas.labels import escape, fitted
 from captum_attattr.plots.canvas.layout import WIDTH, Area
-from captum_attattr.plots.canvas.picture import address, grey, picture_data
+from captum_attattr.plots.canvas.picture import address, end_of, grey, picture_data
 from captum_attattr.plots.canvas.sentence import Sentence, shown
 from captum_attattr.plots.canvas.theme import finish
 from captum_attattr.plots.tokens import MARGIN, TOP, place, row_of, tokens_row
@@ -31,7 +31,7 @@ def plot_image(explanations: ImageExplanation | Iterable[ImageExplanation], *, l
     """Draw pictures, in grey, whose patches are tinted by their token scores.
 
     Orange patches speak for the output, blue ones against it. A patch's opacity is its share of the picture's largest
-    score (special tokens and words included), which has 70 %, and which is told. `write_html` makes a page of it: the
+    score but for special tokens', which has 70 %, and which is told. `write_html` makes a page of it: the
     picture as the model saw it beside the tinted one, and for each patch that is pointed at, touched or reached with
     the arrow keys what it read and what it gave to.
 
@@ -85,7 +85,7 @@ def _drawn(
     row: dict[str, Any], under: str, sentence: Sentence, at: int, left: float, top: float
 ) -> dict[str, list[dict[str, Any]]]:
     """Return the images, shapes and annotations of one picture, whose corner is at (left, top)."""
-    picture, scores, largest = row["picture"], sentence.scores[at], sentence.largest_of(at)
+    picture, scores, largest = row["picture"], sentence.scores[at], end_of(sentence, at)
     size, (rows, columns) = picture["size"], picture["grid"]
     width, height = (_SIDE * side / max(size) for side in size)
     top += _HEADING

@@ -36,6 +36,7 @@ def report_data(explanation: Explanation, sentence: Sentence, links: Floats, thr
     order = np.argsort(-np.abs(links), axis=None, kind="stable")[:MOST_LINKS]
     order = order[links.ravel()[order] != 0]
     return {
+        **words_json(sentence),
         "layers": list(explanation.layers),
         "nouns": [sentence.noun, sentence.nouns],
         "tokens": [visible(token, _TOKEN_LENGTH) for token in readable(explanation.tokens, explanation.scheme)],
@@ -51,7 +52,6 @@ def report_data(explanation: Explanation, sentence: Sentence, links: Floats, thr
         "trees": _trees(explanation, threshold),
         "threshold": threshold,
         "sums": _digits(explanation.attributions.double().sum((2, 3)).numpy(force=True).ravel()),
-        **words_json(sentence),
     }
 
 

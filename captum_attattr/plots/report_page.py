@@ -19,7 +19,7 @@ from captum_attattr.explanations.image_explanation import ImageExplanation
 from captum_attattr.formatting import number, path_name, signed, whole_text
 from captum_attattr.heads.importance import HeadImportance
 from captum_attattr.plots.canvas.pages import bare_page, write_page
-from captum_attattr.plots.canvas.picture import picture_data, picture_html
+from captum_attattr.plots.canvas.picture import end_of, picture_data, picture_html
 from captum_attattr.plots.canvas.sentence import Sentence, scale_html, sentence_html, shown
 from captum_attattr.plots.effects_table import checked_effects, effects_html
 from captum_attattr.plots.findings import certainty, decision, findings, value_of
@@ -34,8 +34,8 @@ _NOTE_FLAT = (
 )
 
 _NOTE_PICTURE = (
-    "A patch's opacity is its share of the largest score, which has 70 %. Point at a patch, or choose one: arrows lead"
-    " from what is read to what reads it; they are of all layers together."
+    "Opacity is the share of the largest score but for special tokens', which has 70 %. Point at a patch, or choose"
+    " one: arrows lead from what is read to what reads it; they are of all layers together."
 )
 
 
@@ -126,7 +126,7 @@ def report_html(
         f"<header>{heading}",
         f"<h1>{decision(explanation)}</h1>",
         picture or sentence_html(sentence),
-        f"{scale_html(sentence.largest_of(), unit)}",
+        f"{scale_html(end_of(sentence) if picture else sentence.largest_of(), unit)}",
         f'<p class="findings">{findings(sentence, links, explanation.layers)}</p>',
         f'<p class="certainty">{html.escape(certainty(explanation))}</p>',
         f'<p class="note">{html.escape(_sentence(explanation.note))}</p>' if explanation.note else "",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import PIL.Image
 import pytest
-from seeing import classifier, clip, pictures, processor
+from seeing import classifier, clip, llava, pictures, processor
 
 from captum_attattr import Explanation, ImageExplanation
 
@@ -16,10 +16,16 @@ SCRIPT = Path(__file__).parents[2] / "examples/explain_image.py"
 
 
 @pytest.mark.parametrize(
-    ("texts", "said"), [([], "'LABEL_"), (["good film"], "'good film', score"), (["good film", "bad"], "probability")]
+    ("flags", "said"),
+    [
+        ("", "'LABEL_"),
+        ("--text good", "'good', score"),
+        ("--text good --text bad", "probability"),
+        ("--prompt good --target film", "'film', probability"),
+    ],
 )
-def test_pictures_become_pages(tmp_path, monkeypatch, capsys, texts, said):
-    model, reading = clip() if texts else (classifier(), processor())
+def test_pictures_become_pages(tmp_path, monkeypatch, capsys, flags, said):
+    model, reading = clip() if "--text" in flags else llava() if flags else (classifier(), processor())
     model.save_pretrained(tmp_path / "model")
     reading.save_pretrained(tmp_path / "model")
     for i, pixels in enumerate(pictures()):
@@ -28,10 +34,8 @@ def test_pictures_become_pages(tmp_path, monkeypatch, capsys, texts, said):
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     page = tmp_path / "page.html"
-    flags = ["--model", str(tmp_path / "model"), "--output", str(page), "--nodes", "2"]
-    for text in texts:
-        flags += ["--text", text]
-    monkeypatch.setattr(sys, "argv", ["explain_image.py", str(tmp_path / "0.png"), str(tmp_path / "1.png"), *flags])
+    given = [*flags.split(), "--model", str(tmp_path / "model"), "--output", str(page), "--nodes", "2"]
+    monkeypatch.setattr(sys, "argv", ["explain_image.py", str(tmp_path / "0.png"), str(tmp_path / "1.png"), *given])
     script.main()
     told = capsys.readouterr().out
     assert said in told

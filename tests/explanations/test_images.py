@@ -11,7 +11,20 @@ import PIL.Image
 import pytest
 import seeing
 import torch
-from seeing import CLASSIFIERS, SIZE, classifier, clip, idefics3, llava, paligemma, pictures, processor, siglip
+from seeing import (
+    CLASSIFIERS,
+    SIZE,
+    classifier,
+    clip,
+    gemma3,
+    idefics3,
+    llava,
+    paligemma,
+    pictures,
+    processor,
+    qwen2,
+    siglip,
+)
 from toy import tiny_bert, tiny_tokenizer, unchanged
 
 from captum_attattr import (
@@ -21,6 +34,7 @@ from captum_attattr import (
     UnsupportedModelError,
     attention_layers,
     attribution_tree,
+    explain,
     explain_images,
     faithfulness,
     removal_effects,
@@ -198,25 +212,32 @@ def test_a_choice_among_candidates_is_the_models_own(made: Any, chosen: str) -> 
 
 # ------------------------------------------------------------------------------------------ pictures and prompts
 
-ANSWERING = {"llava": llava, "paligemma": paligemma, "idefics3": idefics3}
+ANSWERING = {
+    "llava": (llava, (3, 3)),
+    "paligemma": (paligemma, (3, 3)),
+    "idefics3": (idefics3, (2, 2)),
+    "gemma3": (gemma3, (2, 2)),
+    "qwen2": (qwen2, (4, 2)),
+}
+"""And the grid of pictures of 30 x 20 pixels."""
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # PaliGemma's processor
 @pytest.mark.parametrize("name", ANSWERING)
 def test_the_next_token_of_an_answer_is_the_models_own(name: str) -> None:
-    model, both = ANSWERING[name]()
+    make, (rows, columns) = ANSWERING[name]
+    model, both = make()
     texts = ["a good film", "work bad plot man"]
     explain_images(model, both, pictures(), text=texts, **QUICK)  # transformers puts hooks of its own there at first
     with unchanged(model):
         found = explain_images(model, both, pictures(), text=texts)
-    side = 2 if name == "idefics3" else 3
-    names = [f"patch {row},{column}" for row in range(side) for column in range(side)]
+    names = [f"patch {row},{column}" for row in range(rows) for column in range(columns)]
     for explanation, text in zip(found, texts, strict=True):
         logits = model(**explanation.inputs).logits[0, -1].detach()
         close(explanation.value, logits.softmax(-1)[explanation.target])
         assert explanation.target == explanation.prediction == int(logits.argmax())
         assert [explanation.tokens[i] for i in explanation.patches] == names
-        assert (explanation.text, explanation.grid) == (text, (side, side))
+        assert (explanation.text, explanation.grid) == (text, (rows, columns))
         assert [word for word in explanation.tokens if word in text.split()] == text.split()
         assert not any(explanation.special[i] for i in explanation.patches)
         assert any(explanation.special)
@@ -242,18 +263,21 @@ def test_the_next_token_of_an_answer_is_the_models_own(name: str) -> None:
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # PaliGemma's processor
 @pytest.mark.parametrize("name", ANSWERING)
 def test_each_placeholder_is_named_by_its_place_in_the_picture(name: str) -> None:
-    model, both = ANSWERING[name]()
+    make, (rows, _) = ANSWERING[name]
+    model, both = make()
     with torch.no_grad():  # patches of the tower see nothing of each other
         for part, parameter in model.named_parameters():
-            if "vision" in part and "v_proj" in part:
+            if "vis" in part and ("v_proj" in part or "attn.proj" in part):
                 parameter.zero_()
-    explanation = explain_images(model, both, pictures(1), text="a b", **QUICK)[0]
-    changed = {key: value.clone() for key, value in explanation.inputs.items()}
-    changed["pixel_values"][..., 4:8, 8:12] += 1
-    one, other = (before_attention(model, **inputs) for inputs in (explanation.inputs, changed))
-    different = (one != other).any(-1)[0].nonzero().flatten().tolist()
-    expected = "patch 0,1" if name == "idefics3" else "patch 1,2"
-    assert [explanation.tokens[i] for i in different] == [expected]
+    side = 12 if rows == 3 else 16  # which the processor leaves as it is
+    image = pictures(1, side, side)[0]
+    other = image.copy()
+    other[4:8, 8:12] = 255 - other[4:8, 8:12]
+    one, two = explain_images(model, both, [image, other], text="a b", **QUICK)
+    assert torch.equal(one.picture, torch.from_numpy(image))
+    seen = [before_attention(model, **explanation.inputs) for explanation in (one, two)]
+    different = (seen[0] != seen[1]).any(-1)[0].nonzero().flatten().tolist()
+    assert [one.tokens[i] for i in different] == ["patch 1,2" if rows == 3 else "patch 0,1"]
 
 
 TEMPLATE = """
@@ -479,6 +503,7 @@ def test_wrong_choices_are_refused_before_the_model_runs(
     ("name", "options", "message"),
     [
         ("ResNetForImageClassification", {}, "has no attention layer"),
+        ("Siglip2ForImageClassification", seeing.TOWERS, "takes rows of patches"),
         ("MobileViTForImageClassification", {"image_size": 32}, r"its attention has shape \(16, 4, 1, 1\)"),
     ],
 )
@@ -486,6 +511,12 @@ def test_models_whose_attention_is_not_of_patches_are_refused(name: str, options
     model = seeing.build(name, **seeing.TINY | seeing.VISION | options)
     with pytest.raises(UnsupportedModelError, match=message):
         explain_images(model, processor(), GOOD, **QUICK)
+
+
+@pytest.mark.parametrize("made", [classifier, lambda: clip()[0]])
+def test_explain_says_where_pictures_go(made: Any) -> None:
+    with pytest.raises(TypeError, match=r"; explain_images explains pictures$"):
+        explain(made(), tiny_tokenizer(), ["a b"], **QUIET)
 
 
 def test_pictures_in_tiles_are_refused() -> None:

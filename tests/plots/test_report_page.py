@@ -59,6 +59,11 @@ def hostile_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # ------------------------------------------------------------------------------------------------ the page
 
 
+def test_special_tokens_are_told_by_token_where_words_have_several(tmp_path: Path) -> None:
+    given = explanation(words=["[CLS]", "play", "##ing", "##s", "is", "[SEP]"])
+    assert data(write_report(given, tmp_path / "report.html"))["special"] == [True, *[False] * 4, True]
+
+
 def test_the_first_line_is_the_decision_and_the_text_reads_as_it_is(tmp_path: Path) -> None:
     path = write_report(explanation(), tmp_path / "report.html")
     assert path == tmp_path / "report.html"

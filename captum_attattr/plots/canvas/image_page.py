@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from captum_attattr.plots.canvas.picture import picture_html
+from captum_attattr.plots.canvas.picture import end_of, picture_html
 from captum_attattr.plots.canvas.sentence import Sentence, scale_html, shown, words_json
 
 STYLES, SCRIPTS = ["sentence.css", "picture.css", "image.css"], ["picture.js", "image.js"]
@@ -50,7 +50,7 @@ def _sentence(row: dict[str, Any]) -> Sentence:
 def _data(row: dict[str, Any]) -> dict[str, Any]:
     words = words_json(_sentence(row))
     picture = {name: row["picture"][name] for name in ("patches", "grid", "links", "strongest")}
-    return {"layers": row["layers"], "words": words["words"], "scores": words["scores"], **picture}
+    return {"layers": row["layers"], **{n: words[n] for n in ("words", "scores", "special")}, **picture}
 
 
 def _section(i: int, row: dict[str, Any], layer: int | None) -> str:
@@ -62,7 +62,7 @@ def _section(i: int, row: dict[str, Any], layer: int | None) -> str:
     return f"""<section class="seen" data-row="{i}">
 <h2><b><bdi>{html.escape(shown(row["label"]))}</bdi></b>{value}
 <span class="text"><bdi>{html.escape(told)}</bdi></span></h2>
-{scale_html(sentence.largest_of(at), unit)}
+{scale_html(end_of(sentence, at), unit)}
 <div class="beside">{picture_html(row["picture"], sentence, at, told)}
 <div class="said"><p class="told" role="status"></p><ol class="list"></ol></div></div>
 </section>"""

@@ -57,6 +57,15 @@ def picture_data(explanation: ImageExplanation, sentence: Sentence) -> dict[str,
     }
 
 
+def end_of(sentence: Sentence, row: int = -1) -> float:
+    """Return the score at which the colours of a picture end: the largest, in size, of what is no special token.
+
+    [CLS] often has more than all patches.
+    """
+    scores = np.abs(sentence.scores[row])[~np.array(sentence.special, bool)]
+    return float(scores.max(initial=0)) or sentence.largest_of(row)
+
+
 def links_of(explanation: ImageExplanation, sentence: Sentence) -> dict[str, list[Any]]:
     """Return the strongest links of a picture: sums over heads and layers (on the layer path means over layers).
 
@@ -97,7 +106,7 @@ def picture_html(picture: dict[str, Any], sentence: Sentence, row: int = -1, nam
         name: what the picture shows, for who does not see it.
     """
     (width, height), (rows, columns) = picture["size"], picture["grid"]
-    scores, largest = sentence.scores[row], sentence.largest_of(row)
+    scores, largest = sentence.scores[row], end_of(sentence, row)
     patches = set(picture["patches"])
 
     def word(i: int, kind: str, content: str) -> str:

@@ -87,10 +87,10 @@ const pictureOf = (section) => {
   });
   const tint = () => {
     const scores = data.scores[chosenRow(data)];
-    const end = Math.max(...scores.map(Math.abs)) || 1;
+    const end = Math.max(...scores.map((score, i) => (data.special[i] ? 0 : Math.abs(score)))) || 1;
     for (const word of words) {
       const score = scores[word.dataset.word];
-      const share = Math.abs(score) / end;
+      const share = Math.min(Math.abs(score) / end, 1);
       word.title = `${data.words[word.dataset.word]}: ${signed(score)}`;
       word.setAttribute("aria-label", word.title);
       word.style.cssText = share < 0.04 ? "" : `--share:${share.toFixed(3)};--tint:var(--${score < 0 ? "against" : "for"})`;
@@ -108,7 +108,7 @@ const pictureOf = (section) => {
 const tints = [...document.querySelectorAll(".seen")].map(pictureOf);
 const opacity = () => {
   document.documentElement.style.setProperty("--strong", `${by("tint").value}%`);
-  by("opacity").textContent = `opacity is the share of the largest score, which has ${by("tint").value} %`;
+  by("opacity").textContent = `opacity is the share of the largest score but for special tokens’, which has ${by("tint").value} %`;
 };
 by("layer").addEventListener("change", () => tints.forEach((tint) => tint()));
 by("tint").addEventListener("input", opacity);

@@ -187,11 +187,12 @@ byId("scores")?.addEventListener("change", ({ target }) => {
 });
 byId("layer").addEventListener("change", ({ target }) => {
   const scores = data.scores.at(target.selectedIndex ? target.selectedIndex - 1 : -1);
-  const largest = Math.max(...scores.map(Math.abs)) || 1;
+  const counted = (word) => !data.picture || !data.special[data.positions[word][0]]; // for where the colours end
+  const largest = Math.max(...scores.map((score, word) => (counted(word) ? Math.abs(score) : 0))) || 1;
   for (const each of document.querySelectorAll(".sentence .word")) {
     const score = scores[each.dataset.word];
     each.title = `${data.words[each.dataset.word]}: ${signed(score)}`;
-    each.style.cssText = Math.abs(score) < 0.04 * largest ? "" : `--share:${Math.abs(score) / largest};--tint:var(--${score < 0 ? "against" : "for"})`;
+    each.style.cssText = Math.abs(score) < 0.04 * largest ? "" : `--share:${Math.min(Math.abs(score) / largest, 1)};--tint:var(--${score < 0 ? "against" : "for"})`;
   }
   const [low, , high] = document.querySelector(".scale").children;
   low.textContent = low.textContent.replace(/−.*/, `−${Number(largest.toPrecision(3))}`);
