@@ -65,3 +65,10 @@ class Decided(Shown):
     def decision(self, quoted: Callable[[str], str] = str) -> str:
         """Return the decision in words; `quoted` makes of label and word what stands there."""
         return self.telling.around(quoted(self.label), quoted)
+
+
+def looks_back(explanation: Any) -> bool:
+    """Return whether no token of an explanation reads a later one, as in a decoder, which decides at the last token."""
+    # Attention alone does not tell: the published files may lack it, or the attributions may be of one layer.
+    maps = [part for part in (explanation.attributions, explanation.attention) if part is not None]
+    return len(explanation.tokens) > 1 and not any(bool(part.triu(1).any()) for part in maps)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from captum_attattr.exceptions import EmptyTreeError
+from captum_attattr.explanations.decided import looks_back
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.image_explanation import ImageExplanation
 from captum_attattr.explanations.words import readable
@@ -68,8 +69,7 @@ def _readers(explanation: Explanation) -> list[int]:
         return list(range(last + 1))
     if isinstance(explanation, ImageExplanation):
         return [last if explanation.answers else 0]
-    causal = not explanation.attributions.triu(1).any()
-    return [last if causal and not explanation.special[0] else 0]
+    return [last if looks_back(explanation) else 0]
 
 
 def _trees(explanation: Explanation, threshold: float) -> list[dict[str, Any]]:

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from captum_attattr.checks import index, iterable, row_of
+from captum_attattr.explanations.decided import looks_back
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.words import Floats, attention_of, joined, summed, words
 
@@ -51,9 +51,7 @@ class Maps:
         tokens, special = explanation.tokens, explanation.special
         by_head = _array(explanation.attributions)
         attention = None if explanation.attention is None else _array(explanation.attention)
-        # A decoder has nothing above the diagonal. Attention alone does not tell: the published files may lack it.
-        known = [by_head] if attention is None else [by_head, attention]
-        causal = len(tokens) > 1 and not any(np.triu(maps, 1).any() for maps in known)
+        causal = looks_back(explanation)
         rows = _chosen("layers", layers, explanation.layers)
         chosen_heads = _chosen("heads", heads, range(by_head.shape[1]))
         by_head = by_head[rows][:, chosen_heads]

@@ -522,7 +522,8 @@ def test_columns_of_arabic_run_as_the_text_does(tmp_path: Path) -> None:
 def test_a_pair_has_a_divider_and_a_decoder_its_decision_at_the_end(tmp_path: Path) -> None:
     maps = torch.rand(3, 4, 6, 6)
     pair = explanation(3, 4, 6, attributions=maps, segments=[0, 0, 0, 1, 1, 1], special=[True, *[False] * 4, True])
-    decoder = explanation(3, 4, 6, attributions=maps.tril(), special=[False] * 6)
+    lower = maps.tril()
+    decoder = explanation(3, 4, 6, attributions=lower, attention=lower, special=[True, *[False] * 5])  # <s> is special
     steps = """
       seen.dividers = document.querySelectorAll("svg .divider, .sentence .divider").length;
       seen.decision = +document.querySelector("svg .decision").getAttribute("cx");
