@@ -9,12 +9,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from captum_attattr import checks
 from captum_attattr.evaluation import measures
-from captum_attattr.evaluation.measures import Interval
+from captum_attattr.evaluation.measures import Floats, Interval
 from captum_attattr.evaluation.result import MEASURES, REMOVALS, UNITS, Faithfulness, aligned, array, spelt
+from captum_attattr.exceptions import warn_caller
 from captum_attattr.files import from_entry, read_format, reading, write_json
 from captum_attattr.formatting import counted
 from captum_attattr.notebooks import Shown, View, comparison_view
@@ -124,10 +126,17 @@ class AttributionComparison(Shown):
 
         Raises:
             ValueError: there is no such method or set of units.
+
+        Warns:
+            UserWarning: fewer than five texts have one, or all have the same: there is no interval.
         """
+        return _told(self._correlations(name, part, kind), f"{kind}, {part}")
+
+    def _correlations(self, name: str, part: str, kind: str = "spearman") -> Floats:
         found = self.methods[checks.one_of("name", name, self.names)].correlations
         column = ("spearman", "pearson").index(checks.one_of("kind", kind, ("spearman", "pearson")))
-        return measures.quiet_interval(found[checks.one_of("part", part, tuple(found))][:, column].numpy())
+        values: Floats = found[checks.one_of("part", part, tuple(found))][:, column].numpy()
+        return values
 
     def difference(self, measure: str, name: str, other: str) -> Interval:
         """Return the mean of a measure of one method minus another's, text by text, and its bootstrap interval.
@@ -138,11 +147,18 @@ class AttributionComparison(Shown):
 
         Raises:
             ValueError: there is no such measure or method.
+
+        Warns:
+            UserWarning: fewer than five texts have one, or all have the same: there is no interval.
         """
+        return _told(self._differences(measure, name, other), f"difference in {measure}")
+
+    def _differences(self, measure: str, name: str, other: str) -> Floats:
         first, second = (
             self.results[checks.one_of("name", each, self.names)].values(measure) for each in (name, other)
         )
-        return measures.quiet_interval((first - second).numpy())
+        values: Floats = (first - second).numpy()
+        return values
 
     def table(self, against: str | None = None) -> str:
         """Return all measures of all methods, and the paired differences to one of them, as text.
@@ -152,8 +168,13 @@ class AttributionComparison(Shown):
 
         Raises:
             ValueError: there is no such method.
+
+        Warns:
+            UserWarning: there are fewer than five texts: there are no intervals.
         """
         tables = self.tables(against)
+        if len(self.texts) < measures.FEWEST:
+            warn_caller(measures.why_no_interval(np.zeros(len(self.texts))))
         lines = [self.measured(), *aligned(tables[0])]
         if len(tables[1]) > 1:
             lines += ["", *aligned(tables[1])]
@@ -192,13 +213,14 @@ class AttributionComparison(Shown):
         rows: list[tuple[str, ...]] = [tuple(heading)]
         for name, compared in self.methods.items():
             cells = [_cell(measures.quiet_interval(compared.faithfulness.values(measure).numpy())) for measure in shown]
-            cells += [_cell(self.correlation(name, part)) for part in parts]
+            cells += [_cell(measures.quiet_interval(self._correlations(name, part))) for part in parts]
             cells += [_number(stability[name], 2), f"{compared.rows.mean():.1f}", f"{compared.seconds.mean():.3f}"]
             rows.append((name, *cells))
         differences: list[tuple[str, ...]] = [(f"minus {against}", *heading[1 : len(shown) + 1])]
         for name in self.names:
             if name != against:
-                cells = [_cell(self.difference(measure, name, against), True) for measure in shown]
+                pairs = [self._differences(measure, name, against) for measure in shown]
+                cells = [_cell(measures.quiet_interval(pair), True) for pair in pairs]
                 differences.append((name, *cells))
         return rows, differences
 
@@ -232,7 +254,7 @@ class AttributionComparison(Shown):
             TypeError, FileNotFoundError: `path` is no path, or there is no such file.
             ResultFileError: not a file of `save`, damaged, or of another version.
         """
-        with reading(path, "a comparison of attributions", "AttributionComparison.save") as file:
+        with reading(path, "comparison of attributions", "AttributionComparison.save") as file:
             content = read_format(file, _FORMAT)
             methods = {}
             for name, entry in checks.instance("methods", content["methods"], dict, "an object").items():
@@ -241,6 +263,18 @@ class AttributionComparison(Shown):
                 methods[name] = from_entry(Compared, entry, f"methods[{name!r}]")
             texts = checks.sequence("texts", content["texts"])
             return cls(methods, [tuple(text) if isinstance(text, list) else text for text in texts])
+
+
+def _told(values: Floats, what: str) -> Interval:
+    """Return the mean over the texts and its interval.
+
+    Warns:
+        UserWarning: there is no interval.
+    """
+    found = measures.quiet_interval(values)
+    if math.isnan(found.low):
+        warn_caller(f"{what}: {measures.why_no_interval(values)}")
+    return found
 
 
 def _cell(found: Interval, signed: bool = False) -> str:

@@ -16,7 +16,7 @@ from captum_attattr import checks
 from captum_attattr.attribution.methods.table import ATTRIBUTIONS
 from captum_attattr.checks import checked_arguments
 from captum_attattr.evaluation.compared import AttributionComparison, Compared
-from captum_attattr.evaluation.faithfulness import CURVES, Plan, Rows, head_means, result_of
+from captum_attattr.evaluation.faithfulness import CURVES, Plan, Rows, check_contrasts, head_means, result_of
 from captum_attattr.evaluation.gates import KEPT, Gates, Single, unit_scores
 from captum_attattr.evaluation.measures import FRACTIONS, correlations
 from captum_attattr.evaluation.removal import Removals
@@ -104,6 +104,7 @@ def compare_attributions(
     }
     first = next(iter(explainers.values())).texts
     targets, contrasts = (each(name, one, len(given)) for name, one in (("target", target), ("contrast", contrast)))
+    check_contrasts(contrasts, "texts")
     items = [first.encode(i, text, targets[i], contrasts[i]) for i, text in enumerate(given)]
     runner = Removals(model, tokenizer, removal, settings["random"].rule.internal_batch_size, **reading)
     compared = _Comparing(plan, explainers, runner)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from captum_attattr import checks
 from captum_attattr.checks import checked_arguments
 from captum_attattr.evaluation.gates import Single, unit_scores
-from captum_attattr.evaluation.measures import correlations
+from captum_attattr.evaluation.measures import correlations, listed
 from captum_attattr.evaluation.removal import Removals
 from captum_attattr.explanations.explanation import Edge, Explanation
 from captum_attattr.formatting import signed
@@ -196,12 +196,13 @@ def _position(index: int, edge: Any, unit: str, explanation: Explanation, shape:
         TypeError, ValueError: it is no such unit, or the explanation does not have it.
     """
     parts = _UNITS[unit].parts
-    given = [edge] if checks.integer(edge) is not None else edge
+    names = ("position",) if unit == "token" else parts
+    given = [edge] if checks.integer(edge) is not None else listed(edge)
     if isinstance(given, str) or not isinstance(given, Sequence) or len(given) not in (len(parts), len(parts) + 1):
-        told = ", ".join(parts).replace("key", "position") if unit == "token" else ", ".join(parts)
+        told = ", ".join(names)
         raise TypeError(f"edges[{index}]={edge!r:.100} must be ({told}), with or without a score behind it")
     position = []
-    for name, value, count in zip(parts, given, shape, strict=False):
+    for name, value, count in zip(names, given, shape, strict=False):
         where = f"edges[{index}]: {name}"
         if name == "layer":
             position.append(checks.row_of(where, value, explanation.layers))

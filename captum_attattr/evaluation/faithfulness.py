@@ -170,8 +170,17 @@ def check_alike(explanations: Sequence[Explanation]) -> None:
                     f"explanations[{i}] has {name} {getattr(other, name)!r}, and explanations[0] "
                     f"{getattr(first, name)!r}: measure them apart"
                 )
-        if (first.contrast is None) != (explanations[-1].contrast is None):
-            raise ValueError("some explanations have a contrast and others have none: measure them apart")
+    check_contrasts([one.contrast for one in explanations], "explanations")
+
+
+def check_contrasts(contrasts: Sequence[Any], what: str) -> None:
+    """Check that all examples have a contrast, or none has: a difference of outputs is no output.
+
+    Raises:
+        ValueError: some have one.
+    """
+    if 0 < sum(one is None for one in contrasts) < len(contrasts):
+        raise ValueError(f"some {what} have a contrast and others have none: measure them apart")
 
 
 @checked_arguments
@@ -248,6 +257,8 @@ def faithfulness(
     check_alike(checked)
     if (scores is None) != (name is None):
         raise ValueError("scores and name go together: the name is that of the method that the scores are of")
+    if name is not None and not checks.instance("name", name, str, "a string").strip():
+        raise ValueError(f"name={name!r} is empty: say of which method the scores are")
     ranked = (
         [unit_scores(one, unit) for one in checked] if scores is None else given_scores(scores, checked, unit, runner)
     )

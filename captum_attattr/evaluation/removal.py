@@ -8,6 +8,7 @@ removed from the text itself: another token stands in their place.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -259,7 +260,9 @@ def _check_same(index: int, explanation: Explanation, value: float, sweep: Sweep
         ValueError: it is not.
     """
     known = explanation.value
-    if known is not None and not close(torch.tensor([value]), torch.tensor([known]), sweep.facts.dtype):
+    if known is None or math.isnan(known):
+        return
+    if not close(torch.tensor([value]), torch.tensor([known]), sweep.facts.dtype):
         raise ValueError(
             f"explanations[{index}] is of another model: its F is {known:.6g}, and this one gives {value:.6g} for the "
             "same inputs and target"

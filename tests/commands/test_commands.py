@@ -59,6 +59,7 @@ def test_a_report_has_the_effects_that_were_asked_for(folder, tmp_path):
     assert "measured effect" in (tmp_path / "report_1.html").read_text()
 
 
+@pytest.mark.filterwarnings("default:no interval of 2 examples")
 def test_compare_prints_its_table_and_writes_numbers_and_page(folder, tmp_path, capsys):
     line = ["compare", "--model", str(folder / "model"), "--data", str(folder / "rows.csv"), "--unit", "head"]
     output = tmp_path / "new/compared.json"
@@ -67,7 +68,9 @@ def test_compare_prints_its_table_and_writes_numbers_and_page(folder, tmp_path, 
     found = AttributionComparison.load(output)
     assert found.names == ["gradient_attention", "attention", "random"]
     assert "gradient_attention" in output.with_suffix(".html").read_text()
-    assert any(row.startswith("minus gradient_attention") for row in said(capsys))
+    rows = said(capsys)
+    assert any(row.startswith("minus gradient_attention") for row in rows)
+    assert "captum-attattr compare: warning: no interval of 2 examples: it takes 5 or more" in rows
     assert main([*line[:-4], "--attributions", "rollout", "--output", str(output)]) == 2
     assert "'rollout' puts heads together" in said(capsys)[-1]
 

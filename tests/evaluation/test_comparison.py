@@ -131,6 +131,20 @@ def test_differences_are_paired():
     assert "<iframe" in found._repr_html_()
 
 
+def test_few_texts_have_no_intervals_and_say_so():
+    found = compare_attributions(tiny_bert(), tiny_tokenizer(), TEXTS[:3], ["attention"], progress=False)
+    asked = {
+        "no interval of 3 examples": found.table,
+        "difference in cpr: no interval": lambda: found.difference("cpr", "attention", "random"),
+        "spearman, top: no interval": lambda: found.correlation("attention", "top"),
+    }
+    for message, ask in asked.items():
+        with pytest.warns(UserWarning, match=message) as told:
+            ask()
+        assert len(told) == 1
+        assert told[0].filename == __file__
+
+
 def test_saved_and_loaded(tmp_path):
     found = compared(tiny_bert(), unit="token")
     loaded = AttributionComparison.load(found.save(tmp_path / "c.json"))
@@ -159,6 +173,7 @@ def test_saved_and_loaded(tmp_path):
         ({"attributions": ["chefer"], "unit": "layer_edge"}, ValueError, "'chefer' puts layers together"),
         ({"fractions": [2]}, ValueError, "fractions must be above 0"),
         ({"target": 9}, ValueError, "target 9 of texts"),
+        ({"target": 0, "contrast": [None, *[1] * 5]}, ValueError, "some texts have a contrast and others have none"),
         ({"baseline": "mean"}, ValueError, "baseline='mean' is unknown"),
     ],
 )

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -128,6 +129,21 @@ def test_correlations_are_scipy_s():
     assert found.pearson == pytest.approx(pearsonr(found.scores, found.effects).statistic)
 
 
+def test_edges_may_stand_in_an_array():
+    model = tiny_bert()
+    explanation, edges = explained(model), [(0, 1, 2, 3), (1, 0, 0, 1)]
+    listed = removal_effects(model, tiny_tokenizer(), explanation, edges)
+    for array in (np.array(edges), torch.tensor(edges)):
+        assert removal_effects(model, tiny_tokenizer(), explanation, array).edges == listed.edges
+
+
+def test_an_output_that_is_not_known_is_not_another_model_s():
+    model = tiny_bert()
+    unknown = dataclasses.replace(explained(model), probability=float("nan"), value=None)
+    found = removal_effects(model, tiny_tokenizer(), unknown, top=3)
+    assert torch.equal(found.effects, removal_effects(model, tiny_tokenizer(), explained(model), top=3).effects)
+
+
 def test_files_of_version_0_1_run_again_by_their_text():
     model = tiny_bert()
     old = dataclasses.replace(explained(model), inputs=None)
@@ -151,7 +167,7 @@ ALTI_LIKE = {"attribution": "rollout"}
         ({"edges": [(0, 1)]}, {}, TypeError, r"edges\[0\]=\(0, 1\) must be \(layer, head, query, key\)"),
         ({"edges": [(0, 4, 0, 0)]}, {}, ValueError, r"edges\[0\]: head must be from 0 to 3, not 4"),
         ({"edges": [(0, 0, 0, 6)]}, {}, ValueError, r"edges\[0\]: key must be from 0 to 5, not 6"),
-        ({"edges": [9], "unit": "token"}, {}, ValueError, r"edges\[0\]: key must be from 0 to 5, not 9"),
+        ({"edges": [9], "unit": "token"}, {}, ValueError, r"edges\[0\]: position must be from 0 to 5, not 9"),
         ({"edges": ["ab"], "unit": "head"}, {}, TypeError, r"edges\[0\]='ab' must be \(layer, head\)"),
         ({}, ALTI_LIKE, ValueError, "unit='edge' needs a map for each layer and head"),
         ({"unit": "head"}, ALTI_LIKE, ValueError, "unit='head' needs a map for each layer and head"),

@@ -173,6 +173,8 @@ BAD: list[tuple[dict[str, Any], Any, str]] = [
     ({"removal": "replace"}, ValueError, "unit='token' is needed, not 'edge'"),
     ({"special": False}, ValueError, "it goes with unit='token', not 'edge'"),
     ({"scores": [torch.zeros(1)]}, ValueError, "scores and name go together"),
+    ({"scores": [torch.zeros(1)] * 3, "name": " "}, ValueError, "name=' ' is empty"),
+    ({"scores": [torch.zeros(1)] * 3, "name": 3}, TypeError, "name must be a string"),
     ({"scores": [torch.zeros(1)], "name": "x"}, ValueError, "1 scores for 3 explanations"),
     ({"scores": [torch.zeros(5)] * 3, "name": "x"}, ValueError, r"scores\[0\] must have the shape"),
     ({"internal_batch_size": 0}, ValueError, "internal_batch_size=0"),
@@ -199,7 +201,12 @@ def test_explanations_that_do_not_belong_together_are_refused():
         "baseline": explained(model, baseline="uniform"),
         "layers": explained(model, layers=[0]),
     }
+    against = explained(model, target=1, contrast=0)
     model.bert.forward = lambda *_, **__: pytest.fail("the model ran")
+    for place in range(3):
+        mixed = [against[i] if i == place else plain[i] for i in range(3)]
+        with pytest.raises(ValueError, match="some explanations have a contrast and others have none"):
+            measured(model, mixed)
     for name, others in wrong.items():
         named = "attribution" if name == "path" else name
         with pytest.raises(ValueError, match=rf"explanations\[1\] has {named} .*: measure them apart"):
