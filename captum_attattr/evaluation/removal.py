@@ -194,7 +194,7 @@ class Removals:
                 if not at:
                     return None
                 kept = layers[layer].kept
-                heads = slice(None) if kept is None else list(kept.indices)
+                heads = slice(call.shape[0]) if kept is None else list(kept.indices)
                 opened = [chosen[listed[position]].open(index[layer]) for position in at]
                 opened = [each[heads] if len(each) > 1 else each for each in opened]
                 return self._gated(call, torch.tensor(at, device=call.tensor.device), opened)

@@ -171,6 +171,11 @@ class Outputs:
             if len(ids) != 1:
                 tokens = self.tokenizer.convert_ids_to_tokens(ids)
                 raise ValueError(f"{what} {name!r} of texts[{index}] is {len(ids)} tokens {tokens}; one is needed")
+            unknown = getattr(self.tokenizer, "unk_token", None)
+            if unknown and ids[0] == self.tokenizer.unk_token_id and name.strip() != unknown:
+                raise ValueError(
+                    f"{what} {name!r} of texts[{index}] is no word of the tokenizer: it reads as {unknown!r}"
+                )
             return int(ids[0])
         labels = [(str(label), int(i)) for i, label in self.config.id2label.items()]
         found = [i for label, i in labels if label == name]

@@ -22,7 +22,7 @@ from captum_attattr.explanations.tasks.whole_text import BESIDE, CONTRAST, POSIT
 from captum_attattr.model.attention_layers import AttentionLayer, attention_layers, every_layer, without_attention
 from captum_attattr.model.families import OFFSET_POSITIONS, POSITION_LIMITS, POSITION_TABLES
 from captum_attattr.model.head_masks import active_gates
-from captum_attattr.model.projections import Heads
+from captum_attattr.model.projections import Heads, head_count
 from captum_attattr.model.wrappers import WHOLE_TEXTS, parameters_of, understood
 from captum_attattr.runs.digests import data_digest, model_digest
 
@@ -283,14 +283,14 @@ class TextModel(Outputs):
 
     @property
     def width(self) -> int:
-        """H, heads of a layer in the original model."""
+        """H, heads of a layer in the original model; of the layer with the most."""
         return max(Heads(layer).original for layer in self.layers)
 
     def present(self, heads: int) -> Tensor:
-        """Return (L, heads) whether a head is there; False where `prune_heads` took it."""
+        """Return (L, heads) whether a head is there; False where `prune_heads` took it, or a layer has fewer."""
         present = torch.zeros(self.depth, heads, dtype=torch.bool, device="cpu")
         for layer in self.layers:
-            present[layer.index, list(layer.kept.indices) if layer.kept else slice(None)] = True
+            present[layer.index, list(layer.kept.indices) if layer.kept else slice(head_count(layer))] = True
         return present
 
     def chosen_layers(self, numbers: Sequence[int]) -> list[AttentionLayer]:
@@ -302,6 +302,8 @@ class TextModel(Outputs):
     ) -> Tensor:
         """Return the layers' values of heads, each (H, ...), as (L, H, ...): zeros where `prune_heads` took a head.
 
+        Layers with fewer heads than others (Laguna) have zeros behind theirs.
+
         Args:
             values: of `chosen_layers`.
             numbers: of the layers; None for all.
@@ -312,7 +314,8 @@ class TextModel(Outputs):
         heads = max(layer.kept.of if layer.kept else len(value) for layer, value in zip(layers, values, strict=True))
         whole = values[0].new_zeros(len(numbers), heads, *values[0].shape[1:], dtype=dtype or values[0].dtype)
         for layer, value in zip(layers, values, strict=True):
-            whole[numbers.index(layer.index), list(layer.kept.indices) if layer.kept else slice(None)] = value.to(whole)
+            indices = list(layer.kept.indices) if layer.kept else slice(len(value))
+            whole[numbers.index(layer.index), indices] = value.to(whole)
         return whole
 
     def by_layer(self, values: Tensor, numbers: Sequence[int] | None = None) -> Tensor:

@@ -142,7 +142,7 @@ def every_layer(model: nn.Module, kind: str | None = None) -> list[AttentionLaye
     if not layers:
         raise UnsupportedModelError(
             f"{family_name(model)} has no attention layer that goes through transformers' attention interface or "
-            "that calls softmax itself; docs/guide/models.md lists the supported families"
+            "that calls softmax itself in a class named ...Attention; docs/guide/models.md lists the supported families"
         )
     wanted = ("encoder", "decoder") if kind is None else (kind,)
     chosen = [layer for want in wanted for layer in layers if layer.kind == want]

@@ -32,7 +32,7 @@ class Heads:
         original: heads in the original model.
 
     Raises:
-        UnsupportedModelError: no output projection of the layer is known.
+        UnsupportedModelError: no output projection of the layer is known, or nothing says how many heads it has.
     """
 
     def __init__(self, layer: AttentionLayer) -> None:
@@ -46,6 +46,11 @@ class Heads:
         count: int = next((count for count in counts if isinstance(count, int)), 0)
         if not self.size and (count or layer.kept):
             self.size = width // count if count else 1
+        if width and not self.size:
+            raise UnsupportedModelError(
+                f"{layer!r}: {type(module).__name__} does not say how many heads it has: it needs an attribute with "
+                f"their number, one of {', '.join(families.HEAD_COUNTS)}"
+            )
         if not self.size or width % self.size or not (width or layer.kept):
             has = "" if self.output is None else f"; it has a {type(self.output).__name__}"
             raise UnsupportedModelError(f"{layer!r}: no output projection is known of {type(module).__name__}{has}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import os
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from captum_attattr.checks import checked_arguments, nearest
-from captum_attattr.exceptions import ResultFileError, warn_caller
+from captum_attattr.exceptions import ResultFileError, UnsupportedModelError, warn_caller
 from captum_attattr.files import checked_path, replacing_files
 from captum_attattr.model.attention_layers import AttentionLayer
 from captum_attattr.model.head_adapters import HOWS
@@ -61,7 +62,8 @@ def save_pruned(
     Raises:
         TypeError: `model` is no transformers model, or `path` is no path; `save_pretrained` has no such option.
         ValueError: `path` is a file, or a folder that cannot be made; an unknown format; adapters that are not merged.
-        UnsupportedModelError: `format="transformers"`, and no such model gives what this one gives.
+        UnsupportedModelError: `format="transformers"`, and no such model gives what this one gives; or the default
+            format, and `load_pruned` could not build the model: its class, or that of an attention layer, is one's own.
         OSError: the files cannot be written to the end; the message has the path.
     """
     from transformers import PreTrainedModel
@@ -74,6 +76,8 @@ def save_pruned(
     if format not in FORMATS:
         raise ValueError(f"format={format!r} is unknown; use one of {FORMATS}")
     _check_options(model, options)
+    if format == "captum_attattr":
+        _check_rebuilt(model)
     if options.get("push_to_hub"):
         options = {"repo_id": Path(path).name} | options  # transformers takes the name of the folder it writes to
     record(model)  # the config may be that of another model
@@ -91,6 +95,35 @@ def save_pruned(
                 f"{type(model).__name__} has one count of heads for all layers, and the places without a head are zeros"
             )
     return Path(path)
+
+
+def _check_rebuilt(model: PreTrainedModel) -> None:
+    """Check that `load_pruned`, which has the config alone, builds the layers that a pruned model has.
+
+    Raises:
+        UnsupportedModelError: it does not: the folder would be refused, or would be another model.
+    """
+    import transformers
+
+    ours = named_layers(model)
+    if not any(layer.kept for layer in ours.values()):
+        return
+    kind = type(model)
+    if getattr(transformers, kind.__name__, None) is not kind:
+        raise UnsupportedModelError(
+            f"load_pruned builds classes of transformers, and {kind.__name__} is not one: give format='transformers', "
+            f"which {kind.__name__}.from_pretrained reads"
+        )
+    with torch.random.fork_rng([]), torch.device("meta"):
+        theirs = named_layers(kind(copy.deepcopy(model.config)))
+    for name, layer in ours.items():
+        own, built = type(layer.module), type(theirs[name].module) if name in theirs else None
+        if own is not built:
+            raise UnsupportedModelError(
+                f"{layer!r} is a {own.__name__}, and load_pruned, which builds a {kind.__name__} from its config, "
+                f"makes {f'a {built.__name__}' if built else 'no layer'} there: the folder would be another model. "
+                "Keep the state_dict, and load it into a model that was pruned in the same way"
+            )
 
 
 def _check_options(model: PreTrainedModel, options: Mapping[str, Any]) -> None:

@@ -363,6 +363,13 @@ def test_target_of_several_tokens_says_which(llama):
         explain(llama, tiny_tokenizer(), "a", "good film", **QUIET)
 
 
+def test_target_that_the_tokenizer_does_not_know_is_refused(llama):
+    tokenizer = tiny_tokenizer()
+    with pytest.raises(ValueError, match=r"target 'zzz' of texts\[0\] is no word of the tokenizer: it reads as"):
+        explain(llama, tokenizer, "a", "zzz", **QUIET)
+    assert explain(llama, tokenizer, "a", tokenizer.unk_token, **QUIET)[0].target == tokenizer.unk_token_id
+
+
 def test_words_are_refused_where_texts_are_given(bert):
     with pytest.raises(TypeError, match="must be a list of words, since split_into_words=True"):
         explain(bert, tiny_tokenizer(), [("a", "b")], split_into_words=True, **QUIET)

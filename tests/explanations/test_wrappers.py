@@ -258,6 +258,40 @@ def test_layers_of_the_tokens_can_be_chosen_where_others_are_pooled():
     assert one.attributions.shape == (2, 4, 18, 18)
 
 
+class TwoEncoders(nn.Module):
+    """Two encoders of other counts of heads, as the layers of Laguna and of Step 3.7 have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = Headed(), BertModel(tiny_bert(num_attention_heads=2, num_hidden_layers=1).config)
+        self.head = nn.Linear(HIDDEN, 2)
+
+    def forward(self, input_ids: Tensor, attention_mask: Any = None) -> Tensor:
+        states = self.second(input_ids, attention_mask=attention_mask).last_hidden_state
+        return self.first(input_ids, attention_mask) + self.head(states[:, 0])
+
+
+def test_layers_with_fewer_heads_than_others_have_zeros_behind_theirs():
+    model, tokenizer = TwoEncoders().eval(), tiny_tokenizer()
+    one = explain(model, tokenizer, TEXT, **QUIET)[0]
+    last = len(one.attributions) - 1
+    assert not one.attributions[last, 2:].any()
+    alone = explain(model, tokenizer, TEXT, layers=[last], **QUIET)[0].attributions[0]
+    assert torch.allclose(one.attributions[last, :2], alone, atol=1e-7)
+    importance = head_importance(model, tokenizer, [TEXT], [0], "attention", progress=False)
+    assert {head for layer, head in importance.ranking() if layer == last} == {0, 1}
+    curve = pruning_curve(model, tokenizer, [TEXT], [0], importance, steps=2, progress=False)
+    assert curve.heads == [0, last * 4 + 2]
+    effects = removal_effects(model, tokenizer, one, [(last, 1, 0, 1), (last, 3, 0, 1)]).effects
+    assert effects[0].abs() > 1e-4
+    assert effects[1].abs() < 1e-6
+    for unit in ("edge", "head"):
+        assert torch.isfinite(
+            torch.as_tensor(faithfulness(model, tokenizer, [one], unit=unit, progress=False).full)
+        ).all()
+
+
 # ----------------------------------------------------------------------------------------------------- FSDP
 
 

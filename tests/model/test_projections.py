@@ -101,3 +101,11 @@ def test_groups_of_texts_keep_to_the_most_maps_at_once(
     explained = dict(explainer.run(items, sizes.append))
     assert sizes == [2, 2, 1]
     assert {e.attributions.shape[1:] for e in explained.values()} == {(HEADS, 4, 4)}
+
+
+def test_attention_that_does_not_say_how_many_heads_it_has_is_named() -> None:
+    model = tiny_bert()
+    module = model.bert.encoder.layer[1].attention.self
+    del module.num_attention_heads, module.attention_head_size
+    with pytest.raises(UnsupportedModelError, match=r"encoder 1: .*BertSelfAttention does not say how many heads"):
+        prune_heads(model, {1: [0]})

@@ -11,8 +11,9 @@ import torch
 import transformers
 from torch import Tensor, nn
 from toy import HEADS, LAYERS, bert_config, sentences, tiny_bert, tiny_llama
+from transformers.models.bert.modeling_bert import BertSelfAttention
 
-from captum_attattr import ResultFileError, load_pruned, mask_heads, prune_heads, save_pruned
+from captum_attattr import ResultFileError, UnsupportedModelError, load_pruned, mask_heads, prune_heads, save_pruned
 from captum_attattr.model.head_adapters import HOWS
 
 ALL = [0, 1, 2, 3]
@@ -311,6 +312,35 @@ def test_option_that_save_pretrained_does_not_have_is_refused(option: str, tmp_p
     with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
         save_pruned(tiny_bert(), tmp_path / "x", **{option: "5GB"})
     assert not (tmp_path / "x").exists()
+
+
+class OwnBert(transformers.BertForSequenceClassification):
+    """A class of one's own."""
+
+
+class OwnAttention(BertSelfAttention):
+    """Attention of one's own, in the place of BERT's."""
+
+
+@pytest.mark.filterwarnings("ignore:.* one count of heads for all layers:UserWarning")
+def test_class_that_load_pruned_does_not_know_is_refused(tmp_path: Path) -> None:
+    model = OwnBert(bert_config()).eval()
+    prune_heads(model, GONE)
+    with pytest.raises(UnsupportedModelError, match="OwnBert is not one: give format='transformers', which OwnBert"):
+        save_pruned(model, tmp_path / "own")
+    assert not (tmp_path / "own").exists()
+    save_pruned(model, tmp_path / "plain", format="transformers")
+    loaded = OwnBert.from_pretrained(tmp_path / "plain").eval()
+    assert torch.allclose(logits(loaded), logits(model), atol=1e-6)
+
+
+def test_attention_that_the_config_does_not_make_is_refused(tmp_path: Path) -> None:
+    model = tiny_bert()
+    model.bert.encoder.layer[1].attention.self = OwnAttention(model.config).eval()
+    prune_heads(model, {0: [1]})
+    with pytest.raises(UnsupportedModelError, match=r"encoder 1: .* is a OwnAttention, .* makes a BertSelfAttention"):
+        save_pruned(model, tmp_path / "own")
+    assert not (tmp_path / "own").exists()
 
 
 def test_only_models_of_transformers_are_saved_to_folders(tmp_path: Path) -> None:
