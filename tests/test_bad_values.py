@@ -83,7 +83,7 @@ WRONG: dict[str, list[Any]] = {
     "scores": [*LISTS, [], [torch.ones(3)], ["a"]],
     "edges": [*LISTS, [], [(0, 0, 0)], [(99, 0, 0, 0)], [(0, 0, 0, -1)], ["a"]],
     "heads": [3, "a", math.nan, object, [99], [(99, 0)], {99: [0]}, {0: [99]}, {0: [-1]}, {0: ["0"]}],
-    "attributions": [*LISTS, "nonsense", [], ["nonsense"], {"a": 3}, ["random", "random"]],
+    "attributions": [*LISTS, "nonsense", [], ["nonsense"], {"a": 3}, {3: {}}, ["random", "random"]],
     "title": [3, b"a", object, []],
     "effects": [3, "a", object, {}],
     "prompt": [None, 3.5, b"a", "", [], {}, object, ["a", "b"]],

@@ -139,7 +139,8 @@ def _methods(attributions: Any, unit: str, baseline: Any) -> dict[str, dict[str,
     if isinstance(attributions, Mapping):
         for name, options in attributions.items():
             checks.instance(f"attributions[{name!r}]", options, Mapping, "a dict of explain's options")
-        methods = {str(name): dict(options) for name, options in attributions.items()}
+        names = checks.strings("the names of attributions", list(attributions))
+        methods = {name: dict(attributions[name]) for name in names}
     else:
         names = checks.strings("attributions", checks.iterable("attributions", attributions))
         methods = {name: {"attribution": name} for name in names}
