@@ -7,7 +7,6 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from captum_attattr import checks
 from captum_attattr.checks import checked_arguments
 from captum_attattr.explanations.image_explanation import ImageExplanation
 from captum_attattr.formatting import signed
@@ -16,7 +15,7 @@ from captum_attattr.plots.canvas.layout import WIDTH, Area
 from captum_attattr.plots.canvas.picture import address, end_of, grey, picture_data
 from captum_attattr.plots.canvas.sentence import Sentence, shown
 from captum_attattr.plots.canvas.theme import finish
-from captum_attattr.plots.tokens import MARGIN, TOP, place, row_of, tokens_row
+from captum_attattr.plots.tokens import MARGIN, TOP, one_or_several, place, row_of, tokens_row
 
 # Lengths in pixels.
 _SIDE, _GAP, _HEADING, _WORDS = 390, 20, 44, 30
@@ -47,12 +46,7 @@ def plot_image(explanations: ImageExplanation | Iterable[ImageExplanation], *, l
         TypeError: not an ImageExplanation, or none that hold some.
         ValueError: there are none, or one of them has no such layer.
     """
-    given: Any = [explanations] if isinstance(explanations, ImageExplanation) else explanations
-    if not isinstance(given, Iterable):
-        raise TypeError(f"explanations must be an ImageExplanation or several, not {type(given).__name__}")
-    every = [checks.instance("each of explanations", each, ImageExplanation, "an ImageExplanation") for each in given]
-    if not every:
-        raise ValueError("explanations is empty: there is nothing to draw")
+    every = one_or_several(explanations, (ImageExplanation,), "an ImageExplanation")
     rows: list[dict[str, Any]] = []
     parts: dict[str, list[dict[str, Any]]] = {"images": [], "shapes": [], "annotations": []}
     beside = (WIDTH - 2 * MARGIN + _GAP) // (_SIDE + _GAP)

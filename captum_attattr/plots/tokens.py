@@ -66,13 +66,7 @@ def plot_tokens(
         >>> len(words), words[2].hovertext[0]
         (10, '+')
     """
-    kinds: Any = (Explanation, TokenScores)
-    given: Any = [explanations] if isinstance(explanations, kinds) else explanations
-    if not isinstance(given, Iterable):
-        raise TypeError(f"explanations must be an Explanation or several, not {type(given).__name__}")
-    every = [checks.instance("each of explanations", each, kinds, "an Explanation") for each in given]
-    if not every:
-        raise ValueError("explanations is empty: there is nothing to draw")
+    every = one_or_several(explanations, (Explanation, TokenScores), "an Explanation")
     rows = [tokens_row(each) for each in every]
     drawn = [row_of(each, layer) for each in every]
     annotations: list[dict[str, Any]] = []
@@ -170,3 +164,19 @@ def annotation(word: PlacedWord) -> dict[str, Any]:
         "borderpad": 2,
         "hovertext": signed(word.score),
     }
+
+
+def one_or_several(explanations: Any, kinds: tuple[type, ...], wanted: str) -> list[Any]:
+    """Return a list of the explanations that are drawn; `wanted` names their kind in words, "an Explanation".
+
+    Raises:
+        TypeError: something else than one or several of these kinds.
+        ValueError: there is none.
+    """
+    given = [explanations] if isinstance(explanations, kinds) else explanations
+    if not isinstance(given, Iterable):
+        raise TypeError(f"explanations must be {wanted} or several, not {type(given).__name__}")
+    every: list[Any] = [checks.instance("each of explanations", each, kinds, wanted) for each in given]
+    if not every:
+        raise ValueError("explanations is empty: there is nothing to draw")
+    return every

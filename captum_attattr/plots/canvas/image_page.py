@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from captum_attattr.plots.canvas.picture import end_of, picture_html
-from captum_attattr.plots.canvas.sentence import Sentence, scale_html, shown, words_json
+from captum_attattr.plots.canvas.sentence import Sentence, layer_menu, scale_html, shown, words_json
 
 STYLES, SCRIPTS = ["sentence.css", "picture.css", "image.css"], ["picture.js", "image.js"]
 
@@ -20,17 +20,12 @@ def image_body(pictures: dict[str, Any]) -> str:
     All texts in it are escaped here.
     """
     rows, layer = pictures["rows"], pictures["layer"]
-    layers = [each for each in rows[0]["layers"] if all(each in row["layers"] for row in rows)]
-    whole = "sum over layers" if all(row["joint"] for row in rows) else "all layers"
-    options = "".join(
-        f'<option value="{each}"{" selected" if each == layer else ""}>layer {each}</option>' for each in layers
-    )
     sections = "\n".join(_section(i, row, layer) for i, row in enumerate(rows))
     data = [_data(row) for row in rows]
     content = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
     return f"""<h1>What each patch contributed</h1>
 <div class="figure" data-drawn>
-<p class="tools"><label>scores of <select id="layer"><option value="">{whole}</option>{options}</select></label>
+<p class="tools">{layer_menu(rows, layer)}
 <label>tint <input type="range" id="tint" min="0" max="100" value="70" aria-label="opacity of the strongest patch">
 </label>
 <span id="opacity"></span>

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -115,3 +116,13 @@ def words_json(sentence: Sentence) -> dict[str, Any]:
         "special": sentence.special,
         "scores": [[float(f"{score:.4g}") for score in row] for row in sentence.scores],
     }
+
+
+def layer_menu(rows: Sequence[Mapping[str, Any]], layer: int | None) -> str:
+    """Return the HTML of a menu of the layers that all rows have; `layer` is chosen, None for all together."""
+    layers = [each for each in rows[0]["layers"] if all(each in row["layers"] for row in rows)]
+    whole = "sum over layers" if all(row["joint"] for row in rows) else "all layers"
+    options = "".join(
+        f'<option value="{each}"{" selected" if each == layer else ""}>layer {each}</option>' for each in layers
+    )
+    return f'<label>scores of <select id="layer"><option value="">{whole}</option>{options}</select></label>'

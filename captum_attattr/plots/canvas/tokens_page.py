@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from captum_attattr.plots.canvas.sentence import Sentence, sentence_html, shown
+from captum_attattr.plots.canvas.sentence import Sentence, layer_menu, sentence_html, shown
 
 STYLES, SCRIPTS = ["sentence.css", "tokens.css"], ["tokens.js"]
 
@@ -19,11 +19,6 @@ def tokens_body(tokens: dict[str, Any]) -> str:
     All texts in it are escaped here.
     """
     rows, layer = tokens["rows"], tokens["layer"]
-    layers = [each for each in rows[0]["layers"] if all(each in row["layers"] for row in rows)]
-    whole = "sum over layers" if all(row["joint"] for row in rows) else "all layers"
-    options = "".join(
-        f'<option value="{each}"{" selected" if each == layer else ""}>layer {each}</option>' for each in layers
-    )
     body = "\n".join(_row(i, row, layer) for i, row in enumerate(rows))
     data = [
         {"layers": row["layers"], "scores": [[float(f"{s:.4g}") for s in each] for each in row["sentence"]["scores"]]}
@@ -32,7 +27,7 @@ def tokens_body(tokens: dict[str, Any]) -> str:
     content = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
     return f"""<h1>What each word contributed</h1>
 <div class="figure" data-drawn>
-<p class="tools"><label>scores of <select id="layer"><option value="">{whole}</option>{options}</select></label>
+<p class="tools">{layer_menu(rows, layer)}
 <span class="scale"><span>against</span><span class="ramp" aria-hidden="true"></span><span>for the output</span></span>
 </p>
 <table class="texts"><thead><tr><th scope="col">output</th><th scope="col">colours to</th><th scope="col">text</th></tr>
