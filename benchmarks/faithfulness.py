@@ -66,18 +66,19 @@ def sample(args: argparse.Namespace) -> Sample:
     if not args.decoder:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-        model = AutoModelForSequenceClassification.from_pretrained(args.model, trust_remote_code=False).eval()
+        model = AutoModelForSequenceClassification.from_pretrained(args.model, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
         rows = task(args.task).read(args.data_dir, args.split)
         drawn = sorted(random.Random(args.seed).sample(range(len(rows)), min(args.rows, len(rows))))
-        return Sample(model, tokenizer, [rows[i].text for i in drawn])
+        return Sample(model.eval().to(args.device), tokenizer, [rows[i].text for i in drawn])
     from decoder import load
 
     chosen = [p for p in PROMPTS if args.prompts == "all" or p.held_out == (args.prompts == "held_out")]
     chosen = [p for p in chosen if p.contrast or not args.contrast][: args.rows]
     contrasts = [str(p.contrast) for p in chosen] if args.contrast else None
     texts, targets = [p.text for p in chosen], [p.target for p in chosen]
-    return Sample(*load(), texts, targets, contrasts, closing="sink", counts=(1, 2, 3))
+    model, tokenizer = load()
+    return Sample(model.to(args.device), tokenizer, texts, targets, contrasts, closing="sink", counts=(1, 2, 3))
 
 
 def methods(chosen: Sample, unit: str, tolerance: float) -> dict[str, dict[str, Any]]:
@@ -301,6 +302,7 @@ def main() -> None:
     parser.add_argument("--tolerance", type=float, default=1e-2, help="of the integrals")
     parser.add_argument("--output", type=Path, required=True, help="folder of the results")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     if args.model and not (args.task and args.data_dir):
         parser.error("--model needs --task and --data_dir")
