@@ -15,7 +15,7 @@ from captum_attattr.evaluation.measures import FEWEST, Floats, bands, unit_count
 from captum_attattr.evaluation.result import REMOVALS, UNITS, Faithfulness
 from captum_attattr.formatting import counted, number, visible
 from captum_attattr.plots.canvas.attributions import attribution_colours
-from captum_attattr.plots.canvas.labels import NAME_LENGTH, name_label
+from captum_attattr.plots.canvas.labels import NAME_LENGTH, name_label, name_labels
 from captum_attattr.plots.canvas.lines import SYMBOLS, Line, hovers, painted
 from captum_attattr.plots.canvas.panels import PANELS_HINT, Panel, panels_area, panels_layout
 from captum_attattr.plots.canvas.theme import GREY
@@ -90,12 +90,13 @@ def _looks(given: list[tuple[str, Faithfulness]]) -> list[_Curves]:
     """Return the results with their marks; results of one attribution, which have one colour, have other dashes."""
     curves: list[_Curves] = []
     before: list[dict[Any, str]] = []
-    for index, (name, result) in enumerate(given):
+    labels = name_labels([name for name, _ in given])
+    for index, (label, (_, result)) in enumerate(zip(labels, given, strict=True)):
         colours = attribution_colours(result.attribution, result.path)
         dash = _DASHES[before.count(colours) % len(_DASHES)]
         before.append(colours)
         bounds = {part: bands(getattr(result, part)) for part in _PANELS}
-        curves.append(_Curves(name_label(name), result, SYMBOLS[index % len(SYMBOLS)], dash, bounds))
+        curves.append(_Curves(label, result, SYMBOLS[index % len(SYMBOLS)], dash, bounds))
     return curves
 
 
