@@ -222,9 +222,8 @@ def _neither(where: str, given: Mapping[Any, Any]) -> TypeError:
     named = next((name for name in _NO_TEXT if name in given), None)
     told = f"; tokens are named by their ids, and {named!r} alone does not tell them" if named else ""
     keys = ", ".join(map(repr, given)) or "nothing"
-    return TypeError(
-        f"{where} is a dict without 'role' (a message has 'role' and 'content') or 'input_ids': it has {keys:.200}{told}"
-    )
+    wanted = "'role' (a message has 'role' and 'content') or 'input_ids'"
+    return TypeError(f"{where} is a dict without {wanted}: it has {keys:.200}{told}")
 
 
 def _checked_text(where: str, text: Any) -> Text:
