@@ -19,7 +19,6 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from captum_attattr import explain_generation
-from captum_attattr.formatting import counted
 
 
 def made() -> tuple[Any, Any]:
@@ -70,7 +69,7 @@ def main() -> None:
     shape = "SmolLM2-135M-Instruct" if args.decoder else "GPT-2's shape, random weights"
     where = torch.cuda.get_device_name() if torch.device(args.device).type == "cuda" else f"CPU, {args.threads} threads"
     print(f"torch {torch.__version__}, transformers {transformers.__version__}, {where}")
-    print(f"{shape}; prompt {args.prompt} tokens, answer {args.answer}, {counted(args.nodes, 'node')}\n")
+    print(f"{shape}; prompt {args.prompt} tokens, answer {args.answer}, {args.nodes} nodes\n")
     middle = {name: statistics.median(values) for name, values in times.items()}
     print("| | seconds | times the writing |\n|---|---:|---:|")
     for name, value in middle.items():
