@@ -17,7 +17,7 @@ from captum_attattr.plots.canvas.attributions import ranking_colours
 from captum_attattr.plots.canvas.layout import AXIS_LINE, Area, option
 from captum_attattr.plots.canvas.lines import SYMBOLS, Line, hovers, painted
 from captum_attattr.plots.canvas.theme import PALE, Changes, Theme, axis_colours, blended
-from captum_attattr.plots.head_scores import Floats, Scores, with_error
+from captum_attattr.plots.head_scores import Floats, Scores, labelled, with_error
 
 _LAYERS: dict[Theme, tuple[str, ...]] = {
     "light": ("#d9922e", "#b0455c", "#6a2a86", "#10093a"),
@@ -70,9 +70,11 @@ def plot_correlation(
     """
     if names is not None and (not isinstance(names, tuple | list) or len(names) != 2):
         raise TypeError(f"names must be two strings, not {names!r}")
-    x, y = (
-        Scores.of(instance("both arguments", each, HeadImportance, "a HeadImportance"), name)
-        for each, name in zip((first, second), names or (None, None), strict=True)
+    x, y = labelled(
+        [
+            Scores.of(instance("both arguments", each, HeadImportance, "a HeadImportance"), name)
+            for each, name in zip((first, second), names or (None, None), strict=True)
+        ]
     )
     subtitle = _correlation(first, second)
     both: npt.NDArray[np.bool_] = ~(x.missing | y.missing)

@@ -15,7 +15,7 @@ from captum_attattr.evaluation.measures import FEWEST, Floats, bands, unit_count
 from captum_attattr.evaluation.result import REMOVALS, UNITS, Faithfulness
 from captum_attattr.formatting import counted, number, visible
 from captum_attattr.plots.canvas.attributions import attribution_colours
-from captum_attattr.plots.canvas.labels import NAME_LENGTH, name_label
+from captum_attattr.plots.canvas.labels import NAME_LENGTH, name_label, name_labels
 from captum_attattr.plots.canvas.lines import SYMBOLS, Line, hovers, painted
 from captum_attattr.plots.canvas.panels import PANELS_HINT, Panel, panels_area, panels_layout
 from captum_attattr.plots.canvas.theme import GREY
@@ -69,10 +69,11 @@ def _check_together(given: list[tuple[str, Faithfulness]]) -> None:
     first_name, first = given[0]
     for name, result in given[1:]:
         both = f"{first_name!r} and {name!r}"
-        for field in ("unit", "removal", "output", "fractions"):
+        for field in ("unit", "removal", "output_name", "fractions"):
             one, other = getattr(first, field), getattr(result, field)
             if one != other:
-                raise ValueError(f"results of one figure must have the same {field}; {both} have {one!r} and {other!r}")
+                what = field.removesuffix("_name")
+                raise ValueError(f"results of one figure must have the same {what}; {both} have {one!r} and {other!r}")
         if len(first.full) != len(result.full):
             counts = f"{len(first.full)} and {len(result.full)}"
             raise ValueError(f"results of one figure must be of the same examples; {both} have {counts} of them")
@@ -90,12 +91,13 @@ def _looks(given: list[tuple[str, Faithfulness]]) -> list[_Curves]:
     """Return the results with their marks; results of one attribution, which have one colour, have other dashes."""
     curves: list[_Curves] = []
     before: list[dict[Any, str]] = []
-    for index, (name, result) in enumerate(given):
+    labels = name_labels([name for name, _ in given])
+    for index, (label, (_, result)) in enumerate(zip(labels, given, strict=True)):
         colours = attribution_colours(result.attribution, result.path)
         dash = _DASHES[before.count(colours) % len(_DASHES)]
         before.append(colours)
         bounds = {part: bands(getattr(result, part)) for part in _PANELS}
-        curves.append(_Curves(name_label(name), result, SYMBOLS[index % len(SYMBOLS)], dash, bounds))
+        curves.append(_Curves(label, result, SYMBOLS[index % len(SYMBOLS)], dash, bounds))
     return curves
 
 
@@ -135,7 +137,7 @@ def plot_faithfulness(
     given = _named(results)
     _check_together(given)
     first = given[0][1]
-    units, output = UNITS[first.unit], name_label(first.output.replace("_", "-"))
+    units, output = UNITS[first.unit], name_label(first.output_name)
     curves = _looks(given)
     lines = [line for part in _PANELS for line in _ends(first, part)]
     hint = PANELS_HINT + _HINT_BANDS * (len(first.full) >= FEWEST)
@@ -183,7 +185,7 @@ def _ends(result: Faithfulness, part: str) -> list[Line]:
             "legendgroup": what,
             "legendrank": 2000,  # below the attributions
             "showlegend": part == "keep",
-            **hovers([f"{what}: {name_label(result.output)} {number(mean)}"] * len(result.fractions)),
+            **hovers([f"{what}: {name_label(result.output_name)} {number(mean)}"] * len(result.fractions)),
         }
         lines.append(Line(trace, GREY))
     return lines
@@ -246,7 +248,7 @@ def _hovers(curves: _Curves, part: str) -> list[str]:
         shown = "" if math.isnan(bottom) else f" ({number(bottom)} to {number(top)})"
         texts.append(
             f"<b>{curves.name}</b><br>top {k:g} % {'kept' if part == 'keep' else 'removed'}: {about}{count:,} of "
-            f"{round(total):,} {UNITS[result.unit]}<br>{name_label(result.output)} {number(mean)}{shown}<br>"
+            f"{round(total):,} {UNITS[result.unit]}<br>{name_label(result.output_name)} {number(mean)}{shown}<br>"
             f"{whole} with all, {none} with none"
         )
     return texts

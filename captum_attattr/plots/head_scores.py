@@ -12,7 +12,7 @@ import numpy.typing as npt
 from captum_attattr.checks import instance
 from captum_attattr.formatting import number
 from captum_attattr.heads.importance import HeadImportance
-from captum_attattr.plots.canvas.labels import CHARACTER_WIDTH, name_label
+from captum_attattr.plots.canvas.labels import CHARACTER_WIDTH, name_labels
 
 Floats = npt.NDArray[np.float64]
 
@@ -23,7 +23,6 @@ class Scores(NamedTuple):
     """The arrays of one importance. L layers, H heads."""
 
     name: str
-    """as plotly may show it"""
     scores: Floats  # (L, H), NaN where there is no head
     stderr: Floats  # (L, H), NaN if unknown
     examples: int
@@ -38,7 +37,7 @@ class Scores(NamedTuple):
         """
         name = instance("the name of an importance", importance.name if name is None else name, str, "a string")
         scores, stderr = (part.double().numpy(force=True) for part in (importance.scores, importance.stderr))
-        return cls(name_label(name), scores, stderr, importance.count, importance.labels)
+        return cls(name, scores, stderr, importance.count, importance.labels)
 
     @property
     def signed(self) -> bool:
@@ -75,9 +74,14 @@ def scores_of(importance: Any) -> list[Scores]:
             shapes = f"{first.name} has {first.scores.shape}, {each.name} {each.scores.shape}"
             raise ValueError(f"importances of one map must have the same layers and heads: {shapes}")
         if each.name in [other.name for other in every[:i]]:
-            name = each.name.strip("\u2068\u2069")  # which keep a name's direction of writing in the figure
-            raise ValueError(f"two importances are called {name!r}: give a dict {{name: importance}} to tell them")
-    return every
+            raise ValueError(f"two importances are called {each.name!r}: give a dict {{name: importance}} to tell them")
+    return labelled(every)
+
+
+def labelled(every: list[Scores]) -> list[Scores]:
+    """Return the same with their names as plotly may show them in one figure."""
+    labels = name_labels([each.name for each in every])
+    return [each._replace(name=label) for each, label in zip(every, labels, strict=True)]
 
 
 def with_error(score: float, stderr: float) -> str:

@@ -12,7 +12,7 @@ from captum_attattr.checks import checked_arguments, instance
 from captum_attattr.formatting import counted, number, visible
 from captum_attattr.heads.curves import PruningComparison, PruningCurve
 from captum_attattr.plots.canvas.attributions import ranking_colours
-from captum_attattr.plots.canvas.labels import NAME_LENGTH, name_label
+from captum_attattr.plots.canvas.labels import NAME_LENGTH, name_label, name_labels
 from captum_attattr.plots.canvas.layout import Area, option
 from captum_attattr.plots.canvas.lines import SYMBOLS, Line, hovers, painted
 from captum_attattr.plots.canvas.panels import MENU_HEIGHT, PANELS_HINT, Panel, panels_area, panels_layout
@@ -32,7 +32,6 @@ class _Curve(NamedTuple):
     """The arrays of one pruning curve. S steps."""
 
     name: str
-    """as plotly may show it"""
     order: str
     heads: Floats  # (S,)
     total: int
@@ -49,7 +48,7 @@ class _Curve(NamedTuple):
         latency = np.asarray(curve.latency, np.float64) if any(curve.latency) else None
         counts = np.asarray(curve.parameters, np.float64)
         parameters = counts / counts[0] if any(curve.parameters) else None
-        return cls(name_label(curve.name), curve.order, heads, curve.total, metric, latency, parameters, _hovers(curve))
+        return cls(curve.name, curve.order, heads, curve.total, metric, latency, parameters, _hovers(curve))
 
     @property
     def share(self) -> Floats:
@@ -103,7 +102,7 @@ def _check_together(given: list[PruningCurve], curves: list[_Curve]) -> None:
     groups = [curve.group for curve in curves]
     for i, curve in enumerate(curves):
         if curve.group in groups[:i]:
-            raise ValueError(f"two curves are called {curve.name}, {_ORDERS[curve.order]}: give them different names")
+            raise ValueError(f"two curves are called {curve.name!r}, {_ORDERS[curve.order]}: give them different names")
 
 
 def _random_lines(random: list[_Curve]) -> list[Line]:
@@ -262,6 +261,8 @@ def plot_pruning_curve(curves: PruningCurve | Sequence[PruningCurve] | PruningCo
     given, given_random = _listed(curves)
     every, random = [_Curve.of(each) for each in given], [_Curve.of(each) for each in given_random]
     _check_together(given + given_random, every)
+    labels = name_labels([curve.name for curve in every])
+    every = [curve._replace(name=label) for curve, label in zip(every, labels, strict=True)]
     every.sort(key=lambda curve: list(_ORDERS).index(curve.order))
     lines, shown = _lines(every, random)
     metric = name_label((given + given_random)[0].metric_name)

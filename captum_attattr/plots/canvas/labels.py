@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import math
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from captum_attattr.explanations.decided import Telling
@@ -46,6 +46,19 @@ def hover_label(token: str) -> str:
 def name_label(name: str) -> str:
     """Return the name of a method, a curve, a class or a metric for menus, legends and titles."""
     return escape(visible(name, NAME_LENGTH))
+
+
+def name_labels(names: Sequence[str]) -> list[str]:
+    """Return the names of things in one figure; long ones that would read alike are cut at the other end, or not."""
+    return next(labels for labels in _cut(names) if len(set(labels)) == len(set(names)))
+
+
+def _cut(names: Sequence[str]) -> Iterator[list[str]]:
+    whole = [visible(name, 6 * len(name) + 1) for name in names]  # a character is spelt out in six at most
+    yield [name_label(name) for name in names]
+    yield [escape(name if len(name) <= NAME_LENGTH else "…" + name[1 - NAME_LENGTH :]) for name in whole]
+    yield [escape(name) for name in whole]
+    yield [escape(f"{name} ({i})") for i, name in enumerate(whole, 1)]  # differ in what is not shown
 
 
 def fitted(text: str, width: int) -> str:
