@@ -61,7 +61,10 @@ class TranslationModel(TextModel):
                 "two names; models with one for both are explained"
             )
         order = {name: i for i, (name, *_) in enumerate(attention_calls(self.model))}
-        every = [layer for kind in ("encoder", "decoder", "cross") for layer in every_layer(self.model, kind)]
+        try:
+            every = [layer for kind in ("encoder", "decoder", "cross") for layer in every_layer(self.model, kind)]
+        except ValueError as error:
+            raise UnsupportedModelError(f"{error}: source and answer need attention of their own") from None
         every.sort(key=lambda layer: (layer.kind != "encoder", order[layer.name]))
         self.kinds = [layer.kind for layer in every]
         every = [replace(layer, index=i) for i, layer in enumerate(every)]
@@ -78,14 +81,17 @@ class TranslationAttAttr(TokenAttAttr):
     """Attributes to attention among the tokens of a source and those of the decoder."""
 
     def check_shapes(self, inputs: tuple[Tensor, ...], shapes: Sequence[torch.Size]) -> None:
-        """Check that every layer has a map of these tokens.
+        """Check that every layer has a map of these tokens, and that the decoder's agree on how many it has read.
 
         Raises:
             UnsupportedModelError: the model pools its tokens, or puts positions of its own beside them.
         """
         count = self.token_count(inputs)
-        for layer, (_, rows, columns) in zip(self.layers, shapes, strict=True):
-            if (layer.kind != "cross" and rows != columns) or (layer.kind != "decoder" and columns != count):
+        found = list(zip(self.layers, shapes, strict=True))
+        written = min((shape[1] for layer, shape in found if layer.kind != "encoder"), default=count)
+        for layer, (_, rows, columns) in found:
+            queries = count if layer.kind == "encoder" else written
+            if (rows, columns) != (queries, written if layer.kind == "decoder" else count):
                 raise UnsupportedModelError(
                     f"{layer!r} has maps of {rows} x {columns} for a source of {count} tokens: the model pools its "
                     "tokens, or puts positions of its own beside them. LayerAttAttr attributes maps of any size"

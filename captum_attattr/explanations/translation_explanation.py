@@ -27,7 +27,7 @@ class TranslationExplanation(Explanation):
     a layer has scores where its queries and keys are: the encoder's in the first S rows and columns, the decoder's own
     in the last D, cross attention's in the last D rows and the first S columns; `encoder`, `decoder` and `cross` are
     these parts. So token scores, trees and views are of all three together: along the joint path everything adds up
-    to F(A) - F(B).
+    to F(A) - F(B). What runs the model again for a text (`removal_effects`, `faithfulness`) does not take it.
 
     Attributes:
         kinds: (L,) "encoder", "decoder" or "cross" of each layer.

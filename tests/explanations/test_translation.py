@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import pytest
 import torch
+import transformers
 from device import place
+from tiny_families import exists, tiny_model
 from toy import CLS, PAD, SEP, VOCAB, tiny_tokenizer, tiny_writer, unchanged
 from transformers import (
     BertConfig,
+    BertLMHeadModel,
     EncoderDecoderConfig,
     EncoderDecoderModel,
     MBart50Tokenizer,
     MBartTokenizer,
+    ProphetNetConfig,
+    ProphetNetForConditionalGeneration,
     T5Tokenizer,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
 
 from captum_attattr import (
     Explanation,
@@ -56,7 +62,7 @@ def own_probabilities(model, result, source=5):
     for end in range(len(result.prompt_tokens), len(result.ids)):
         ids = torch.tensor([result.ids], device=device)
         with torch.no_grad():
-            logits = model(input_ids=ids[:, :source], decoder_input_ids=ids[:, source:end]).logits
+            logits = model(input_ids=ids[:, :source], decoder_input_ids=ids[:, source:end], use_cache=False).logits
         found.append(float(logits[0, -1].softmax(-1)[result.ids[end]]))
     return found
 
@@ -89,6 +95,25 @@ def test_f_is_the_models_own_probability_and_a_row_adds_up(name):
     torch.testing.assert_close(kept.matrix, result.matrix, rtol=0, atol=1e-5)
     torch.testing.assert_close(kept.total_delta, result.total_delta, rtol=0, atol=1e-5)
     assert (result.total_delta.abs() < 0.005 * result.matrix.abs().sum(1)).all()
+
+
+OTHERS = ["bigbird_pegasus", "blenderbot-small", "fsmt", "mvp", "nllb-moe", "seamless_m4t", "switch_transformers"]
+
+
+@pytest.mark.parametrize("name", [*OTHERS, "seamless_m4t_v2", "t5gemma"])
+def test_other_families(name):
+    """All that transformers lists as writing text for text, and that are not refused, as small as can be."""
+    if not exists(name):
+        pytest.skip(f"this transformers has no {name}")
+    names = MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+    model = place(tiny_model(name, [getattr(transformers, names[name])]))
+    model.generation_config.decoder_start_token_id = 1
+    result = made(model, generated=[33, 34, 35], n_steps=2)
+    assert result.scorer.causal
+    assert result.values.tolist() == pytest.approx(own_probabilities(model, result), abs=1e-5)
+    explanation = result.explanations[2]
+    torch.testing.assert_close(result.matrix[2, :8], explanation.token_scores().float(), rtol=0, atol=1e-6)
+    assert (len(explanation.encoder), len(explanation.decoder), len(explanation.cross)) == (3, 3, 3)
 
 
 @pytest.mark.parametrize("path", ["joint", "layer"])
@@ -388,6 +413,21 @@ def test_models_and_tokenizers_that_do_not_fit():
         config.decoder_start_token_id = config.bos_token_id = None
     with pytest.raises(ValueError, match="does not say what its decoder starts with"):
         made(model)
+
+
+def test_decoders_without_a_map_of_what_was_written_are_refused():
+    sizes = {"vocab_size": 36, "hidden_size": 32, "num_encoder_layers": 2, "num_decoder_layers": 2, "dropout": 0.0}
+    heads = {"num_encoder_attention_heads": 4, "num_decoder_attention_heads": 4, "decoder_start_token_id": CLS}
+    streams = ProphetNetForConditionalGeneration(ProphetNetConfig(**sizes, **heads)).eval()
+    with pytest.raises(
+        UnsupportedModelError, match=r"cross .* has maps of .* puts positions of its own beside them"
+    ):
+        made(place(streams))
+    config = BertConfig(vocab_size=VOCAB, hidden_size=32, num_hidden_layers=1, num_attention_heads=4)
+    apart = two_berts()
+    apart.decoder = BertLMHeadModel(BertConfig(**config.to_dict() | {"is_decoder": True}))
+    with pytest.raises(UnsupportedModelError, match=r"has no cross attention.*need attention of their own"):
+        made(apart)
 
 
 def test_what_writes_from_a_source():
