@@ -419,9 +419,7 @@ def test_decoders_without_a_map_of_what_was_written_are_refused():
     sizes = {"vocab_size": 36, "hidden_size": 32, "num_encoder_layers": 2, "num_decoder_layers": 2, "dropout": 0.0}
     heads = {"num_encoder_attention_heads": 4, "num_decoder_attention_heads": 4, "decoder_start_token_id": CLS}
     streams = ProphetNetForConditionalGeneration(ProphetNetConfig(**sizes, **heads)).eval()
-    with pytest.raises(
-        UnsupportedModelError, match=r"cross .* has maps of .* puts positions of its own beside them"
-    ):
+    with pytest.raises(UnsupportedModelError, match=r"cross .* has maps of .* puts positions of its own beside them"):
         made(place(streams))
     config = BertConfig(vocab_size=VOCAB, hidden_size=32, num_hidden_layers=1, num_attention_heads=4)
     apart = two_berts()
