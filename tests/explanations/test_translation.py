@@ -81,6 +81,8 @@ def two_berts():
 @pytest.mark.parametrize("name", [*FAMILIES, "two BERTs"])
 def test_f_is_the_models_own_probability_and_a_row_adds_up(name):
     model = two_berts() if name == "two BERTs" else tiny_writer(name)
+    if name == "UMT5":  # whose fused attention was another one in some releases of transformers
+        model.set_attn_implementation("eager")
     result = made(model, generated="plot man work", n_steps=32)
     start = CLS if name == "two BERTs" else PAD
     assert result.ids == [*IDS, start, CLS, 33, 34, 35]  # the tokenizer begins with [CLS], and so does what is written
