@@ -313,7 +313,7 @@ def plot_attack(report: AttackReport) -> go.Figure:
     if several:
         layout["updatemenus"] = [victim_menu(sizes, _options(victims, changes, owners))]
     hint = (_HINT_CONTROLS if controls else "") + _HINT + (_HINT_MENU if several else "")
-    figure = painted(lines, layout, "attack", hint=hint, menu="victim" if several else None)
+    figure = painted(lines, layout, "attack", hint=hint, menu="model" if several else None)
     relayout(figure, changes[0])
     return figure
 

@@ -174,7 +174,7 @@ def victim_changes(victim: VictimResult, report: AttackReport, sizes: Sizes, pan
 def victim_menu(sizes: Sizes, options: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the menu of the victims, between the heading and the legend."""
     above = sizes.area.top - _HEADING - 4
-    return sizes.area.menu("victim", options, above=above, left=_EDGE - sizes.left, flat=False)
+    return sizes.area.menu("model", options, above=above, left=_EDGE - sizes.left, flat=False)
 
 
 def _subtitle(choice: Choice | None, victim: VictimResult) -> str:

@@ -14,57 +14,17 @@ import plotly.graph_objects as go
 import pytest
 import torch
 from hostile import every_text
+from pictured import comparison, curve, effectiveness
 from results import importance
 from scipy.stats import rankdata
 
 from captum_attattr.heads.correlation import importance_correlation
-from captum_attattr.heads.curves import PruningComparison, PruningCurve
-from captum_attattr.heads.effectiveness import Effectiveness
+from captum_attattr.heads.curves import PruningComparison
 from captum_attattr.heads.importance import METHODS
 from captum_attattr.plots import plot_correlation, plot_effectiveness, plot_heads, plot_pruning_curve
 from captum_attattr.plots.canvas.pages import write_html
 
 HOSTILE = "<script>alert(1)</script> $x$ %{x}"
-
-
-def curve(name: str = "attattr", order: str = "least", seed: int = 0, cut: bool = False, **changed: Any) -> Any:
-    """A made-up pruning curve of 72 heads in 5 steps."""
-    generator = np.random.default_rng(seed)
-    values = {
-        "name": name,
-        "order": order,
-        "heads": [0, 18, 36, 54, 72],
-        "total": 72,
-        "metric_name": "accuracy",
-        "metric": np.sort(generator.random(5))[::-1].tolist(),
-        "loss": generator.random(5).tolist(),
-        "ranking": [],
-        "ranking_rows": 200,
-        "evaluation_rows": 872,
-        "shared_rows": 0,
-        "parameters": [1000, 900, 800, 700, 600] if cut else [],
-        "latency": [1.0, 0.9, 0.85, 0.7, 0.5] if cut else [],
-    }
-    return PruningCurve(**(values | changed))
-
-
-def comparison(cut: bool = True) -> PruningComparison:
-    curves = [
-        curve(name, order, seed, cut and order == "least")
-        for seed, (name, order) in enumerate((n, o) for o in ("least", "most") for n in ("attattr", "taylor"))
-    ]
-    return PruningComparison(curves, [curve(f"random {i}", seed=10 + i, ranking_rows=0) for i in range(3)])
-
-
-def effectiveness(**changed: Any) -> Any:
-    def curves(shift: float) -> dict[str, dict[str, list[float]]]:
-        return {
-            score: {mode: [shift + i + j / 10 + k / 100 for k in range(5)] for j, mode in enumerate(("prune", "keep"))}
-            for i, score in enumerate(("attribution", "attention"))
-        }
-
-    values = {"heads": [0, 1, 2, 3, 4], "metric_name": "accuracy", "metric": curves(0.0), "loss": curves(5.0)}
-    return Effectiveness(**(values | {"rows": 50, "options": {"target": "gold", "reduce": "max"}} | changed))
 
 
 FIGURES = {

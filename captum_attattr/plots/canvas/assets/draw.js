@@ -149,9 +149,10 @@ const picture = (format, filename) => ({
 const draw = async (figure, { data, layout, config, frames, meta }) => {
   const [plot, hint, chosen] = ["plot", "hint", "chosen"].map((name) => figure.querySelector(`.${name}`));
   config.modeBarButtonsToAdd = ["png", "svg"].map((format) => picture(format, config.toImageButtonOptions.filename));
+  if (meta.themes) for (const menu of layout.updatemenus ?? []) menu.visible = false; // see `controls.js`
   await Plotly.newPlot(plot, { data, layout, config, frames });
   if (frames) Plotly.animate(plot, null);
-  for (const name of ["page", ...(meta.scripts || [])]) scripts[name](plot, meta, hint, chosen);
+  for (const name of [...(meta.themes ? ["controls"] : []), "page", ...(meta.scripts || [])]) scripts[name](plot, meta, hint, chosen);
   figure.dataset.drawn = "";
 };
 
