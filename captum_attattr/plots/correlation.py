@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from captum_attattr.plots.canvas.labels import wrapped
 from captum_attattr.plots.canvas.layout import AXIS_LINE, NARROW, Area, option
 from captum_attattr.plots.canvas.lines import SYMBOLS, Line, hovers, painted
 from captum_attattr.plots.canvas.theme import PALE, Changes, Theme, axis_colours, blended, relayout, with_small
-from captum_attattr.plots.head_scores import Floats, Scores, labelled, with_error
+from captum_attattr.plots.head_scores import SCALES, Floats, Scores, labelled, scale_index, with_error
 
 _LAYERS: dict[Theme, tuple[str, ...]] = {
     "light": ("#d9922e", "#b0455c", "#6a2a86", "#10093a"),
@@ -40,7 +40,11 @@ _HINT_RANKS = " Ranks show heads that a few large scores press together."
 
 @checked_arguments
 def plot_correlation(
-    first: HeadImportance, second: HeadImportance, *, names: tuple[str, str] | None = None
+    first: HeadImportance,
+    second: HeadImportance,
+    *,
+    names: tuple[str, str] | None = None,
+    scale: Literal["linear", "rank"] = "linear",
 ) -> go.Figure:
     """Draw two importances of the same heads against each other, one mark for each head.
 
@@ -51,6 +55,7 @@ def plot_correlation(
         first: a result of `head_importance`; it is the horizontal axis.
         second: another one for the same layers and heads: of another method, or for another task.
         names: what the axes are called; by default the methods.
+        scale: what the axes are at first: "linear", scores, or "rank".
 
     Returns:
         A figure. The trace named "3" holds the heads of layer 3 that both have scores for; the subtitle tells
@@ -58,7 +63,7 @@ def plot_correlation(
 
     Raises:
         TypeError: not a `HeadImportance`, or names that are not two strings.
-        ValueError: different numbers of layers or heads, or fewer than two heads in common.
+        ValueError: another scale, different numbers of layers or heads, or fewer than two heads in common.
 
     Example:
         >>> import torch
@@ -74,6 +79,7 @@ def plot_correlation(
     """
     if names is not None and (not isinstance(names, tuple | list) or len(names) != 2):
         raise TypeError(f"names must be two strings, not {names!r}")
+    active = scale_index(scale)
     x, y = labelled(
         [
             Scores.of(instance("both arguments", each, HeadImportance, "a HeadImportance"), name)
@@ -102,17 +108,18 @@ def plot_correlation(
         | {f"{axis}axis.title.font.color": colours_of[each.name][theme] for axis, each in (("x", x), ("y", y))}
         for theme in _LAYERS
     }
+    title = f"Head importance: <b>{x.name}</b> and <b>{y.name}</b>"
     figures = []
     for area, legend in _areas(len(marks)):
-        title = f"Head importance: <b>{x.name}</b> and <b>{y.name}</b>"
-        layout = area.layout(
-            title, subtitle, legend={**legend, "title": {"text": "layer", "side": "top"}, "tracegroupgap": 0}, **axes
-        )
+        legend |= {"title": {"text": "layer", "side": "top"}, "tracegroupgap": 0}
         options = _options(x, y, both, len(bars), area)
-        layout["updatemenus"] = [area.menu("values", options, above=_MENU, flat=True)]
-        looks = {"hint": _HINT + _HINT_RANKS, "changes": changes, "menu": "values"}
-        figures.append(painted([*bars, *marks], layout, "correlation", **looks))
-        relayout(figures[-1], options[0]["args"][1])
+        values, titles = options[active]["args"]
+        shown = zip([*bars, *marks], values["x"], values["y"], strict=True)
+        lines = [Line({**line.trace, "x": across, "y": up}, line.colours) for line, across, up in shown]
+        menu = area.menu("values", options, above=_MENU, active=active, flat=True)
+        layout = area.layout(title, subtitle, legend=legend, updatemenus=[menu], **axes)
+        figures.append(painted(lines, layout, "correlation", hint=_HINT + _HINT_RANKS, changes=changes, menu="values"))
+        relayout(figures[-1], titles)
     return with_small(*figures)
 
 
@@ -130,7 +137,7 @@ def _areas(layers: int) -> list[tuple[Area, dict[str, Any]]]:
 def _options(x: Scores, y: Scores, both: npt.NDArray[np.bool_], bars: int, area: Area) -> list[dict[str, Any]]:
     """Return the options of what the axes are: scores, or ranks, among which no layer is crowded by another's size."""
     options = []
-    for what, values in (("scores", (x.scores, y.scores)), ("ranks", (_ranks(x, both), _ranks(y, both)))):
+    for what, values in zip(SCALES.values(), ((x.scores, y.scores), (_ranks(x, both), _ranks(y, both))), strict=True):
         rows = [[each[layer, both[layer]] for layer in range(len(both)) if both[layer].any()] for each in values]
         ends = [each[both] for each in values]
         error_bars: list[list[Any]] = [[None if what == "ranks" else end] * bars for end in ends]

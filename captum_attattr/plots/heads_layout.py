@@ -45,8 +45,8 @@ class Sizes(NamedTuple):
     """whether the bars are below the grid, else beside it"""
 
     @classmethod
-    def of(cls, scores: Floats, menu: bool) -> Sizes:
-        """Return the sizes for scores (L, H), with or without a line of menus."""
+    def of(cls, scores: Floats) -> Sizes:
+        """Return the sizes for scores (L, H)."""
         layers, heads = scores.shape
         width, height = (
             min(max(room // count, least), most)
@@ -57,7 +57,7 @@ class Sizes(NamedTuple):
         )
         height = max(height, -(-_LEAST_HEIGHT // layers))  # the scale beside it has a title and numbers
         inside = max(heads * width + _BAR_GAP + _BARS, _NARROWEST - _LEFT - _RIGHT)
-        top = _HEADING + _HEAD_NUMBERS + _MENU * menu
+        top = _HEADING + _HEAD_NUMBERS + _MENU
         area = Area(inside, layers * height, _LEFT, _RIGHT, top, _BOTTOM)
         return cls(layers, heads, (width, height), area, False)
 
@@ -162,7 +162,13 @@ def heads_layout(sizes: Sizes) -> dict[str, Any]:
     bar = area.colour_bar(left + length + 10, 0, area.height, "score", exponentformat="power")
     if sizes.small:
         bar |= {"orientation": "h", "x": 0, "y": area.above(-area.height - 12), "lenmode": "fraction", "len": 1}
-    colour_axes = {"coloraxis": {"colorbar": bar}, "coloraxis2": {"colorbar": {**bar, "tickformat": "+.2~g"}}}
+    ends = {"tickvals": [0.03, 0.5, 0.97], "ticktext": ["last", "middle", "first"]}
+    places = {"title": {**bar["title"], "text": "rank"}, **ends}
+    colour_axes = {
+        "coloraxis": {"colorbar": bar},
+        "coloraxis2": {"colorbar": {**bar, "tickformat": "+.2~g"}},
+        "coloraxis3": {"colorbar": {**bar, **places}, "cmin": 0, "cmax": 1},
+    }
     return area.layout("", "", shapes=[ground], **colour_axes, **axes)
 
 
@@ -175,6 +181,7 @@ def page_themes() -> dict[Theme, dict[str, Any]]:
             "colorway": [GREY[theme]],
             "coloraxis.colorscale": scale(*_SEQUENTIAL[theme]),
             "coloraxis2.colorscale": scale(*DIVERGING[theme]),
+            "coloraxis3.colorscale": scale(*_SEQUENTIAL[theme]),
             "shapes[0].fillcolor": page["paper_bgcolor"],
             "xaxis2.zerolinecolor": axis_colours(theme, ["xaxis2"])["xaxis2.zerolinecolor"],
         }

@@ -43,7 +43,7 @@ FIGURES: dict[str, tuple[Callable[[], go.Figure], dict[str, tuple[str, str]]]] =
     ),
     "heads": (
         lambda: plot_heads({"<b>one</b>": importance(), "two": importance(seed=1)}),
-        {"method": ("<b>one</b>", "two")},
+        {"values": ("scores", "ranks"), "method": ("<b>one</b>", "two")},
     ),
     "curves": (lambda: plot_pruning_curve(comparison()), {"order": ("both orders", "least important first")}),
     "correlation": (lambda: plot_correlation(importance(), importance(seed=1)), {"values": ("scores", "ranks")}),
@@ -71,7 +71,8 @@ FOCUSED = """(() => {
 })()"""
 STATE = """(() => {
   const { _fullData: data, _fullLayout: layout } = document.querySelector(".plot");
-  const looks = data.map(({ visible, opacity, x, line }) => visible === true && [opacity, [...x ?? []], line?.width]);
+  const looks = data.map(({ visible, opacity, x, line, coloraxis }) =>
+    visible === true && [opacity, [...x ?? []], line?.width, coloraxis]);
   return JSON.stringify([looks, layout.title.text,
     layout.coloraxis?.cmax, layout.coloraxis?.colorbar?.title?.text, layout.xaxis2?.range, layout.yaxis2?.range,
     layout.xaxis.title.text]);
@@ -111,7 +112,7 @@ def test_the_controls_tell_what_the_arrow_keys_of_the_picture_chose(
     clocked.open(write_html(make(), tmp_path / "page.html"))
     clocked.run("document.querySelector('.plot').focus()")
     clocked.press("ArrowDown", 40)
-    chosen = "layer" if name == "maps" else next(iter(controls))
+    chosen = "layer" if name == "maps" else list(controls)[-1]
     shown = "[...document.querySelectorAll('.controls option:checked, .controls input:checked + span')]"
     wanted = [choices[control == chosen] for control, choices in controls.items()]
     clean = ".map((each) => each.textContent.replaceAll(/[\\u2068\\u2069]/g, ''))"
