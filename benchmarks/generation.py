@@ -19,7 +19,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from captum_attattr import explain_generation
-from captum_attattr.formatting import counted
+from captum_attattr.formatting import counted  # as the results name their tokens
 
 
 def made() -> tuple[Any, Any]:
