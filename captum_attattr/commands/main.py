@@ -14,6 +14,7 @@ LONGEST_MESSAGE = 600
 _DETAILS = {
     "explain": "which interactions carried a decision, printed",
     "report": "the same as a page: tree, flow, all maps",
+    "generate": "what each token of a language model's answer came from",
     "heads": "how much each head does for labelled texts",
     "prune": "a model without its least important heads",
     "compare": "which attribution tells the truth about this model",
@@ -36,7 +37,14 @@ def parser() -> argparse.ArgumentParser:
     )
     whole.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
     commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    added = {"explain": _explain, "report": _report, "heads": _heads, "prune": _prune, "compare": _compare}
+    added = {
+        "explain": _explain,
+        "report": _report,
+        "generate": _generate,
+        "heads": _heads,
+        "prune": _prune,
+        "compare": _compare,
+    }
     for name, add in added.items():
         command = commands.add_parser(
             name,
@@ -85,6 +93,17 @@ def _report(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _generate(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("prompt", help="text for the model to go on from; with a chat template, the user's message")
+    add("--answer", metavar="TEXT", help="explain this answer instead of the model's own")
+    add("--max_new_tokens", type=int, help="of the model's own answer; 20 if not given")
+    add("--nodes", type=int, help="of the integral; 8 if not given, large models need 32")
+    add("--top", type=int, default=3, help="how many sources of each token to print")
+    add("--resume", metavar="FILE", help="keep what is done in this file, and go on from there")
+    add("--output", metavar="FILE", default="answer.safetensors", help="the scores; the page goes beside it (.html)")
+
+
 def _heads(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--data", metavar="FILE", required=True, help="CSV or TSV file with columns text, label (for pairs also text2)")
@@ -112,6 +131,16 @@ def _compare(command: argparse.ArgumentParser) -> None:
     add("--output", metavar="FILE", default="comparison.json", help="the numbers; the page goes beside it (.html)")
 
 
+_ARGUMENTS = {
+    "explain": _explain,
+    "report": _report,
+    "generate": _generate,
+    "heads": _heads,
+    "prune": _prune,
+    "compare": _compare,
+}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
@@ -132,6 +161,7 @@ def _work(args: argparse.Namespace) -> None:
     commands: dict[str, Callable[[argparse.Namespace], None]] = {
         "explain": work.explain_texts,
         "report": work.report_texts,
+        "generate": work.explain_answer,
         "heads": work.score_heads,
         "prune": work.prune_model,
         "compare": work.compare_methods,

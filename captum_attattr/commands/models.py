@@ -9,6 +9,9 @@ from typing import Any
 
 KINDS = {
     "ForSequenceClassification": "AutoModelForSequenceClassification",
+    "ForQuestionAnswering": "AutoModelForQuestionAnswering",
+    "ForTokenClassification": "AutoModelForTokenClassification",
+    "ForMaskedLM": "AutoModelForMaskedLM",
     "ForCausalLM": "AutoModelForCausalLM",
     "LMHeadModel": "AutoModelForCausalLM",
 }
@@ -16,7 +19,7 @@ KINDS = {
 
 
 def load_model(name: str, *, trust_remote_code: bool = False) -> tuple[Any, Any]:
-    """Load a sequence classifier or causal language model and its tokenizer, as `--model` names them.
+    """Load a model of one of `KINDS` and its tokenizer, as `--model` names them.
 
     Args:
         name: a folder, as `save_pretrained` (or `save_pruned`) writes it, or a name on the hub.
@@ -77,8 +80,9 @@ def _kind(name: str, config: Any) -> str:
             if architecture.endswith(ending):
                 return kind
     raise ValueError(
-        f"--model {name!r} holds {', '.join(architectures) or 'no architecture'}; a sequence classifier or a causal "
-        "language model is needed (from Python, a model of any kind can be explained with LayerAttAttr)"
+        f"--model {name!r} holds {', '.join(architectures) or 'no architecture'}; a classifier of texts or tokens, "
+        "a causal or masked language model or one that answers questions is needed (from Python, a model of any kind "
+        "can be explained with LayerAttAttr)"
     )
 
 

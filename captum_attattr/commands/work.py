@@ -11,6 +11,7 @@ from captum_attattr.commands.models import load_model
 from captum_attattr.evaluation.comparison import compare_attributions
 from captum_attattr.evaluation.effects import removal_effects
 from captum_attattr.explanations.explain import explain
+from captum_attattr.explanations.explain_generation import explain_generation
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.formatting import counted, output_value, visible, whole_text
 from captum_attattr.heads.importance import HeadImportance, head_importance
@@ -18,6 +19,7 @@ from captum_attattr.model.head_pruning import prune_heads
 from captum_attattr.model.pruned_files import save_pruned
 from captum_attattr.plots.canvas.pages import write_html
 from captum_attattr.plots.faithfulness import plot_faithfulness
+from captum_attattr.plots.generation import plot_generation
 from captum_attattr.plots.heads import plot_heads
 from captum_attattr.plots.report_page import write_report
 from captum_attattr.runs.digests import model_digest
@@ -43,6 +45,21 @@ def report_texts(args: argparse.Namespace) -> None:
         effects = removal_effects(model, tokenizer, explanation, strongest) if args.effects else None
         page = write_report(explanation, folder / f"report_{index}.html", effects=effects)
         print(f"{_decision(explanation)}: {page}")
+
+
+def explain_answer(args: argparse.Namespace) -> None:
+    """Print what each token of an answer came from, and write scores and page."""
+    if args.top < 1:
+        raise ValueError(f"--top {args.top} is too small: at least 1 is needed")
+    output = Path(args.output)
+    _folder(output.parent)
+    model, tokenizer = load_model(args.model, trust_remote_code=args.trust_remote_code)
+    prompt: Any = [{"role": "user", "content": args.prompt}] if tokenizer.chat_template else args.prompt
+    given: dict[str, Any] = {"generated": args.answer, "max_new_tokens": args.max_new_tokens, "n_steps": args.nodes}
+    result = explain_generation(model, tokenizer, prompt, resume=args.resume, **given)
+    print(result.table(args.top))
+    page = write_html(plot_generation(result), output.with_suffix(".html"))
+    print(f"saved: {result.save(output)}, {page}")
 
 
 def score_heads(args: argparse.Namespace) -> None:

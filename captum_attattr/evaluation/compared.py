@@ -185,7 +185,7 @@ class AttributionComparison(Shown):
     def measured(self) -> str:
         """Return what was measured, as a line: the output, how many texts, what was removed."""
         one = next(iter(self.results.values()))
-        return f"{one.output}, {counted(len(self.texts), 'text')}, {UNITS[one.unit]} {REMOVALS[one.removal]}"
+        return f"{one.output_name}, {counted(len(self.texts), 'text')}, {UNITS[one.unit]} {REMOVALS[one.removal]}"
 
     def left_out(self) -> str:
         """Return how many texts two of the measures leave out, as a line; "" for none."""

@@ -122,7 +122,7 @@ def compare_attributions(
         desc="compare",
         costs=first.costs(items, batches),
     )
-    return compared.result(values, [item.text for item in items])
+    return compared.result(values, [item.text for item in items], contrasted=contrasts[0] is not None)
 
 
 def _methods(attributions: Any, unit: str, baseline: Any) -> dict[str, dict[str, Any]]:
@@ -263,7 +263,7 @@ class _Comparing:
         parts = dict(zip(names[self.plan.unit], at, strict=False)) if self.plan.unit in names else {"key": at[-1]}
         return Single(self.runner.texts.depth, (self.runner.texts.width, tokens, tokens), **parts)
 
-    def result(self, values: Tensor, texts: list[Any]) -> AttributionComparison:
+    def result(self, values: Tensor, texts: list[Any], contrasted: bool) -> AttributionComparison:
         """Return what is known of all texts, (texts, methods, values)."""
         methods = {}
         depth, width = self.runner.texts.depth, self.runner.texts.width
@@ -279,6 +279,7 @@ class _Comparing:
                 "path": explainer.settings.path,
                 "baseline": explainer.settings.baseline,
                 "layers": list(range(depth)),
+                "contrasted": contrasted,
             }
             records = [self._record(*row) for row in zip(head.tolist(), curves_of, strict=True)]
             measured = result_of(self.plan, records, heads.mean(0), **about)

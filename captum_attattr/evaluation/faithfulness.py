@@ -274,6 +274,7 @@ def faithfulness(
     if scores is not None:
         heads = torch.full_like(heads, torch.nan)
     about = {part: getattr(checked[0], part) for part in ("attribution", "output", "path", "baseline")}
+    about["contrasted"] = checked[0].contrast is not None
     return result_of(plan, records, heads, **about | ({"attribution": name} if name else {}), layers=layers)
 
 

@@ -54,7 +54,8 @@ class Faithfulness(Shown):
 
     f(k) = (keep(k) - F(none)) / (F(all) - F(none)). Comprehensiveness and sufficiency are those of DeYoung et al.
     (2020), CPR and CMD those of the MIB benchmark (Mueller et al. 2025). Large fractions show only that a model without
-    them breaks: read the curves and the small sets beside the means.
+    them breaks: read the curves and the small sets beside the means. Where F(all) is below F(none), as where a contrast
+    wins, units that speak for the target come first and lead f away from 1: CPR and CMD mislead there.
 
     Attributes:
         fractions: (K,) of the units, rising, the last at most 1.
@@ -75,6 +76,7 @@ class Faithfulness(Shown):
         baseline: "zero", "uniform", "sink", or a number.
         heads: (L, H) the mean score of each head over the examples; NaN where there is none.
         layers: (L,) the layers' own numbers.
+        contrasted: whether F is the difference to a contrast's output.
 
     Raises:
         TypeError, ValueError: a part of another type, shape or range; the message names it.
@@ -111,6 +113,7 @@ class Faithfulness(Shown):
     baseline: str | float
     heads: Tensor
     layers: list[int]
+    contrasted: bool = False
 
     def __post_init__(self) -> None:
         fractions = measures.checked_fractions("fractions", self.fractions)
@@ -135,6 +138,7 @@ class Faithfulness(Shown):
         for name in ("attribution", "output", "path"):
             checks.instance(name, getattr(self, name), str, "a string")
         checks.one_of("path", self.path, ("layer", "joint"))
+        checks.instance("contrasted", self.contrasted, bool, "True or False")
         if not isinstance(self.baseline, str):
             checks.set_fields(self, baseline=checks.finite("baseline", self.baseline))
         heads = array("heads", self.heads, (len(layers), "H"), unknown=True)
@@ -155,6 +159,11 @@ class Faithfulness(Shown):
         told = self.attribution.endswith("_joint")
         how = path_name("layer" if told else self.path, self.baseline)
         return ", ".join(filter(None, [self.attribution, how]))
+
+    @property
+    def output_name(self) -> str:
+        """What F is, in words: "log-probability", "logit difference"."""
+        return self.output.replace("_", "-") + " difference" * self.contrasted
 
     @property
     def comprehensiveness(self) -> float:
@@ -246,9 +255,9 @@ class Faithfulness(Shown):
         what = f"{UNITS[self.unit]} {REMOVALS[self.removal]}"
         return "\n".join(
             [
-                f"{self.name}: {self.output}, {counted(len(self.full), 'example')}, {what}",
+                f"{self.name}: {self.output_name}, {counted(len(self.full), 'example')}, {what}",
                 *aligned([("", "mean", "95 % interval", "good is"), *rows]),
-                f"{self.output.replace('_', '-')}: {whole} with all {UNITS[self.unit]}, {none} with none",
+                f"{self.output_name}: {whole} with all {UNITS[self.unit]}, {none} with none",
                 *aligned([("top", "alone", "without"), *curve]),
             ]
         )

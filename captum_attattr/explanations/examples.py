@@ -65,7 +65,9 @@ def sequence_of(texts: Any, split_into_words: bool = False, name: str = "texts")
         return rows_of(texts, name)
     if is_message(texts):
         raise TypeError(f"{name} is one message: use [message] for a conversation of one")
-    if isinstance(texts, bytes | Mapping) or not isinstance(texts, Iterable):
+    if isinstance(texts, Mapping):
+        raise _neither(name, texts)
+    if isinstance(texts, bytes) or not isinstance(texts, Iterable):
         raise TypeError(f"{name} must be a list of texts or of pairs, got {type(texts).__name__}; use [text]")
     entries = texts if isinstance(texts, Sequence) else list(texts)
     if not len(entries):
@@ -215,6 +217,15 @@ def checked_example(index: int, given: Any, split_into_words: bool = False) -> A
     return _checked_words(where, given) if split_into_words else _checked_text(where, given)
 
 
+def _neither(where: str, given: Mapping[Any, Any]) -> TypeError:
+    """Return the error about a dict that is no message and no encoding."""
+    named = next((name for name in _NO_TEXT if name in given), None)
+    told = f"; tokens are named by their ids, and {named!r} alone does not tell them" if named else ""
+    keys = ", ".join(map(repr, given)) or "nothing"
+    wanted = "'role' (a message has 'role' and 'content') or 'input_ids'"
+    return TypeError(f"{where} is a dict without {wanted}: it has {keys:.200}{told}")
+
+
 def _checked_text(where: str, text: Any) -> Text:
     """Return a string, or a tuple of two."""
     if isinstance(text, list) and all(isinstance(part, str) for part in text):
@@ -224,9 +235,7 @@ def _checked_text(where: str, text: Any) -> Text:
             "text's words"
         )
     if isinstance(text, Mapping) and not is_message(text):
-        raise TypeError(
-            f"{where} is a dict without 'role' (a message has 'role' and 'content') or 'input_ids': {text!r:.200}"
-        )
+        raise _neither(where, text)
     if is_message(text):
         raise TypeError(
             f"{where} is one message, {text!r:.100}: a conversation is a list of messages, and several are lists in a "

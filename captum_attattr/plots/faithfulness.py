@@ -69,10 +69,11 @@ def _check_together(given: list[tuple[str, Faithfulness]]) -> None:
     first_name, first = given[0]
     for name, result in given[1:]:
         both = f"{first_name!r} and {name!r}"
-        for field in ("unit", "removal", "output", "fractions"):
+        for field in ("unit", "removal", "output_name", "fractions"):
             one, other = getattr(first, field), getattr(result, field)
             if one != other:
-                raise ValueError(f"results of one figure must have the same {field}; {both} have {one!r} and {other!r}")
+                what = field.removesuffix("_name")
+                raise ValueError(f"results of one figure must have the same {what}; {both} have {one!r} and {other!r}")
         if len(first.full) != len(result.full):
             counts = f"{len(first.full)} and {len(result.full)}"
             raise ValueError(f"results of one figure must be of the same examples; {both} have {counts} of them")
@@ -136,7 +137,7 @@ def plot_faithfulness(
     given = _named(results)
     _check_together(given)
     first = given[0][1]
-    units, output = UNITS[first.unit], name_label(first.output.replace("_", "-"))
+    units, output = UNITS[first.unit], name_label(first.output_name)
     curves = _looks(given)
     lines = [line for part in _PANELS for line in _ends(first, part)]
     hint = PANELS_HINT + _HINT_BANDS * (len(first.full) >= FEWEST)
@@ -184,7 +185,7 @@ def _ends(result: Faithfulness, part: str) -> list[Line]:
             "legendgroup": what,
             "legendrank": 2000,  # below the attributions
             "showlegend": part == "keep",
-            **hovers([f"{what}: {name_label(result.output)} {number(mean)}"] * len(result.fractions)),
+            **hovers([f"{what}: {name_label(result.output_name)} {number(mean)}"] * len(result.fractions)),
         }
         lines.append(Line(trace, GREY))
     return lines
@@ -247,7 +248,7 @@ def _hovers(curves: _Curves, part: str) -> list[str]:
         shown = "" if math.isnan(bottom) else f" ({number(bottom)} to {number(top)})"
         texts.append(
             f"<b>{curves.name}</b><br>top {k:g} % {'kept' if part == 'keep' else 'removed'}: {about}{count:,} of "
-            f"{round(total):,} {UNITS[result.unit]}<br>{name_label(result.output)} {number(mean)}{shown}<br>"
+            f"{round(total):,} {UNITS[result.unit]}<br>{name_label(result.output_name)} {number(mean)}{shown}<br>"
             f"{whole} with all, {none} with none"
         )
     return texts

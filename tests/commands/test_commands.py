@@ -10,10 +10,20 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from command_line import write_model
-from toy import tiny_bert, tiny_tokenizer
+from toy import VOCAB, bert_config, tiny_bert, tiny_llama, tiny_tokenizer
+from transformers import AutoTokenizer
 
-from captum_attattr import AttributionComparison, Explanation, HeadImportance, explain, load_pruned
+from captum_attattr import (
+    AttributionComparison,
+    Explanation,
+    GenerationExplanation,
+    HeadImportance,
+    explain,
+    explain_generation,
+    load_pruned,
+)
 from captum_attattr.commands.main import guarded, main, parser
 
 ROWS = "text,label,other\na b c,0,x\ngood film,1,y\n"
@@ -57,6 +67,38 @@ def test_report_reads_a_table_and_a_target(folder, tmp_path, capsys):
 def test_a_report_has_the_effects_that_were_asked_for(folder, tmp_path):
     assert main(["report", "--model", str(folder / "model"), "--effects", "--output", str(tmp_path), "a b c"]) == 0
     assert "measured effect" in (tmp_path / "report_1.html").read_text()
+
+
+def test_generate_prints_and_writes_where_an_answer_came_from(tmp_path, capsys):
+    write_model(tiny_llama(), tmp_path)
+    line = ["generate", "--model", str(tmp_path / "model"), "good film", "--nodes", "8", "--top", "1"]
+    assert main([*line, "--answer", " a bad plot", "--output", str(tmp_path / "new/answer.safetensors")]) == 0
+    found = GenerationExplanation.load(tmp_path / "new/answer.safetensors")
+    expected = explain_generation(
+        tiny_llama(), AutoTokenizer.from_pretrained(tmp_path / "model"), "good film", generated=" a bad plot", n_steps=8
+    )
+    torch.testing.assert_close(found.matrix, expected.matrix, rtol=1e-4, atol=1e-7)
+    printed = said(capsys)
+    assert printed[: len(expected.table(1).splitlines())] == expected.table(1).splitlines()
+    assert "plot" in (tmp_path / "new/answer.html").read_text()
+    assert main([*line, "--max_new_tokens", "2", "--output", str(tmp_path / "own.safetensors")]) == 0
+    assert 1 <= len(GenerationExplanation.load(tmp_path / "own.safetensors").tokens) <= 2  # the model may end at once
+
+
+PARTS = {
+    "BertForQuestionAnswering": (["--pair", "a", "good film a b a", "--target", "film a"], "film a"),
+    "BertForTokenClassification": (["good film"], "LABEL_"),
+    "BertForMaskedLM": (["a [MASK] b", "--target", "film"], "film"),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_models_that_decide_about_a_part_of_a_text(name, tmp_path, capsys):
+    torch.manual_seed(0)
+    write_model(getattr(transformers, name)(bert_config(num_labels=2, vocab_size=VOCAB)).eval(), tmp_path)
+    line, decision = PARTS[name]
+    assert main(["explain", "--model", str(tmp_path / "model"), *line, "--top", "1"]) == 0, said(capsys)
+    assert decision in said(capsys)[0]
 
 
 @pytest.mark.filterwarnings("default:no interval of 2 examples")
@@ -108,6 +150,8 @@ WRONG = {
     "bytes": (["heads", "--data", "{folder}/model.bin"], "no table in UTF-8"),
     "method": (["heads", "--data", "{folder}/rows.csv", "--method", "atattr"], "'atattr'"),
     "importance": (["prune", "--importance", "no", "--count", "1", "--output", "o"], "no file 'no'"),
+    "top of an answer": (["generate", "a", "--top", "0"], "--top 0 is too small"),
+    "no language model": (["generate", "a", "--output", "a.safetensors"], "BertForSequenceClassification"),
     "output": (["explain", "a", "--output", "{folder}/rows.csv/x"], "rows.csv/x"),
 }
 
@@ -133,7 +177,7 @@ def test_wrong_models_are_named_with_what_was_tried(folder, tmp_path, capsys):
     (strange / "config.json").write_text(json.dumps({"model_type": "strange", "auto_map": {"AutoConfig": "evil.C"}}))
     (strange / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass C: pass\n")
     config = json.loads((folder / "model/config.json").read_text())
-    (masked / "config.json").write_text(json.dumps({**config, "architectures": ["BertForMaskedLM"]}))
+    (masked / "config.json").write_text(json.dumps({**config, "architectures": ["BertForNextSentencePrediction"]}))
     (tmp_path / "empty").mkdir()
     for name, message in {
         str(folder / "model.bin"): "is a file; a model is a folder with config.json, the weights and the tokenizer",
@@ -141,7 +185,7 @@ def test_wrong_models_are_named_with_what_was_tried(folder, tmp_path, capsys):
         "./nowhere": "there is no such folder",
         "no-such-model": "is neither a folder here",
         str(strange): "needs Python code that comes with it, which is not run; --trust_remote_code runs it",
-        str(masked): "holds BertForMaskedLM; a sequence classifier or a causal language model is needed",
+        str(masked): "holds BertForNextSentencePrediction; a classifier of texts or tokens, a causal or masked",
     }.items():
         assert main(["explain", "--model", name, "a"]) == 2
         (only,) = said(capsys)
@@ -170,7 +214,7 @@ def test_weights_that_are_a_pickle_of_code_are_not_run(folder, tmp_path, capsys)
     assert "this ran" not in only
 
 
-@pytest.mark.parametrize("command", ["", "explain", "report", "heads", "prune", "compare"])
+@pytest.mark.parametrize("command", ["", "explain", "report", "generate", "heads", "prune", "compare"])
 def test_help_fits_a_screen(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     with pytest.raises(SystemExit):

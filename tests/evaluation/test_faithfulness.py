@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,16 @@ import torch
 from torch import Tensor
 from toy import tiny_bert, tiny_llama, tiny_tokenizer, unchanged
 
-from captum_attattr import Explanation, Faithfulness, attention_layers, explain, faithfulness
+from captum_attattr import (
+    AttributionComparison,
+    Explanation,
+    Faithfulness,
+    attention_layers,
+    compare_attributions,
+    explain,
+    faithfulness,
+    plot_faithfulness,
+)
 from captum_attattr.model.attention_control import AttentionControl, LayerCall
 
 TEXTS = ["a good film plot", "bad man work", "good bad good bad"]
@@ -229,3 +239,22 @@ def test_few_examples_have_no_interval_and_say_so():
     with pytest.warns(UserWarning, match="no interval of 3 examples"):
         low, high = found.interval("comprehensiveness")
     assert np.isnan([low, high]).all()
+
+
+def test_that_f_is_a_difference_is_kept_and_told(tmp_path: Path) -> None:
+    model = tiny_bert()
+    options = {"target": 1, "contrast": 0, "output": "logit"}
+    alone = measured(model, explained(model, **options))
+    beside = compare_attributions(
+        model, tiny_tokenizer(), TEXTS, ["attention"], fractions=[1], progress=False, **options
+    )
+    compared = AttributionComparison.load(beside.save(tmp_path / "compared.json"))
+    for one in (alone, Faithfulness.load(alone.save(tmp_path / "alone")), *compared.results.values()):
+        assert one.contrasted
+        assert one.output_name == "logit difference"
+        with pytest.warns(UserWarning, match="5 or more"):  # of intervals
+            assert "logit difference: " in one.table()
+    assert "logit difference" in plot_faithfulness(alone).layout.title.text
+    plain = measured(model, explained(model))
+    assert not plain.contrasted
+    assert plain.output_name == "probability"

@@ -157,6 +157,7 @@ def test_wrong_input(given: Any, error: type[Exception], message: str) -> None:
         ({"unit": "head"}, "same unit; 'attattr' and 'random' have 'edge' and 'head'"),
         ({"removal": "sink"}, "same removal; .* have 'zero' and 'sink'"),
         ({"output": "logit"}, "same output; .* have 'probability' and 'logit'"),
+        ({"contrasted": True}, "same output; .* have 'probability' and 'probability difference'"),
         ({"fractions": [0.1, 0.2, 0.3, 0.4, 1]}, r"same fractions; .* have \[0.001.* and \[0.1"),
         ({"count": 19}, "same examples; 'attattr' and 'random' have 20 and 19 of them"),
         ({"full": torch.linspace(0.5, 0.9, 20)}, "same examples; the whole output of example 0 is .* and 0.5 in"),
