@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from captum_attattr.formatting import visible
 
 _MOST = 500  # characters of a line
+_AROUND, _AROUND_SMALL, _HIGHEST = 60, 280, 950  # pixels: what a page has around a figure, and a frame at most
 
 
 class View(NamedTuple):
@@ -71,7 +72,14 @@ def figure_view(plot: str, *results: Any) -> View:
     """
     figure = getattr(importlib.import_module("captum_attattr"), plot)(*results)
     pages = importlib.import_module("captum_attattr.plots.canvas.pages")
-    return View(pages.figure_page(figure), int(figure.layout.height) + 60)
+    return View(pages.figure_page(figure), _height(figure))
+
+
+def _height(figure: Any) -> int:
+    """Return the pixels that a frame of a figure is high, which most notebooks make narrower than the figure."""
+    meta = figure.layout.meta or {}
+    small = meta["small"]["layout"]["height"] + _AROUND_SMALL if "small" in meta else 0
+    return int(max(figure.layout.height + _AROUND, min(small, _HIGHEST)))
 
 
 def comparison_view(comparison: Any) -> View:
