@@ -1,8 +1,8 @@
 """Time and memory of explaining a written answer, beside writing it: ratios, in one run.
 
 The model has GPT-2's shape (12 layers) or T5-small's (6 and 6) and random weights, or is SmolLM2-135M-Instruct (see
-decoder.py). The answer is greedy and of a fixed length; both runs are timed in turn, several times. `explain_generation` is asked for the answer
-and its scores at once, as a user would ask, so its time has the writing in it.
+decoder.py). The answer is greedy and of a fixed length; both runs are timed in turn, several times.
+`explain_generation` is asked for the answer and its scores at once, as a user asks: its time has the writing in it.
 """
 
 from __future__ import annotations

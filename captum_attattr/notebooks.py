@@ -12,14 +12,15 @@ from typing import Any, NamedTuple
 from captum_attattr.formatting import visible
 
 _MOST = 500  # characters of a line
-_AROUND, _AROUND_SMALL, _HIGHEST = 60, 280, 950  # pixels: what a page has around a figure, and a frame at most
+_CELL = 1000  # pixels of a notebook's cell at least, into which wider figures are shrunk
 
 
 class View(NamedTuple):
-    """A whole HTML page, and the pixels that it is high."""
+    """A whole HTML page, the pixels that it is high, and those that it is wide, if it keeps a width of its own."""
 
     page: str
     height: int
+    width: int = 0
 
 
 class Shown:
@@ -41,10 +42,11 @@ class Shown:
 
         Nothing is loaded: it works in Jupyter, VS Code and Colab without a network, in light and dark.
         """
-        page, height = self._view()
+        page, height, width = self._view()
+        zoom = f"; zoom: {100 * _CELL // width / 100}" if width > _CELL else ""
         frame = f'<iframe sandbox="allow-scripts allow-downloads" srcdoc="{html.escape(page, quote=True)}"'
         told = html.escape(line(self._line()))
-        return f'<div>{told}</div>\n{frame} width="100%" height="{height}" style="border:0"></iframe>'
+        return f'<div>{told}</div>\n{frame} width="100%" height="{height}" style="border:0{zoom}"></iframe>'
 
     def show(self) -> Path:
         """Open the result's page in a browser.
@@ -72,14 +74,9 @@ def figure_view(plot: str, *results: Any) -> View:
     """
     figure = getattr(importlib.import_module("captum_attattr"), plot)(*results)
     pages = importlib.import_module("captum_attattr.plots.canvas.pages")
-    return View(pages.figure_page(figure), _height(figure))
-
-
-def _height(figure: Any) -> int:
-    """Return the pixels that a frame of a figure is high, which most notebooks make narrower than the figure."""
-    meta = figure.layout.meta or {}
-    small = meta["small"]["layout"]["height"] + _AROUND_SMALL if "small" in meta else 0
-    return int(max(figure.layout.height + _AROUND, min(small, _HIGHEST)))
+    # Pages of words and pictures flow; those that plotly draws are as wide as the figure and a margin.
+    width = int(figure.layout.width) + 20 if figure.data else 0
+    return View(pages.figure_page(figure), int(figure.layout.height) + 60, width)
 
 
 def comparison_view(comparison: Any) -> View:

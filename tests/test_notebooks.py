@@ -56,6 +56,12 @@ def test_a_result_is_one_short_line_and_a_page_in_a_closed_frame(kind: str, tmp_
     assert [tag for tag, _ in shown.elements] == ["div", "iframe"]
     assert frame["sandbox"] == "allow-scripts allow-downloads"  # not the notebook's origin
     assert frame["srcdoc"]
+    zoom = float(re.sub("border:0(; zoom: )?", "", frame["style"] or "") or 1)
+    wide = [int(side) for side in re.findall('class="plot" id="plot" style="width: ([0-9]+)px', frame["srcdoc"])]
+    for side in wide:  # fits into a cell, and is no smaller than that needs
+        assert zoom * (side + 20) <= 1000
+        assert zoom == 1 or zoom * (side + 20) > 980
+    assert wide or zoom == 1
     if kind == "empty list":
         return
     page = tmp_path / "page.html"

@@ -15,8 +15,8 @@ _ROW, _REST = 40, 210  # pixels of a row of a table, and of what is around two t
 _LOWER_IS_BETTER = ("sufficiency", "top_sufficiency", "cmd")
 
 
-def comparison_page(comparison: AttributionComparison) -> tuple[str, int]:
-    """Return the HTML of a page with all measures of all methods above their curves, and its height in pixels."""
+def comparison_page(comparison: AttributionComparison) -> tuple[str, int, int]:
+    """Return the HTML of a page with all measures of all methods above their curves, and its height and width."""
     figure = plot_faithfulness(comparison.results)
     measured, differences = comparison.tables()
     lower = {name for m in MEASURES if m in _LOWER_IS_BETTER for name in (spelt(m), f"top: {spelt(m)}")}
@@ -30,7 +30,8 @@ def comparison_page(comparison: AttributionComparison) -> tuple[str, int]:
 <p class="quiet">{html.escape(note)}</p>
 {figure_block(figure)}"""
     rows = len(measured) + len(differences)
-    return page(title_of(figure), body, [figure], "comparison.css"), int(figure.layout.height) + _ROW * rows + _REST
+    height, width = int(figure.layout.height) + _ROW * rows + _REST, int(figure.layout.width) + 20
+    return page(title_of(figure), body, [figure], "comparison.css"), height, width
 
 
 _NOTE = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import networkx as nx
 import numpy as np
@@ -18,6 +18,8 @@ from captum_attattr.plots.canvas.lines import Line, painted
 from captum_attattr.plots.canvas.theme import Changes, Theme
 from captum_attattr.plots.canvas.token_columns import NEGATIVE, NODE, POSITIVE, RIGHT, Columns, divider, second_text
 from captum_attattr.plots.tree_notes import in_columns, missing_links, narrow_tree, titles, width_menu
+from captum_attattr.plots.tree_paper import paper_tree
+from captum_attattr.plots.tree_places import curve, heights_of
 from captum_attattr.trees.attributes import check_tree
 
 _FAINT: dict[Theme, str] = {"light": "#7c8894", "dark": "#7f8b97"}  # tokens outside the tree
@@ -26,7 +28,6 @@ _COLUMN: dict[Theme, str] = {"light": "#e6eaee", "dark": "#262d35"}
 # Lengths in pixels.
 _TOP, _HEIGHT = 88, 560  # margin, and the largest height of the plot
 _THIN, _WIDE = 1.2, 7.0  # lines of edges, from no share of the layer's maximum to all of it
-_POINTS = 41  # of a curve, its middle among them; each of them answers to the mouse
 _TARGET = 3.2  # from the middle of a node: there a node, not a line that ends in it, answers to the mouse
 _ROW = 76  # from one layer to the next, where there is room
 
@@ -65,25 +66,6 @@ def _attention(tree: nx.DiGraph, explanation: Explanation | None) -> dict[int, F
         sizes = f"layer {layers} and head {heads}, that of explanation {maps.shape[0]} x {maps.shape[1]}"
         raise ValueError(f"attention does not fit tree, which has {sizes}")
     return None if explanation.attention is None else dict(zip(explanation.layers, maps, strict=True))
-
-
-def _heights(tree: nx.DiGraph) -> dict[int, float]:
-    """Return the height of each node: its layer, and one above the last for [CLS] where it gathers the whole."""
-    top = tree.graph["class_token"]
-    lifted = {i for i, _, data in tree.edges(data=True) if data["class_edge"]}
-    return {node: data["layer"] + float(node in lifted and node == top) for node, data in tree.nodes(data=True)}
-
-
-def _curve(start: tuple[float, float], end: tuple[float, float]) -> tuple[Floats, Floats]:
-    """Return the points of a line from the key up to the query, which leaves and arrives upright in its column."""
-    (x0, y0), (x1, y1) = start, end
-    if y0 == y1:  # came in by a token of the same layer: an arc above both, the wider the higher
-        low = high = y0 + min(0.35 + 0.06 * abs(x1 - x0), 0.95)
-    else:
-        low, high = y0 + 0.55 * (y1 - y0), y1 - 0.55 * (y1 - y0)
-    t = np.linspace(0, 1, _POINTS)
-    weights = np.stack([(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3])
-    return np.array([x0, x0, x1, x1]) @ weights, np.array([y0, low, high, y1]) @ weights
 
 
 def _numbers(tree: nx.DiGraph, i: int, j: int, attention: dict[int, Floats] | None) -> list[str]:
@@ -133,7 +115,7 @@ def _edges(tree: nx.DiGraph, heights: dict[int, float], attention: dict[int, Flo
     largest = abs(ordered[-1][2]["score"]) or 1.0
     lines = []
     for i, j, data in ordered:
-        x, y = _curve((j, heights[j]), (i, heights[i]))
+        x, y = curve((j, heights[j]), (i, heights[i]))
         width = _width(data["score"] / largest)
         negative = data["score"] < 0
         trace = {
@@ -299,7 +281,9 @@ def _layout(
 
 
 @checked_arguments
-def plot_tree(tree: nx.DiGraph, explanation: Explanation | None = None) -> go.Figure:
+def plot_tree(
+    tree: nx.DiGraph, explanation: Explanation | None = None, *, style: Literal["page", "paper"] = "page"
+) -> go.Figure:
     """Draw an attribution tree: tokens are columns, layers are rows, and information flows upwards.
 
     A token stands at the layer in which it came into the tree; [CLS], where it gathers the whole at the end,
@@ -316,13 +300,16 @@ def plot_tree(tree: nx.DiGraph, explanation: Explanation | None = None) -> go.Fi
         tree: of `attribution_tree` or `load_tree`.
         explanation: the explanation that the tree was made of; the hover then tells each head's attention, and
             without it the mean over heads.
+        style: "page"; or "paper", for print: words in place of marks on the levels of their layers, the root in bold
+            and [CLS], or the token that a decoder predicts, above all, joined by straight lines in ink, as wide as
+            their scores are large, dashed below zero; the whole text below; no title, menus or legend.
 
     Returns:
         A figure. Each edge is a trace named "edge 5 3" (query 5, key 3); the trace "tokens" holds the nodes.
 
     Raises:
         TypeError, ValueError: `tree` is no graph of `attribution_tree`, or `explanation` no Explanation or one of other
-            tokens, layers or heads.
+            tokens, layers or heads; or there is no such style.
 
     Example:
         >>> from captum_attattr import attribution_tree, explain
@@ -333,12 +320,18 @@ def plot_tree(tree: nx.DiGraph, explanation: Explanation | None = None) -> go.Fi
         >>> sum("edge" in (trace.name or "") for trace in figure.data) == tree.number_of_edges()
         True
     """
+    if style not in ("page", "paper"):
+        raise ValueError(f"style must be 'page' or 'paper', not {style!r:.60}")
     given = check_tree(tree)
     attention = _attention(given, explanation)
     missing = [] if explanation is None else missing_links(given, explanation)
     tree = in_columns(given)
+    at = None if explanation is None else second_text(explanation.segments)
+    second = next((i for i, index in enumerate(tree.graph["index"]) if at and index >= at), None)
+    if style == "paper":
+        return paper_tree(given, tree, explanation, second)
     tokens = tree.graph["tokens"]
-    columns, heights = Columns.of(tokens), _heights(tree)
+    columns, heights = Columns.of(tokens), heights_of(tree)
     edges, nodes = _edges(tree, heights, attention), _nodes(tree, heights, attention, columns)
     if tree.graph["class_token"] is None:
         edges.append(_output(tree, heights, columns.reverse))
@@ -348,8 +341,7 @@ def plot_tree(tree: nx.DiGraph, explanation: Explanation | None = None) -> go.Fi
     # zorder draws the tokens last; their unseen marks are last, and so win over the ends of edges under the mouse.
     last = Line({**holder, "showlegend": False}, NODE)
     lines = [nodes, *edges, *_legend(edges), last, _targets(nodes, columns.width, row)]
-    at = None if explanation is None else second_text(explanation.segments)
-    layout["shapes"] = divider(next((i for i, index in enumerate(tree.graph["index"]) if at and index >= at), None))
+    layout["shapes"] = divider(second)
     line = {"shapes[0].line.color": _FAINT} if layout["shapes"] else {}
     looks = {"xaxis.gridcolor": _COLUMN, "xaxis2.tickfont.color": _FAINT, **line}
     changes: dict[Theme, Changes] = {theme: {k: v[theme] for k, v in looks.items()} for theme in _COLUMN}

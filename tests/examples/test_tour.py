@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
+import io
 import os
 import re
 import shutil
@@ -11,6 +13,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+import PIL.Image
 import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -20,13 +23,14 @@ needs_encoder = pytest.mark.skipif(
 
 
 def said(cell: nbformat.NotebookNode) -> str:
-    """What a cell printed, numbers apart: their last digits are not the same everywhere."""
+    """What a cell printed and the lines of what it shows, numbers apart: their last digits differ between machines."""
     printed = "".join(output.text for output in cell.outputs if output.get("name") == "stdout")
-    return re.sub(r"[-+]?\d+", "#", printed)
+    lines = [output.data["text/plain"] for output in cell.outputs if "data" in output]
+    return re.sub(r"[-+−]?\d+", "#", "\n".join([printed, *lines]))
 
 
 @needs_encoder
-def test_tour_runs_and_prints_what_it_is_shown_with(tmp_path):
+def test_tour_runs_and_says_what_it_is_shown_with(tmp_path):
     shutil.copy(EXAMPLES / "tour.ipynb", tmp_path)
     command = [sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute", "--output", "run", "tour.ipynb"]
     path = os.pathsep.join(map(str, (EXAMPLES, EXAMPLES.parent)))  # this checkout, wherever another is installed
@@ -38,7 +42,24 @@ def test_tour_runs_and_prints_what_it_is_shown_with(tmp_path):
     assert [said(before) for before, _ in code] == [said(after) for _, after in code]
     outputs = [output for _, cell in code for output in cell.outputs]
     assert not [output for output in outputs if output.get("name") == "stderr"]
-    pages = [re.search(r'src="(.+?)"', output.data["text/html"])[1] for output in outputs if "data" in output]
-    assert len(pages) == 6
-    assert all((tmp_path / page).stat().st_size > 5e5 for page in pages)
-    assert (tmp_path / "tour_output/report.html").stat().st_size > 5e4
+    pages = [output.data["text/html"] for output in outputs if "data" in output]
+    assert len(pages) == 10
+    assert all('<iframe sandbox="allow-scripts allow-downloads" srcdoc="' in page for page in pages)
+    for name in ("report", "attention", "flow"):
+        assert (tmp_path / f"tour_output/{name}.html").stat().st_size > 5e4
+
+
+def test_tour_is_stored_with_pictures_which_code_hosts_show():
+    """They run no scripts, and of several forms of an output show the HTML, of which no frame is left."""
+    path = EXAMPLES / "tour.ipynb"
+    assert path.stat().st_size < 1.5e6
+    stored = [
+        output.data for cell in nbformat.read(path, 4).cells for output in cell.get("outputs", ()) if "data" in output
+    ]
+    assert len(stored) == 10
+    for data in stored:
+        assert set(data) == {"image/png", "text/plain"}
+        image = PIL.Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
+        assert image.width == 1280
+        assert image.height > 200
+        assert len(image.convert("RGB").getcolors(1 << 16)) > 16  # something is drawn

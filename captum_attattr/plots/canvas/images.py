@@ -72,7 +72,7 @@ def _rendered(figure: go.Figure, kind: str, scale: float) -> bytes:
         if "chrome" not in f"{type(error).__name__} {error}".lower():
             raise
         raise RuntimeError(
-            "write_image needs a Chrome or Chromium, which kaleido did not find: install one, or run "
+            "write_image needs a Chrome or Chromium, which kaleido did not find or start: install one, or run "
             f"`plotly_get_chrome` (BROWSER_PATH names one that is elsewhere); {instead}"
         ) from error
     return image

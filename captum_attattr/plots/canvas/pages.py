@@ -89,7 +89,9 @@ def write_page(text: str, path: str | os.PathLike[str]) -> Path:
 
 def title_of(figure: go.Figure) -> str:
     """Return a figure's title as plain text."""
-    return html.unescape(re.sub("<[^<>]*>|[\u2068\u2069]", "", figure.layout.title.text or "Explanation"))
+    return html.unescape(
+        re.sub("<[^<>]*>|[\u2068\u2069]", "", _meta(figure).get("title") or figure.layout.title.text or "Explanation")
+    )
 
 
 def figure_block(figure: go.Figure, name: str = "") -> str:
