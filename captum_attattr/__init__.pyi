@@ -23,6 +23,7 @@ from .explanations.generation import GenerationExplanation as GenerationExplanat
 from .explanations.image_explanation import ImageExplanation as ImageExplanation
 from .explanations.token_scores import TokenScores as TokenScores
 from .explanations.token_scores import token_scores as token_scores
+from .explanations.translation_explanation import TranslationExplanation as TranslationExplanation
 from .heads.comparison import compare_pruning as compare_pruning
 from .heads.correlation import Correlation as Correlation
 from .heads.correlation import importance_correlation as importance_correlation

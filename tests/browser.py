@@ -159,10 +159,10 @@ class Clocked:
             buttons = {} if kind == "mouseMoved" else {"button": "left", "clickCount": 1}
             self.ask("Input.dispatchMouseEvent", type=kind, x=x, y=y, **buttons)
 
-    def press(self, key: str) -> None:
-        """Press a key, by its name."""
-        for kind in ("keyDown", "keyUp"):
-            self.ask("Input.dispatchKeyEvent", type=kind, key=key, code=key)
+    def press(self, key: str, number: int = 0) -> None:
+        """Press a key, by its name, and by its number where the browser itself is to answer."""
+        for kind in ("rawKeyDown" if number else "keyDown", "keyUp"):
+            self.ask("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=number)
 
 
 @pytest.fixture

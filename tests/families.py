@@ -163,7 +163,8 @@ ALTERNATING = {
 EXPERTS = {"num_local_experts": 2, "num_experts_per_tok": 2}  # all of them: a choice would not be smooth
 # These models normalize what attention returns: with a small epsilon, all of the integral is a step at A = 0.
 SANDWICH = {"rms_norm_eps": 0.1}
-GEMMA2 = ALTERNATING | SANDWICH | {"attn_logit_softcapping": 1.0}
+# Before transformers 5.21 Gemma 2 runs torch's fused attention, which leaves out its soft cap, if it is not told.
+GEMMA2 = ALTERNATING | SANDWICH | {"attn_logit_softcapping": 1.0, "attn_implementation": "eager"}
 GEMMA3 = ALTERNATING | SANDWICH
 
 T5 = {

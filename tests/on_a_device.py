@@ -19,7 +19,7 @@ import transformers
 from device import chosen
 from families import FAMILIES
 from torch import Tensor, nn
-from toy import PAD, bert_config, sentences, tiny_bart, tiny_bert, tiny_llama, tiny_tokenizer
+from toy import PAD, bert_config, sentences, tiny_bart, tiny_bert, tiny_llama, tiny_tokenizer, tiny_writer
 
 import captum_attattr
 from captum_attattr import (
@@ -140,6 +140,15 @@ def generated(model: Any, _: Path, **options: Any) -> Any:
     found = explain_generation(model, tiny_tokenizer(), TEXTS[0], **given | options)
     written = explain_generation(model, tiny_tokenizer(), TEXTS[0], max_new_tokens=2, n_steps=8, **QUIET)
     return found.matrix, found.values, found.span(0, 2).scores, found.explanations[1].token_scores(), written.values
+
+
+def translated(model: Any, _: Path, **options: Any) -> Any:
+    """Of an encoder-decoder that writes."""
+    given = {"generated": " man b", "n_steps": 8, **QUIET}
+    writer = tiny_writer("Bart").to(next(model.parameters()).device)
+    found = explain_generation(writer, tiny_tokenizer(), TEXTS[0], **given | options)
+    written = explain_generation(writer, tiny_tokenizer(), TEXTS[0], max_new_tokens=2, n_steps=8, **QUIET)
+    return found.matrix, found.values, found.span(0, 2).scores, found.explanations[1].cross, written.values
 
 
 PARTS: dict[str, tuple[str, list[Any], list[Any]]] = {
@@ -308,7 +317,11 @@ TABLE: dict[str, dict[str, Case]] = {
     },
     "removal_effects": {"": removed},
     "compare_attributions": {"": compared},
-    "explain_generation": {"": generated, " prefix by prefix": partial(generated, path="layer")},
+    "explain_generation": {
+        "": generated,
+        " prefix by prefix": partial(generated, path="layer"),
+        " translated": translated,
+    },
     "explain_images": {"": pictured, " similarity": partial(pictured, similar=True)},
     "explain, parts of texts": {f" {task}": partial(parted, task=task) for task in PARTS},
     "head_importance": {method: lambda model, _, m=method: importance(model, m).scores for method in METHODS},

@@ -11,7 +11,7 @@ import torch
 from command_line import write_model
 from PIL import Image
 from seeing import classifier, processor
-from toy import tiny_bert, tiny_llama, tiny_tokenizer
+from toy import tiny_bert, tiny_llama, tiny_tokenizer, tiny_writer
 
 import captum_attattr
 from captum_attattr import attribution_tree, explain, find_patterns, head_importance
@@ -64,6 +64,9 @@ def test_a_line_works(line: str, names: dict[str, Any], monkeypatch: pytest.Monk
         given |= {"model": tiny_llama(), "tokenizer": tokenizer}
         line = line.replace("The capital of France is", "a b").replace(" Paris", "c").replace(" London", "d")
         line = line.replace('"content": "..."', '"content": "a b"')
+    if "a source" in line:
+        given |= {"model": tiny_writer(), "tokenizer": tiny_tokenizer()}
+        line = line.replace("its translation", "a b")
     if "images" in line:
         given["model"] = classifier()
     line = line.replace("find_patterns(...)", "patterns").replace("explain(...,", "explain(model, tokenizer, texts,")

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import transformers
 from device import place
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -24,6 +25,7 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedConfig,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 
@@ -93,6 +95,29 @@ def tiny_bart(seed: int = 0) -> BartForSequenceClassification:
         num_labels=LABELS,
     )
     return place(BartForSequenceClassification(config).eval())
+
+
+def tiny_writer(name: str = "T5", seed: int = 0, **changes: Any) -> PreTrainedModel:
+    """An encoder-decoder that writes: three encoder layers, and two decoder blocks with cross attention."""
+    torch.manual_seed(seed)
+    ids = {"vocab_size": SEP + 1 + len(WORDS), "pad_token_id": PAD, "bos_token_id": CLS, "eos_token_id": SEP}
+    sizes = {
+        "d_model": HIDDEN,
+        "decoder_start_token_id": PAD,
+        "forced_eos_token_id": None,
+        "tie_word_embeddings": False,
+    }
+    if "T5" in name:
+        sizes |= {"d_kv": HIDDEN // HEADS, "d_ff": 48, "num_layers": 3, "num_decoder_layers": 2, "num_heads": HEADS}
+    else:
+        sizes |= {"encoder_layers": 3, "decoder_layers": 2, "max_position_embeddings": 24, "init_std": 0.1}
+        sizes |= dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), HEADS)
+        sizes |= dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), 48)
+    cls: Any = getattr(transformers, name if name == "MarianMTModel" else f"{name}ForConditionalGeneration")
+    model = cls(cls.config_class(**ids | sizes | changes)).eval()
+    head = model.get_output_embeddings()  # of its own, or the model would say again what it has just read
+    head.weight = nn.Parameter(torch.randn(head.weight.shape) * 0.5)
+    return place(model)
 
 
 def probabilities(model: nn.Module) -> Callable[..., Tensor]:

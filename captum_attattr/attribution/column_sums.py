@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from captum_attattr.attribution.baselines import AttentionBaselines
 from captum_attattr.attribution.edges import Edges
@@ -37,6 +37,15 @@ class ColumnSums(NamedTuple):
     """(K,) the sum of the scores minus (F(A) - F(B))."""
 
 
+class Keys(NamedTuple):
+    """Where the keys of the layers' maps stand among the T tokens of a text."""
+
+    first: Sequence[int]
+    """By layer, the token that is its first key."""
+    tokens: int
+    """T."""
+
+
 class _Outputs:
     """A forward function of several outputs, as one of their sum; the outputs of the last forward stay."""
 
@@ -56,6 +65,7 @@ def column_sums(
     known: dict[object, Facts],
     rule: Rule,
     check: Callable[[Sequence[torch.Size]], None],
+    keys: Keys,
 ) -> ColumnSums:
     """Integrate several outputs of one text along the joint path, by a fixed rule, and sum up the columns of the maps.
 
@@ -66,6 +76,7 @@ def column_sums(
         known: what was learned of the model from texts before; added to.
         rule: fixed, with the most rows of a forward.
         check: refuses shapes (H, Tq, Tk) of layers.
+        keys: which tokens the columns of the maps are.
 
     Raises:
         UnsupportedModelError, ValueError: as `LayerAttAttr.integrate`.
@@ -77,11 +88,10 @@ def column_sums(
         output = forward(*inputs)[0].double().cpu()
     with prepared_sweep(layers, make_batch(outputs, inputs, None, None), baselines, known) as sweep:
         check(sweep.facts.shapes)
-        width = sweep.facts.shapes[0][-1]
-        scores = torch.zeros(len(output), width, dtype=torch.float64, device="cpu")
+        scores = torch.zeros(len(output), keys.tokens, dtype=torch.float64, device="cpu")
 
         def run(part: range) -> None:
-            found = _columns(sweep, [nodes[i] for i in part], outputs)
+            found = _columns(sweep, [nodes[i] for i in part], outputs, keys)
             of_nodes = torch.tensor([weights[i] for i in part], dtype=torch.float64, device="cpu")
             scores.add_(torch.einsum("n,nkt->kt", of_nodes, found))
 
@@ -93,7 +103,7 @@ def column_sums(
     return ColumnSums(scores, output, scores.sum(1) - (output - start))
 
 
-def _columns(sweep: Sweep, nodes: list[float], outputs: _Outputs) -> Tensor:
+def _columns(sweep: Sweep, nodes: list[float], outputs: _Outputs, keys: Keys) -> Tensor:
     """Return (n, K, T) the sums of the maps' columns of every output at some nodes: one forward, K times back."""
     layout, _, calls, paths = sweep.opened([Row(0, ALL, node) for node in nodes], backward=True)
     everything = torch.arange(len(nodes), device=sweep.device)
@@ -106,7 +116,10 @@ def _columns(sweep: Sweep, nodes: list[float], outputs: _Outputs) -> Tensor:
     found = []
     for k, value in enumerate(values):
         gradients = sweep.gradients(value, paths, layout.examples, again=k + 1 < len(values))
-        sums = [edges[layer].columns(sweep.or_zeros(gradients[layer], paths[layer])) for layer in paths]
+        sums = []
+        for layer in paths:
+            columns, first = edges[layer].columns(sweep.or_zeros(gradients[layer], paths[layer])), keys.first[layer]
+            sums.append(nn.functional.pad(columns, (first, keys.tokens - first - columns.shape[1])))
         found.append(torch.stack(sums).sum(0).double().cpu())
     in_order = torch.empty(len(nodes), len(found), found[0].shape[-1], dtype=torch.float64, device="cpu")
     in_order[layout.listed] = torch.stack(found, 1)

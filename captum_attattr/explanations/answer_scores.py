@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from captum_attattr.attribution.baselines import check_attention_baselines
-from captum_attattr.attribution.column_sums import ColumnSums, column_sums
+from captum_attattr.attribution.column_sums import ColumnSums, Keys, column_sums
 from captum_attattr.attribution.facts import Facts
 from captum_attattr.attribution.methods.table import ATTRIBUTIONS
 from captum_attattr.exceptions import ConvergenceWarning, warn_caller
 from captum_attattr.explanations.encoding import Encoded
-from captum_attattr.explanations.explainer import Explainer, TokenAttAttr
+from captum_attattr.explanations.explainer import Explainer
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.token_scores import TokenScores
 from captum_attattr.model.head_masks import active_gates
@@ -46,18 +46,33 @@ class AnswerScorer:
         ids: (T + G) of prompt and answer.
         length: T.
         contrasts: (G,) what each token is contrasted with, None for nothing.
+        source: how many tokens of the prompt an encoder reads.
     """
 
     explainer: Explainer
     ids: list[int]
     length: int
     contrasts: list[int | None]
+    source: int = 0
     _known: dict[object, Facts] = field(default_factory=dict, init=False)
 
     @property
     def count(self) -> int:
         """G."""
         return len(self.ids) - self.length
+
+    def encoded(self, end: int, target: int | None = None, contrast: int | None = None) -> Encoded:
+        """Return the text up to a token, as the model takes it."""
+        return self.explainer.texts.encode(0, self.ids[:end], target, contrast)
+
+    def keys(self, item: Encoded) -> Keys:
+        """Return which tokens of a text the columns of the layers' maps are."""
+        return Keys([0] * len(self.explainer.layers), item.length)
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether what an answer is made with looks back by its attention."""
+        return all(layer.kind == "decoder" for layer in self.explainer.layers)
 
     @property
     def _integrated(self) -> bool:
@@ -72,26 +87,26 @@ class AnswerScorer:
 
         Models that look ahead (XLNet) or stretch their positions with the text's length do not.
         """
-        if any(layer.kind != "decoder" for layer in self.explainer.layers):
+        if not self.looks_back:
             return False
-        alone, within = (self._logits(self.ids[:end], 0)[0] for end in (self.length, len(self.ids) - 1))
+        alone, within = (self._logits(end, 0)[0] for end in (self.length, len(self.ids) - 1))
         precision = torch.finfo(next(self.explainer.texts.model.parameters()).dtype).eps
         return bool((alone - within).abs().max() <= precision**0.5 * alone.abs().max())
 
     def probability(self, token: int) -> float:
         """Return the probability that the model gives a token of the answer behind its prefix."""
         end = self.length + token
-        return float(self._probabilities(self.ids[:end], token)[0, self.ids[end]])
+        return float(self._probabilities(end, token)[0, self.ids[end]])
 
-    def _probabilities(self, ids: list[int], token: int) -> Tensor:
+    def _probabilities(self, end: int, token: int) -> Tensor:
         """Return (n, V) the softmax of `_logits`."""
-        return self._logits(ids, token).softmax(-1)
+        return self._logits(end, token).softmax(-1)
 
-    def _logits(self, ids: list[int], token: int) -> Tensor:
-        """Return (n, V) the logits of the answer's tokens from one on, of a text that ends somewhere in it."""
-        texts, last = self.explainer.texts, len(ids) - self.length - token + 1
+    def _logits(self, end: int, token: int) -> Tensor:
+        """Return (n, V) the logits of the answer's tokens from one on, of the text up to a token."""
+        texts, last = self.explainer.texts, end - self.length - token + 1
         with evaluation_mode(texts.model), torch.no_grad():
-            logits = last_logits(self.explainer, texts.inputs([texts.encode(0, ids)]), last)
+            logits = last_logits(self.explainer, texts.inputs([self.encoded(end)]), last)
         return logits[0].float()
 
     # ---------------------------------------------------------------------------------------- one token after another
@@ -119,7 +134,7 @@ class AnswerScorer:
     def explanation(self, token: int) -> Explanation:
         """Return what `explain` says of a token, the prefix being its text."""
         end = self.length + token
-        item = self.explainer.texts.encode(0, self.ids[:end], self.ids[end], self.contrasts[token])
+        item = self.encoded(end, self.ids[end], self.contrasts[token])
         return next(found for _, found in self.explainer.run([item], int))
 
     def entry(self, found: Explanation) -> Tensor:
@@ -131,8 +146,7 @@ class AnswerScorer:
 
     def _together(self, tokens: list[int]) -> Tensor:
         """Return what `work` does of neighbouring tokens, out of one text."""
-        texts, last = self.explainer.texts, len(tokens)
-        ids = self.ids[: self.length + tokens[-1]]
+        texts, last, end = self.explainer.texts, len(tokens), self.length + tokens[-1]
         targets = torch.tensor([self.ids[self.length + token] for token in tokens])
         against = torch.tensor([-1 if (one := self.contrasts[token]) is None else one for token in tokens])
 
@@ -141,12 +155,12 @@ class AnswerScorer:
             first, second = (values.gather(2, chosen(index, values)) for index in (targets, against.clamp(min=0)))
             return torch.where(chosen(against, values) < 0, first, first - second)[..., 0]
 
-        found = self._sums(texts.encode(0, ids), last, outputs)
-        probabilities = self._probabilities(ids, tokens[0]).double().cpu()
+        found = self._sums(self.encoded(end), last, outputs)
+        probabilities = self._probabilities(end, tokens[0]).double().cpu()
         likely = probabilities.gather(1, targets[:, None])
         predicted = probabilities.argmax(1, keepdim=True).double()
         facts = found.output[:, None], likely, predicted, found.total_delta[:, None]
-        padding = found.scores.new_zeros(last, len(self.ids) - len(ids))
+        padding = found.scores.new_zeros(last, len(self.ids) - end)
         return torch.cat([*facts, found.scores, padding], 1)
 
     def _sums(self, item: Encoded, last: int, outputs: Callable[[Tensor], Tensor]) -> ColumnSums:
@@ -159,9 +173,10 @@ class AnswerScorer:
             return outputs(last_logits(explainer, dict(zip(named, tensors, strict=True)), last).float())
 
         layers, inputs = explainer.layers, tuple(named.values())
-        check = partial(TokenAttAttr(forward, layers).check_shapes, inputs)
+        check = partial(explainer.attribution_of(forward).check_shapes, inputs)
+        rule, keys = explainer.settings.rule, self.keys(item)
         with evaluation_mode(explainer.texts.model):
-            return column_sums(layers, forward, inputs, start, self._known, explainer.settings.rule, check)
+            return column_sums(layers, forward, inputs, start, self._known, rule, check, keys)
 
     def warn_missed(self, scores: Tensor, deltas: Sequence[float], names: Sequence[str]) -> None:
         """Warn of integrals (n, T) that do not add up.
@@ -193,14 +208,14 @@ class AnswerScorer:
         Warns:
             ConvergenceWarning: the scores do not add up.
         """
-        texts, last = self.explainer.texts, end - begin
+        texts, last, read = self.explainer.texts, end - begin, self.length + end - 1
         if not self.causal:
             raise ValueError(
                 f"{type(texts.model).__name__} reads tokens differently once others follow, so that no single forward "
                 "gives the probability of a span; add up rows of the matrix instead"
             )
-        ids, wanted = self.ids[: self.length + end - 1], self.ids[self.length + begin : self.length + end]
-        item = texts.encode(0, ids, wanted[0])
+        wanted = self.ids[self.length + begin : self.length + end]
+        item = self.encoded(read, wanted[0])
 
         def log_probability(logits: Tensor) -> Tensor:
             likely = logits.log_softmax(-1)
@@ -215,13 +230,13 @@ class AnswerScorer:
         self.warn_missed(scores[None].double(), [delta], ["span"])
         settings = self.explainer.settings
         return TokenScores(
-            tokens=texts.tokenizer.convert_ids_to_tokens(ids),
+            tokens=texts.tokenizer.convert_ids_to_tokens(self.ids[:read]),
             scores=scores,
             text=item.text,
             target=wanted[0],
             label=str(texts.tokenizer.decode(wanted)),
             probability=math.exp(value),
-            prediction=int(self._probabilities(self.ids[: self.length + begin], begin)[0].argmax()),
+            prediction=int(self._probabilities(self.length + begin, begin)[0].argmax()),
             segments=item.segments,
             special=item.special,
             value=value,
@@ -244,7 +259,7 @@ class AnswerScorer:
 
         inputs, *further = named.values()
         with evaluation_mode(explainer.texts.model):
-            result = explainer.scored(TokenAttAttr(forward, explainer.layers), inputs, tuple(further), None)
+            result = explainer.scored(explainer.attribution_of(forward), inputs, tuple(further), None)
         return explainer.explanation(item, 0, 0, 0.0, result, 0)
 
 

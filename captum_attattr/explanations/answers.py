@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -77,85 +77,115 @@ def encoded_prompt(texts: TextModel, prompt: Any) -> Encoded:
         raise type(error)(str(error).replace("texts[0]", "prompt")) from None
 
 
-def given_answer(texts: TextModel, prompt: Encoded, generated: Any) -> list[int]:
-    """Return the (G,) ids of an answer that is given, as text or as ids.
+@dataclass
+class Prompt:
+    """A prompt, and the answers to it.
 
-    Raises:
-        TypeError: it is neither.
-        ValueError: it holds no token, or one that the tokenizer does not have; a text whose tokens behind the prompt
-            do not begin where it does.
+    Attributes:
+        texts: the model.
+        item: the prompt as the model takes it.
+        start: the tokens that a decoder starts with, where what it writes does not follow the prompt itself.
     """
-    if isinstance(generated, Tensor | np.ndarray):
-        row = generated[0] if generated.ndim == 2 and len(generated) == 1 else generated
-        generated = row.tolist() if row.ndim == 1 else generated
-    if isinstance(generated, str):
-        ids = _behind(texts.tokenizer, prompt, generated)
-    elif isinstance(generated, list | tuple) and all(checks.integer(i) is not None for i in generated):
-        ids = checks.integers("generated", list(generated), smallest=0)
-    else:
-        raise TypeError(f"generated must be the answer's text or its token ids, not {generated!r:.100}")
-    if not ids:
-        raise ValueError(f"generated={generated!r:.60} holds no token")
-    known = len(texts.tokenizer)
-    if strange := [i for i in ids if i >= known]:
-        raise ValueError(f"generated has the token id {strange[0]}, and the tokenizer knows 0 to {known - 1}")
-    return ids
 
+    texts: TextModel
+    item: Encoded
+    start: list[int] = field(default_factory=list, init=False)
 
-def _behind(tokenizer: Any, prompt: Encoded, generated: str) -> list[int]:
-    """Return the ids of a text as the tokenizer splits it behind a prompt.
+    @property
+    def ids(self) -> list[int]:
+        """What the model has read before the answer's first token."""
+        return self.item.ids + self.start
 
-    Raises:
-        ValueError: a token there is part of the prompt and of the text, or the tokens of the prompt become others.
-    """
-    before = prompt.text if isinstance(prompt.text, str) else prompt.text[-1]
-    own, both = (tokenizer(t, add_special_tokens=False)["input_ids"] for t in (before, before + generated))
-    if both[: len(own)] != own:
-        first = next((i for i, pair in enumerate(zip(own, both, strict=False)) if pair[0] != pair[1]), len(both))
-        ends, joined = (tokenizer.decode(ids[first : first + 4]) for ids in (own, both))
-        raise ValueError(
-            f"generated={generated!r:.60} does not follow the prompt as the tokenizer splits them: the prompt's end "
-            f"{ends!r} becomes {joined!r}; move the space between them, or give the ids that the model wrote"
-        )
-    return [int(i) for i in both[len(own) :]]
+    @property
+    def room(self) -> int:
+        """How many tokens an answer may have: the model reads the prompt and all of it but the last."""
+        return self.texts.longest - self.item.length + 1
 
+    def check_length(self, count: int, name: str) -> None:
+        """Check that there is room for an answer of so many tokens.
 
-def check_length(texts: TextModel, prompt: Encoded, count: int, name: str) -> None:
-    """Check that the model takes a prompt with all of its answer but the last token, which it never reads.
+        Raises:
+            ValueError: there is not.
+        """
+        if count > self.room:
+            before = f"the decoder starts with {len(self.start)}" if self.start else f"prompt has {self.item.length}"
+            raise ValueError(
+                f"{before} tokens and {name} {count} more, and the model reads {self.texts.longest} at most; shorten "
+                "one of them"
+            )
 
-    Raises:
-        ValueError: it does not.
-    """
-    length = prompt.length + count - 1
-    if length > texts.longest:
-        raise ValueError(
-            f"prompt has {prompt.length} tokens and {name} {count} more, and the model reads {texts.longest} at most; "
-            "shorten one of them"
-        )
+    def given(self, generated: Any) -> list[int]:
+        """Return the (G,) ids of an answer that is given, as text or as ids.
 
+        Raises:
+            TypeError: it is neither.
+            ValueError: it holds no token, or one that the tokenizer does not have; as `split`.
+        """
+        if isinstance(generated, Tensor | np.ndarray):
+            row = generated[0] if generated.ndim == 2 and len(generated) == 1 else generated
+            generated = row.tolist() if row.ndim == 1 else generated
+        if isinstance(generated, str):
+            ids = self.split(generated)
+        elif isinstance(generated, list | tuple) and all(checks.integer(i) is not None for i in generated):
+            ids = self.without_start(checks.integers("generated", list(generated), smallest=0))
+        else:
+            raise TypeError(f"generated must be the answer's text or its token ids, not {generated!r:.100}")
+        if not ids:
+            raise ValueError(f"generated={generated!r:.60} holds no token")
+        for what, known in (("tokenizer", len(self.texts.tokenizer)), ("model", self.texts.size)):
+            if strange := [i for i in ids if i >= known]:
+                raise ValueError(f"generated has the token id {strange[0]}, and the {what} knows 0 to {known - 1}")
+        return ids
 
-def written_answer(texts: TextModel, prompt: Encoded, writing: Writing) -> list[int]:
-    """Return the (G,) ids that the model's own `generate` writes, in evaluation mode.
+    def split(self, generated: str) -> list[int]:
+        """Return the ids of a text as the tokenizer splits it behind the prompt.
 
-    A seed counts for this answer alone: torch's generators are put back.
+        Raises:
+            ValueError: a token there is part of the prompt and of the text, or the tokens of the prompt become others.
+        """
+        tokenizer, prompt = self.texts.tokenizer, self.item.text
+        before = prompt if isinstance(prompt, str) else prompt[-1]
+        own, both = (tokenizer(t, add_special_tokens=False)["input_ids"] for t in (before, before + generated))
+        if both[: len(own)] != own:
+            first = next((i for i, pair in enumerate(zip(own, both, strict=False)) if pair[0] != pair[1]), len(both))
+            ends, joined = (tokenizer.decode(ids[first : first + 4]) for ids in (own, both))
+            raise ValueError(
+                f"generated={generated!r:.60} does not follow the prompt as the tokenizer splits them: the prompt's "
+                f"end {ends!r} becomes {joined!r}; move the space between them, or give the ids that the model wrote"
+            )
+        return [int(i) for i in both[len(own) :]]
 
-    Raises:
-        ValueError: the model has no `generate`.
-    """
-    model: Any = texts.model.inner if isinstance(texts.model, OwnModel) else texts.model
-    if not callable(getattr(model, "generate", None)):
-        raise ValueError(f"{type(model).__name__} has no generate(): give the answer, as generated=...")
-    inputs = {name: part for name, part in texts.inputs([prompt]).items() if name in parameters_of(model)}
-    config = getattr(model, "generation_config", None)
-    padding = next((i for i in (texts.tokenizer.pad_token_id, texts.tokenizer.eos_token_id) if i is not None), None)
-    options: dict[str, Any] = {"do_sample": writing.do_sample, "num_beams": 1, "pad_token_id": padding}
-    if not writing.do_sample:
-        options |= {name: None for name in ("temperature", "top_p", "top_k") if hasattr(config, name)}
-    elif writing.temperature is not None:
-        options["temperature"] = writing.temperature
-    with evaluation_mode(texts.model), _seeded(writing.seed, texts.device):
+    def without_start(self, ids: list[int]) -> list[int]:
+        """Return the ids of an answer without what stands before it."""
+        return ids
+
+    def written(self, writing: Writing) -> list[int]:
+        """Return the (G,) ids that the model's own `generate` writes, in evaluation mode.
+
+        A seed counts for this answer alone: torch's generators are put back.
+
+        Raises:
+            ValueError: the model has no `generate`.
+        """
+        texts = self.texts
+        model: Any = texts.model.inner if isinstance(texts.model, OwnModel) else texts.model
+        if not callable(getattr(model, "generate", None)):
+            raise ValueError(f"{type(model).__name__} has no generate(): give the answer, as generated=...")
+        inputs = {name: part for name, part in texts.inputs([self.item]).items() if name in parameters_of(model)}
+        config = getattr(model, "generation_config", None)
+        padding = next((i for i in (texts.tokenizer.pad_token_id, texts.tokenizer.eos_token_id) if i is not None), None)
+        options: dict[str, Any] = {"do_sample": writing.do_sample, "num_beams": 1, "pad_token_id": padding}
+        if not writing.do_sample:
+            options |= {name: None for name in ("temperature", "top_p", "top_k") if hasattr(config, name)}
+        elif writing.temperature is not None:
+            options["temperature"] = writing.temperature
+        with evaluation_mode(texts.model), _seeded(writing.seed, texts.device):
+            return self.write(model, inputs, writing, options)
+
+    def write(self, model: Any, inputs: dict[str, Tensor], writing: Writing, options: dict[str, Any]) -> list[int]:
+        """Return the ids that `generate` writes behind the prompt."""
         ids = model.generate(**inputs, max_new_tokens=writing.max_new_tokens, **options)
-    return [int(i) for i in ids[0, prompt.length :].tolist()]
+        return [int(i) for i in ids[0, self.item.length :].tolist()]
 
 
 @contextmanager

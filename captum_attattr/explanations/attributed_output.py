@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_attattr.checks import integer, real, scalar
-from captum_attattr.model.wrappers import SIMILARITIES
+from captum_attattr.model.wrappers import SIMILARITIES, TEXT_TO_TEXT
 
 CHOICES = ("probability", "logit", "log_probability")
 """What may be asked for."""
@@ -26,13 +26,13 @@ class Outputs:
     Args:
         config: the model's configuration.
         tokenizer: its tokenizer; that of a language model names the classes.
-        task: one of `model.wrappers.TASKS`.
+        task: one of `model.wrappers.TASKS`, or `TEXT_TO_TEXT`.
         device: where the model's outputs are.
     """
 
     def __init__(self, config: Any, tokenizer: Any, task: str, device: torch.device) -> None:
         self.config, self.tokenizer, self.device = config, tokenizer, device
-        self.language = task == "next_token"
+        self.language = task in ("next_token", TEXT_TO_TEXT)
         """Whether the classes are the tokens that come next."""
         self.vocabulary = self.language or task == "masked_lm"
         """Whether the classes are tokens."""

@@ -13,17 +13,16 @@ from captum_attattr import checks
 from captum_attattr.attribution.methods.table import ATTRIBUTIONS
 from captum_attattr.checks import checked_arguments
 from captum_attattr.explanations.answer_scores import FACTS, AnswerScorer
-from captum_attattr.explanations.answers import Writing, check_length, encoded_prompt, given_answer, written_answer
-from captum_attattr.explanations.encoding import Encoded
+from captum_attattr.explanations.answers import Prompt, Writing, encoded_prompt
 from captum_attattr.explanations.examples import Example
 from captum_attattr.explanations.explain import text_bar
-from captum_attattr.explanations.explainer import Explainer
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.generation import GenerationExplanation
 from captum_attattr.explanations.settings import Settings
 from captum_attattr.explanations.special_tokens import special_ids
 from captum_attattr.explanations.targets import listed
 from captum_attattr.explanations.text_model import TextModel
+from captum_attattr.explanations.translation import Answering
 from captum_attattr.runs.batches import run_batches
 from captum_attattr.runs.journal import Journal
 
@@ -57,7 +56,7 @@ def explain_generation(
     resume: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> GenerationExplanation:
-    r"""Say what each token of a language model's answer came from: the prompt, and the answer before it.
+    r"""Say what each token of a model's answer came from: the prompt, or the source, and the answer before it.
 
     For token g of the answer, :math:`F_g` is the probability that the model gives it behind its prefix, and row g of
     the result's matrix has the token scores of that prefix,
@@ -68,14 +67,27 @@ def explain_generation(
     every token. Since the model is causal, several tokens share the forwards of one text; the numbers are those of
     `explain` for each prefix alone.
 
+    Of an encoder-decoder (translation, summarisation: T5, BART, Marian, mBART, PEGASUS ...) the prompt is the source.
+    Three kinds of attention count, each of all layers: the encoder's, cross attention, the decoder's own. The score of
+    a token of the source is the sum of its columns in the maps whose keys are the source's: what all queries of the
+    encoder took from it, and all tokens of the decoder by cross attention. That of a token of the answer, or of one
+    that the decoder starts with, is the sum of its columns in the decoder's own maps. So a row adds up to F(A) - F(B)
+    here too. Each token's explanation is a `TranslationExplanation`, with the three kinds of maps beside each other.
+
+    In place of the prompt's tokens the result of an encoder-decoder has those of the source, then those that the
+    decoder starts with: its own (`decoder_start_token_id`) and those that have to come first, as a language
+    (`forced_bos_token_id`). They are `model.generation_config`'s; of an answer given as text, where none is forced,
+    also what the tokenizer's target side puts before it. "chefer", "rollout" and "alti" are refused.
+
     Args:
-        model: a causal language model, as in `explain`.
+        model: a causal language model, as in `explain`, or an encoder-decoder that writes texts.
         tokenizer: its tokenizer.
         prompt: one text, conversation, list of ids or encoding, as in `explain`.
         max_new_tokens: how many tokens the model writes at most; None for 20. It stops at its end token, which is one
             of the answer's.
         generated: the answer, as text or ids, instead of letting the model write one. A text is split as the tokenizer
-            splits it behind the prompt.
+            splits it behind the prompt; for an encoder-decoder as its target side does (`text_target=`), without an end
+            token. Ids of an encoder-decoder may begin with those that the decoder starts with, as `generate` has them.
         do_sample: let the model sample; else it takes the likeliest token each time.
         temperature: of sampling; None for the model's own. Its other options are those of `model.generation_config`.
         seed: of sampling; torch's own generators stay as they are.
@@ -83,7 +95,8 @@ def explain_generation(
             layers take gigabytes). Of scores alone, each explanation is computed when it is asked for.
         attribution, output, contrast, path, baseline, layers, task: as in `explain`; `contrast` is one token for all,
             or of a given answer a list with one, or None, for each. None of `attribution` and `baseline`, for the joint
-            path from the sink.
+            path from the sink. Layers of an encoder-decoder are numbered in the order in which they run: the encoder's,
+            then of each decoder block its own and its cross attention.
         n_steps: nodes of the integral; None for 8, where the method is one.
         attention, dtype: of explanations, as in `explain`.
         internal_batch_size: most rows of one forward; None for a default by device and length.
@@ -96,8 +109,9 @@ def explain_generation(
 
     Raises:
         TypeError, ValueError: no prompt, or several; an answer that is empty, that the tokenizer splits otherwise
-            behind the prompt, or longer than the model takes with its prompt; a model that writes no text; options
-            that mean nothing; raised before the model runs. A contrast that is a token of a written answer.
+            behind the prompt, that its target side does not know, or longer than the model takes with its prompt; a
+            model that writes no text; options that mean nothing; raised before the model runs. A contrast that is a
+            token of a written answer.
         UnsupportedModelError: the model's attention cannot be read.
 
     Warns:
@@ -128,23 +142,25 @@ def explain_generation(
     checks.one_of("keep", keep, ("scores", "maps"))
     writing = Writing.of(generated is not None, max_new_tokens, do_sample, temperature, seed)
     _check_resume(resume, keep, writing)
-    explainer = Explainer(model, tokenizer, False, settings, contrast is not None, task=task)
+    answering = Answering.of(model)
+    explainer = answering.explainer(model, tokenizer, False, settings, contrast is not None, task=task)
     texts = explainer.texts
     if not texts.language:
         does = "classifies texts" if texts.task_name == "classification" else f"is for {texts.task_name}"
         raise ValueError(f"{type(texts.model).__name__} {does.replace('_', ' ')} and writes none: use explain")
-    item = encoded_prompt(texts, prompt)
+    begun = answering.prompt(texts, encoded_prompt(texts, prompt))
     if generated is None:
-        check_length(texts, item, writing.max_new_tokens, "max_new_tokens asks for")
+        begun.check_length(writing.max_new_tokens, "max_new_tokens asks for")
         _check_contrast(texts, contrast)
-        answer = written_answer(texts, item, writing)
+        answer = begun.written(writing)
     else:
-        answer = given_answer(texts, item, generated)
-        check_length(texts, item, len(answer), "generated has")
-    scorer = AnswerScorer(explainer, [*item.ids, *answer], item.length, _contrasts(texts, contrast, answer))
+        answer = begun.given(generated)
+        begun.check_length(len(answer), "generated has")
+    ids, contrasts = begun.ids, _contrasts(texts, contrast, answer)
+    scorer = answering.scorer(explainer, [*ids, *answer], len(ids), contrasts, begun.item.length)
     values, kept = _scored(scorer, keep, resume, progress)
     scorer.warn_missed(values[:, FACTS:], values[:, 3].tolist(), [texts.label(token) for token in answer])
-    return _result(scorer, item, values, kept, "given" if generated is not None else writing.name, task)
+    return _result(scorer, begun, values, kept, "given" if generated is not None else writing.name, task)
 
 
 def _usual(attribution: Any, path: Any, baseline: Any, n_steps: Any) -> tuple[Any, Any, Any, Any]:
@@ -223,10 +239,10 @@ def _scored(scorer: AnswerScorer, keep: str, resume: Any, progress: bool) -> tup
 
 
 def _result(
-    scorer: AnswerScorer, item: Encoded, values: Tensor, kept: list[Explanation] | None, written: str, task: str | None
+    scorer: AnswerScorer, begun: Prompt, values: Tensor, kept: list[Explanation] | None, written: str, task: str | None
 ) -> GenerationExplanation:
     """Put everything together."""
-    explainer, ids, length = scorer.explainer, scorer.ids, scorer.length
+    explainer, ids, length, item = scorer.explainer, scorer.ids, scorer.length, begun.item
     texts, settings = explainer.texts, explainer.settings
     tokens = texts.tokenizer.convert_ids_to_tokens(ids)
     special = special_ids(texts.tokenizer)
@@ -236,7 +252,7 @@ def _result(
         prompt_tokens=tokens[:length],
         tokens=tokens[length:],
         ids=ids,
-        special=item.special + [i in special for i in ids[length:]],
+        special=item.special + [i in special for i in ids[item.length :]],
         values=values[:, 0],
         probabilities=values[:, 1].clamp(0, 1),
         predictions=values[:, 2].long().tolist(),
@@ -259,6 +275,7 @@ def _result(
             "internal_batch_size": settings.rule.internal_batch_size,
             "start": ATTRIBUTIONS[settings.attribution].start,
             "task": task,
+            **({"source": item.length} if begun.start else {}),
         },
         kept=kept,
         scorer=scorer,

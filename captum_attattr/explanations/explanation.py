@@ -321,6 +321,8 @@ class Explanation(Decided):
         """
         if "picture" in tensors and cls is Explanation:
             from captum_attattr.explanations.image_explanation import ImageExplanation as cls  # noqa: N813
+        if "kinds" in content and cls is Explanation:
+            from captum_attattr.explanations.translation_explanation import TranslationExplanation as cls  # noqa: N813
         inputs = {name.removeprefix(_INPUT): tensors.pop(name) for name in list(tensors) if name.startswith(_INPUT)}
         unusual = {name: content.pop(name) for name in _UNUSUAL if name in content}
         later = set().union({"inputs", *_UNUSUAL}, *(names for since, names in _ADDED.items() if since > version))

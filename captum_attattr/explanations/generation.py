@@ -15,11 +15,11 @@ from captum_attattr import checks
 from captum_attattr.explanations.answer_scores import AnswerScorer
 from captum_attattr.explanations.attributed_output import OUTPUTS
 from captum_attattr.explanations.encoding import Text
-from captum_attattr.explanations.explainer import Explainer
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.schemes import SCHEMES
 from captum_attattr.explanations.settings import Settings, checked_attribution, checked_baseline
 from captum_attattr.explanations.token_scores import TokenScores
+from captum_attattr.explanations.translation import Answering
 from captum_attattr.explanations.words import read_words
 from captum_attattr.files import read_tensors, reading, write_tensors
 from captum_attattr.formatting import cells, counted, number, signed, visible, whole_text
@@ -44,8 +44,10 @@ class WordMatrix(NamedTuple):
 class GenerationExplanation(Shown):
     """What each of the G tokens of an answer came from, among the T tokens of its prompt and those before it.
 
+    Of an encoder-decoder the T tokens are the S of the source, and those that the decoder starts with.
+
     Attributes:
-        prompt: the text of the prompt, of a conversation what the chat template makes of it.
+        prompt: the text of the prompt or source, of a conversation what the chat template makes of it.
         answer: the text of the answer.
         prompt_tokens: the T tokens of the prompt, special ones included.
         tokens: the G tokens of the answer.
@@ -284,13 +286,14 @@ class GenerationExplanation(Shown):
             TypeError, ValueError: as `explain`; a tokenizer or model that gives other tokens or values.
         """
         options = {**self.options, "attribution": self.attribution, "output": self.output}
-        task, start = options.pop("task"), options.pop("start")
+        task, start, source = options.pop("task"), options.pop("start"), options.pop("source", 0)
         settings = Settings.of(**options, baseline=self.baseline if start else None)
         contrasted = any(each is not None for each in self.contrast_ids)
-        explainer = Explainer(model, tokenizer, False, settings, contrasted, task=task)
+        answering = Answering.of(model)
+        explainer = answering.explainer(model, tokenizer, False, settings, contrasted, task=task)
         if tokenizer.convert_ids_to_tokens(self.ids) != [*self.prompt_tokens, *self.tokens]:
             raise ValueError("the tokenizer is another one: its tokens are not those of this result")
-        scorer = AnswerScorer(explainer, self.ids, len(self.prompt_tokens), self.contrast_ids)
+        scorer = answering.scorer(explainer, self.ids, len(self.prompt_tokens), self.contrast_ids, source)
         likely = scorer.probability(0)
         if abs(likely - float(self.probabilities[0])) > 1e-2:
             raise ValueError(

@@ -201,7 +201,8 @@ def _kind(name: str, module: nn.Module, model: nn.Module) -> str:
     if CROSS_ATTENTION_NAMES.intersection(parts) or "CrossAttention" in type(module).__name__:
         return "cross"
     if any(getattr(config, "is_encoder_decoder", False) for config in attention_configs(model)):
-        return "decoder" if any(part.startswith("decoder") for part in parts) else "encoder"
+        decoder = any(part.startswith("decoder") or part.endswith("_decoder") for part in parts)
+        return "decoder" if decoder else "encoder"
     causal = getattr(module, "is_causal", None)
     if causal is None:  # the softmax route's modules do not say
         config = getattr(module, "config", None) or next(iter(attention_configs(model)), None)

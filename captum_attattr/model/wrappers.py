@@ -22,6 +22,8 @@ first token's."""
 TASKS = (*WHOLE_TEXTS, "question_answering", "token_classification", "masked_lm", *SIMILARITIES)
 """What a model gives: an output for each class, or for each token of its vocabulary at every position, of the next or
 of a masked one; for each token one of where an answer begins and one of where it ends, or one for each label."""
+TEXT_TO_TEXT = "text_to_text"
+"""The task of an encoder-decoder that writes a text for another: a token that comes next, as far as it is written."""
 _ENDINGS = {
     "classification": ("ForSequenceClassification",),
     "question_answering": ("ForQuestionAnswering", "ForQuestionAnsweringSimple"),
@@ -100,6 +102,15 @@ def task_of(model: nn.Module) -> str | None:
     listed = names & causal_language_models()
     remote = any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names)
     return "next_token" if listed or remote else None
+
+
+def writes_from_source(model: Any) -> bool:
+    """Return whether a model, or the one in a wrapper, is an encoder-decoder that writes a text for another text."""
+    model = unwrapped(model)
+    if not getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        return False
+    writes = callable(getattr(model, "can_generate", None)) and bool(model.can_generate())
+    return writes and model.main_input_name == "input_ids" and "decoder_input_ids" in parameters_of(model)
 
 
 def language_tower(model: nn.Module) -> str:
@@ -193,6 +204,8 @@ def understood(
             f"{type(model).__name__} is a model for {known.replace('_', ' ')}: explain and token_scores take it; what "
             "is asked for here needs a model for sequence classification or a causal language model"
         )
+    if TEXT_TO_TEXT in tasks and writes_from_source(model):
+        return model, TEXT_TO_TEXT
     own = isinstance(model, nn.Module) and not isinstance(model, PreTrainedModel)
     if known and not own:
         if task not in (None, known) and {task, known} != _OF_VOCABULARY:
@@ -207,8 +220,8 @@ def understood(
         raise TypeError(
             "expected a model for sequence classification or a causal language model, got "
             f"{type(model).__name__}; say its task, or give LayerAttAttr a forward function of your own"
-            + "; explain_images explains pictures"
-            * sees
+            + "; explain_images explains pictures" * sees
+            + "; explain_generation explains what it writes" * writes_from_source(model)
         )
     return _own(OwnModel(model), task, example())
 

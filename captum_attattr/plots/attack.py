@@ -21,7 +21,7 @@ from captum_attattr.plots.attack_layout import (
 from captum_attattr.plots.canvas.labels import name_label
 from captum_attattr.plots.canvas.layout import axis_number, option
 from captum_attattr.plots.canvas.lines import Line, hovers, line_colours, painted
-from captum_attattr.plots.canvas.theme import GREY, PALE, relayout
+from captum_attattr.plots.canvas.theme import GREY, PALE, relayout, with_small
 from captum_attattr.triggers.extraction import Trigger
 from captum_attattr.triggers.report import ALL, AttackReport, Measure, Outcome, VictimResult
 
@@ -298,7 +298,19 @@ def plot_attack(report: AttackReport) -> go.Figure:
     panels = [[_Panel.of(victim, group, controls) for group in (ALL, *victim.class_names)] for victim in victims]
     every = [panel for some in panels for panel in some]
     lines = _legend({row.verdict for panel in every for row in panel.rows}, controls)
-    sizes = Sizes.of(victims, [line.trace["name"] for line in lines])
+    entries = [line.trace["name"] for line in lines]
+    wide, small = Sizes.of(victims, entries), Sizes.narrow(victims, entries)
+    several = len(victims) > 1
+    hint = (_HINT_CONTROLS if controls else "") + _HINT + (_HINT_MENU if several else "")
+    looks = {"hint": hint, "menu": "model" if several else None}
+    return with_small(*(_figure(report, panels, lines, sizes, looks) for sizes in (wide, small)))
+
+
+def _figure(
+    report: AttackReport, panels: list[list[_Panel]], legend: list[Line], sizes: Sizes, looks: dict[str, Any]
+) -> go.Figure:
+    """Return the figure of some sizes; `looks` are of `painted`."""
+    victims, lines = report.victims, list(legend)
     owners = [-1] * len(lines)  # the index of each trace's victim; -1 for the legend, which all share
     for i, some in enumerate(panels):
         origins = [trigger_origin(row.trigger, victims[0], report.choice, k) for k, row in enumerate(some[0].rows)]
@@ -307,13 +319,11 @@ def plot_attack(report: AttackReport) -> go.Figure:
             lines += [Line({**each.trace, "visible": i == 0 or "legendonly"}, each.colours) for each in added]
             owners += [i] * len(added)
     most = max(map(len, panels))
-    layout = attack_layout(sizes, most, _limits(every))
+    layout = attack_layout(sizes, most, _limits([panel for some in panels for panel in some]))
     changes = [victim_changes(victim, report, sizes, most) for victim in victims]
-    several = len(victims) > 1
-    if several:
+    if len(victims) > 1:
         layout["updatemenus"] = [victim_menu(sizes, _options(victims, changes, owners))]
-    hint = (_HINT_CONTROLS if controls else "") + _HINT + (_HINT_MENU if several else "")
-    figure = painted(lines, layout, "attack", hint=hint, menu="victim" if several else None)
+    figure = painted(lines, layout, "attack", **looks)
     relayout(figure, changes[0])
     return figure
 

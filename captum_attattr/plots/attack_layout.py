@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from captum_attattr.formatting import counted, visible
 from captum_attattr.plots.canvas.labels import fitted, name_label, text_width
-from captum_attattr.plots.canvas.layout import AXIS_LINE, WIDTH, Area, axis_number
+from captum_attattr.plots.canvas.layout import AXIS_LINE, NARROW, WIDTH, Area, axis_number
 from captum_attattr.triggers.report import ALL, AttackReport, Choice, Outcome, VictimResult
 
 CONTROL_STEP = 0.9  # rows from a trigger to its random words
@@ -26,6 +26,8 @@ _WINDOW = 760  # of a page that is seen without scrolling
 _HIDDEN = {"visible": False, "domain": [0.999, 1]}  # plotly takes less than 1/4096 for a mistake
 _BOLD = 1.15  # how much wider than `text_width` bold characters are, at 12 pixels
 _COLUMNS = 4  # panels side by side, at most
+_SMALL_EDGE, _SMALL_ENTRY = 12, 20  # of the small form, whose names of rows are
+_NAME_ABOVE = 0.36  # rows above their marks
 
 
 class Sizes(NamedTuple):
@@ -43,6 +45,15 @@ class Sizes(NamedTuple):
     """height of the legend"""
     menu: int
     """height of the menu, 0 without one"""
+    small: bool = False
+    """whether the panels are one under the other, above the legend"""
+
+    @classmethod
+    def narrow(cls, victims: list[VictimResult], entries: list[str]) -> Sizes:
+        """Return those of the small form."""
+        lines = max(len(victim.classes) + 1 for victim in victims)
+        legend = _SMALL_ENTRY * len(entries) + 8
+        return cls.of(victims, entries)._replace(lines=lines, left=_SMALL_EDGE, legend=legend, menu=0, small=True)
 
     @classmethod
     def of(cls, victims: list[VictimResult], entries: list[str]) -> Sizes:
@@ -78,6 +89,8 @@ class Sizes(NamedTuple):
     def area(self) -> Area:
         """The area of all panels; titles and axes between lines of panels are inside, the others in the margins."""
         height = self.lines * (self.panel + _TITLE + _AXIS) - _TITLE - _AXIS
+        if self.small:
+            return Area(NARROW - 2 * _SMALL_EDGE, height, _SMALL_EDGE, _SMALL_EDGE, _TITLE, _AXIS + self.legend)
         top = _HEADING + self.menu + self.legend + _TITLE + self.over
         return Area(WIDTH - self.left - _EDGE, height, self.left, _EDGE, top, _BOTTOM if self.over else _AXIS)
 
@@ -92,7 +105,7 @@ class Sizes(NamedTuple):
 
     def panels(self, groups: int) -> list[tuple[int, float, float]]:
         """Return each panel's line, and the left and right end on the page; the lines are filled evenly."""
-        columns = math.ceil(groups / math.ceil(groups / _COLUMNS))
+        columns = 1 if self.small else math.ceil(groups / math.ceil(groups / _COLUMNS))
         width = (self.area.width - (columns - 1) * _GAP) / columns
         lefts = [self.left + i % columns * (width + _GAP) for i in range(groups)]
         return [(i // columns, left, left + width) for i, left in enumerate(lefts)]
@@ -123,7 +136,9 @@ def attack_layout(sizes: Sizes, panels: int, limits: list[float]) -> dict[str, A
     """
     area = sizes.area
     corner = {"x": sizes.x(_EDGE), "xanchor": "left", "y": area.above(area.top - _HEADING - sizes.menu)}
-    layout = area.layout("", "", legend=area.legend_above(**corner, yanchor="top"))
+    fixed = {"itemclick": False, "itemdoubleclick": False}
+    legend = area.legend_above(**corner, yanchor="top")
+    layout = area.layout("", "", legend=area.legend_below(sizes.legend, **fixed) if sizes.small else legend)
     layout["title"] |= {"xref": "container", "x": _EDGE / WIDTH}
     name = {"xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "bottom", "showarrow": False}
     layout["annotations"] = [{**name, "yshift": sizes.over, "font": {"size": 13}} for _ in range(panels)]
@@ -134,7 +149,9 @@ def attack_layout(sizes: Sizes, panels: int, limits: list[float]) -> dict[str, A
     for panel in range(panels):
         layout[f"xaxis{accuracy_axis(panel)}"] = looks | ({"matches": "x"} if panel else {})
         layout[f"xaxis{numbers_axis(panel)}"] = bare | {"ticks": "", "showline": False}
-    rows = {"range": [sizes.last + _MARGIN, -_MARGIN], "fixedrange": True, "zeroline": False}
+    rows: dict[str, Any] = {"range": [sizes.last + _MARGIN, -_MARGIN], "fixedrange": True, "zeroline": False}
+    if sizes.small:
+        rows |= {"ticklabelposition": "inside", "ticks": "", "showgrid": False}
     for line in range(sizes.lines):
         layout[f"yaxis{axis_number(line)}"] = {**rows, "domain": sizes.line(line), "anchor": "free", "position": 0}
     return layout
@@ -148,6 +165,14 @@ def victim_changes(victim: VictimResult, report: AttackReport, sizes: Sizes, pan
         title += f" of <b>{name_label(attacked.name)}</b> (transfer)"
     changes: dict[str, Any] = {"title.text": title, "title.subtitle.text": _subtitle(report.choice, victim)}
     groups = [ALL, *victim.class_names]
+    if sizes.small:  # which is as high as the victim's panels
+        every, sizes = sizes, sizes._replace(lines=len(groups))
+        height = sizes.area.figure_height
+        changes |= {"height": height, "legend.y": sizes.legend / height}
+        for line in range(every.lines):
+            there = line < sizes.lines
+            changes[f"yaxis{axis_number(line)}.domain"] = sizes.line(line) if there else _HIDDEN["domain"]
+            changes[f"yaxis{axis_number(line)}.visible"] = there
     positions = sizes.panels(len(groups))
     for i in range(panels):
         axes = [f"xaxis{number(i)}" for number in (accuracy_axis, numbers_axis)]
@@ -174,7 +199,7 @@ def victim_changes(victim: VictimResult, report: AttackReport, sizes: Sizes, pan
 def victim_menu(sizes: Sizes, options: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the menu of the victims, between the heading and the legend."""
     above = sizes.area.top - _HEADING - 4
-    return sizes.area.menu("victim", options, above=above, left=_EDGE - sizes.left, flat=False)
+    return sizes.area.menu("model", options, above=above, left=_EDGE - sizes.left, flat=False)
 
 
 def _subtitle(choice: Choice | None, victim: VictimResult) -> str:
@@ -203,11 +228,13 @@ def _controls_name(draws: list[Outcome]) -> str:
 
 def _row_names(victim: VictimResult, sizes: Sizes) -> dict[float, str]:
     """Return the name of each row by its position."""
-    names = {0.0: "clean"}
+    up = _NAME_ABOVE * sizes.small
+    names = {0.0 - up: "clean"}
     for i, (outcome, draws) in enumerate(victim.triggers()):
         assert outcome.trigger is not None
         row = row_of(i, sizes.controls)
-        names[row] = f"<b>{fitted(outcome.trigger.name, int((sizes.left - _EDGE) / _BOLD))}</b>"
+        room = sizes.area.width - _NUMBERS if sizes.small else sizes.left - _EDGE
+        names[row - up] = f"<b>{fitted(outcome.trigger.name, int(room / _BOLD))}</b>"
         if sizes.controls:
-            names[row + CONTROL_STEP] = _controls_name(draws)
+            names[row + CONTROL_STEP - up] = _controls_name(draws)
     return names

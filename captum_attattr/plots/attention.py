@@ -169,7 +169,7 @@ def plot_attention(
     sizes = Sizes.of(maps)
     thumbnails = _thumbnails(maps, view, sizes.tile) if sizes.tile else []
     figure = go.Figure([*thumbnails, *_large_maps(maps, view)])
-    active = {"view": VIEWS.index(view), "layer": layer, "head": head, "range": 0}
+    active = {"view": VIEWS.index(view), "layer": layer, "head": head, "colours": 0}
     figure.update_layout(attention_layout(explanation, maps, sizes, active))
     _, colour_axes = view_changes(maps, view)
     relayout(

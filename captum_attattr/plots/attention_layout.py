@@ -39,7 +39,7 @@ _FRAME: dict[Theme, str] = {"light": "#000000", "dark": "#ffffff"}  # around the
 _MAP, _LARGEST_MAP = 520, 640
 _EDGE, _TOP, _COLOUR_BAR = 18, 112, 96  # margins
 _MENUS = 52  # height of the menus above the plots
-_MENU_WIDTHS = {"view": 276, "layer": 98, "head": 100, "range": 184}
+_MENU_WIDTHS = {"view": 276, "layer": 98, "head": 100, "colours": 184}
 _ROW_NAMES, _COLUMN_NAMES = 58, 50  # "layer 11" beside the thumbnails, "head 11" upright above them
 _AXIS_TITLE = 25
 _BARS = {  # titles of the colour bars; "max" is that of the map of each head
@@ -249,7 +249,7 @@ def _menus(maps: Maps, sizes: Sizes, active: dict[str, int]) -> list[dict[str, A
         "view": [option(view, *view_changes(maps, view)) for view in VIEWS],
         "layer": [option(f"layer {number}", layout=layer_changes(maps, i)) for i, number in enumerate(maps.layers)],
         "head": [option(f"head {i}", layout=head_changes(maps, i)) for i in range(heads)],
-        "range": [option(text, layout=range_changes(maps, where)) for text, where in ranges],
+        "colours": [option(text, layout=range_changes(maps, where)) for text, where in ranges],
     }
     menus, left = [], 0
     for name, choices in options.items():

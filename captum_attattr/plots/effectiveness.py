@@ -9,8 +9,8 @@ from captum_attattr.formatting import counted, number
 from captum_attattr.heads.effectiveness import Effectiveness
 from captum_attattr.heads.scoring import ATTRIBUTED
 from captum_attattr.plots.canvas.labels import name_label
-from captum_attattr.plots.canvas.lines import Line, hovers, line_colours, painted
-from captum_attattr.plots.canvas.panels import PANELS_HINT, Panel, panels_area, panels_layout
+from captum_attattr.plots.canvas.lines import Line, hovers, line_colours
+from captum_attattr.plots.canvas.panels import Heading, Panel, panels_figure
 
 # Attribution is orange, as in all figures.
 _SCORES = {"attribution": ("solid", "circle", line_colours(1)), "attention": ("dash", "square-open", line_colours(0))}
@@ -57,9 +57,8 @@ def plot_effectiveness(effectiveness: Effectiveness) -> go.Figure:
     chosen = "".join(f", {key} {name_label(text)}" for key, text in texts.items())
     title = f"Effectiveness of head scores: <b>{metric}</b>"
     rows = f"{counted(effectiveness.rows, 'row')}; for each of them the heads are ranked within every layer{chosen}"
-    layout = panels_layout(panels, panels_area(list(_SCORES), menu=False), title, rows)
     lines = [_line(effectiveness, score, mode) for score in _SCORES for mode in _MODES]
-    return painted(lines, layout, "effectiveness", hint=PANELS_HINT)
+    return panels_figure(lines, panels, Heading(title, rows, list(_SCORES)), "effectiveness")
 
 
 def _line(effectiveness: Effectiveness, score: str, mode: str) -> Line:

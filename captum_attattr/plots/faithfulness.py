@@ -16,8 +16,8 @@ from captum_attattr.evaluation.result import REMOVALS, UNITS, Faithfulness
 from captum_attattr.formatting import counted, number, visible
 from captum_attattr.plots.canvas.attributions import attribution_colours
 from captum_attattr.plots.canvas.labels import NAME_LENGTH, name_label, name_labels
-from captum_attattr.plots.canvas.lines import SYMBOLS, Line, hovers, painted
-from captum_attattr.plots.canvas.panels import PANELS_HINT, Panel, panels_area, panels_layout
+from captum_attattr.plots.canvas.lines import SYMBOLS, Line, hovers
+from captum_attattr.plots.canvas.panels import PANELS_HINT, Heading, Panel, panels_figure
 from captum_attattr.plots.canvas.theme import GREY
 
 _PANELS = {"keep": ("", "top {units} kept, in % of all: the earlier up, the better")}
@@ -156,8 +156,8 @@ def plot_faithfulness(
     names = [visible(name, NAME_LENGTH) for name, _ in given]
     subtitle = f"Mean over {counted(len(first.full), 'example')}; {units} {REMOVALS[first.removal]}"
     title = f"Faithfulness: <b>{output}</b> with and without the top {units}"
-    area = panels_area([*names, f"all {units}"], menu=False)
-    return painted(lines, panels_layout(panels, area, title, subtitle), "faithfulness", hint=hint)
+    heading = Heading(title, subtitle, [*names, f"all {units}", f"no {units}"], hint)
+    return panels_figure(lines, panels, heading, "faithfulness")
 
 
 def _percent(result: Faithfulness) -> list[float]:

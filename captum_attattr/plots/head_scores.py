@@ -19,6 +19,21 @@ Floats = npt.NDArray[np.float64]
 _WANTED = "a HeadImportance, or a dict or list of them"
 
 
+SCALES = {"linear": "scores", "rank": "ranks"}
+"""What a switch calls the scales of a figure."""
+
+
+def scale_index(scale: str) -> int:
+    """Return the index of a scale that a user gave.
+
+    Raises:
+        ValueError: there is no such scale.
+    """
+    if scale not in SCALES:
+        raise ValueError(f"scale must be 'linear' or 'rank', not {scale!r:.60}")
+    return list(SCALES).index(scale)
+
+
 class Scores(NamedTuple):
     """The arrays of one importance. L layers, H heads."""
 
@@ -95,6 +110,11 @@ def layer_means(scores: Floats) -> Floats:
     return np.where(count, np.nansum(scores, axis=1) / np.maximum(count, 1), np.nan)
 
 
+def fits(characters: int, font: int, cell: tuple[int, int]) -> bool:
+    """Return whether so many characters of a font's size have room in a cell of a width and a height in pixels."""
+    return characters * font * CHARACTER_WIDTH / 11 + 4 <= cell[0] and font + 3 <= cell[1]
+
+
 class Digits(NamedTuple):
     """How numbers are written in the cells: in units of 10^power, with as many digits as there is room for."""
 
@@ -113,7 +133,7 @@ class Digits(NamedTuple):
         for digits in (3, 2):
             decimals = max(0, digits - 1 - exponent + power)
             width = max(len(cls(power, decimals, font).text(value)) for value in scores.flat)
-            if width * font * CHARACTER_WIDTH / 11 + 4 <= cell[0] and font + 3 <= cell[1]:
+            if fits(width, font, cell):
                 return cls(power, decimals, font)
         return cls(power, None, font)
 
@@ -127,6 +147,13 @@ class Digits(NamedTuple):
     def unit(self) -> str:
         """The unit in words; nothing if it is 1."""
         return f"numbers in units of 10<sup>{self.power}</sup>".replace("-", "−") if self.power else ""
+
+
+def importance_shares(scores: Floats) -> Floats:
+    """Return (L, H) the share of the other heads that are less important; equal scores have the middle of theirs."""
+    present = scores[~np.isnan(scores)]
+    below = (present < scores[..., None]).sum(-1) + ((present == scores[..., None]).sum(-1) - 1) / 2
+    return np.where(np.isnan(scores), np.nan, below / max(len(present) - 1, 1))
 
 
 def ranks(scores: Floats) -> list[list[str]]:

@@ -13,9 +13,9 @@ from captum_attattr.formatting import counted, number, visible
 from captum_attattr.heads.curves import PruningComparison, PruningCurve
 from captum_attattr.plots.canvas.attributions import ranking_colours
 from captum_attattr.plots.canvas.labels import NAME_LENGTH, name_label, name_labels
-from captum_attattr.plots.canvas.layout import Area, option
-from captum_attattr.plots.canvas.lines import SYMBOLS, Line, hovers, painted
-from captum_attattr.plots.canvas.panels import MENU_HEIGHT, PANELS_HINT, Panel, panels_area, panels_layout
+from captum_attattr.plots.canvas.layout import option
+from captum_attattr.plots.canvas.lines import SYMBOLS, Line, hovers
+from captum_attattr.plots.canvas.panels import PANELS_HINT, Heading, Panel, panels_figure
 from captum_attattr.plots.canvas.theme import GREY, Theme
 from captum_attattr.plots.head_scores import Floats
 
@@ -220,12 +220,11 @@ def _rows(given: list[PruningCurve]) -> str:
     return f"Heads ranked on {span(curve.ranking_rows for curve in ranked)} rows, {evaluated}, {used}"
 
 
-def _order_menu(shown: list[str], area: Area) -> dict[str, Any]:
-    """Return buttons that choose an order; `shown` is each trace's order, "" for traces of every order."""
+def _order_options(shown: list[str]) -> list[dict[str, Any]]:
+    """Return the options of the menu of orders; `shown` is each trace's order, "" for traces of every order."""
     choices = [("both orders", {"", *_ORDERS}), *((text, {"", order}) for order, text in _ORDERS.items())]
     hidden = "legendonly"  # traces that are not visible at all would leave their colours to the others
-    options = [option(text, {"visible": [order in orders or hidden for order in shown]}) for text, orders in choices]
-    return area.menu("order", options, above=MENU_HEIGHT, flat=True)
+    return [option(text, {"visible": [order in orders or hidden for order in shown]}) for text, orders in choices]
 
 
 @checked_arguments
@@ -275,11 +274,10 @@ def plot_pruning_curve(curves: PruningCurve | Sequence[PruningCurve] | PruningCo
     panels = [left, Panel(0.38, across, saved)] if two else [left]
     title = f"Pruning heads: <b>{metric}</b>" + (", latency and parameters" if two else "")
     several = set(_ORDERS) <= set(shown)
-    area = panels_area(names, several)
-    menus = [_order_menu(shown, area)] if several else []
-    layout = panels_layout(panels, area, title, _rows(given + given_random), updatemenus=menus)
+    options = _order_options(shown) if several else []
     hint = PANELS_HINT + (_HINT_MENU if several else "")
-    return painted(lines, layout, "pruning", hint=hint, menu="order" if several else None)
+    heading = Heading(title, _rows(given + given_random), names, hint, options)
+    return panels_figure(lines, panels, heading, "pruning")
 
 
 def _lines(curves: list[_Curve], random: list[_Curve]) -> tuple[list[Line], list[str]]:

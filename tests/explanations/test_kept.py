@@ -205,7 +205,7 @@ def test_views_that_need_the_attention_say_so(bare, view):
 def test_other_views_do_without(bare, whole, tmp_path: Path):
     one, every = bare[1], whole[1]
     figure = plot_attention(one)
-    assert [menu.name for menu in figure.layout.updatemenus] == ["layer", "head", "range"]
+    assert [menu.name for menu in figure.layout.updatemenus] == ["layer", "head", "colours"]
     assert figure.layout.meta["hint"].endswith("The attention was not kept.")
     hovers = {trace.name.split()[0]: trace.hovertemplate for trace in figure.data if trace.hovertemplate}
     assert hovers["attention"] == "attention not kept<extra></extra>"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from packaging.version import Version
 from tiny_families import tiny_model
 from torch import Tensor, nn
 from toy import HIDDEN, VOCAB, tiny_bert, tiny_llama, tiny_tokenizer
@@ -302,7 +303,18 @@ def one_process(tmp_path):
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize(
+    "version",
+    [
+        1,
+        pytest.param(
+            2,
+            marks=pytest.mark.skipif(
+                Version(torch.__version__) < Version("2.7"), reason="torch 2.6 shards only on accelerators"
+            ),
+        ),
+    ],
+)
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 def test_fsdp(version, one_process):
     fsdp = pytest.importorskip("torch.distributed.fsdp")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import re
 from pathlib import Path
 from typing import Any
@@ -13,59 +12,14 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 from hostile import HOSTILE, every_text
+from pictured import CLASSES, several, trigger, triggers, victim
 
 from captum_attattr import plot_attack
 from captum_attattr.plots.canvas.labels import CHARACTER_WIDTH, fitted, text_width, token_label
 from captum_attattr.plots.canvas.pages import write_html
-from captum_attattr.triggers.extraction import Trigger
 from captum_attattr.triggers.report import AttackReport, Choice, Outcome, VictimResult
 
-CLASSES = ["entailment", "neutral", "contradiction"]
-WORDS = ["film", "tree", "dull", "queen", "witty", "not"]
 MINUS = "−"
-
-
-def trigger(*tokens: str, **changed: Any) -> Trigger:
-    values = {
-        "tokens": tokens,
-        "positions": tuple(i / max(len(tokens) - 1, 1) for i in range(len(tokens))),
-        "segments": (0,) * len(tokens),
-        "score": 0.4321,
-        "layer": 3,
-        "head": 7,
-        "source": 12,
-        "target": 0,
-    }
-    return Trigger(**(values | changed))
-
-
-def triggers(count: int) -> list[Trigger]:
-    return [trigger(WORDS[i % 6], f"word{i}") for i in range(count)]
-
-
-def victim(
-    name: str = "model",
-    classes: list[str] = CLASSES,
-    given: list[Trigger] | None = None,
-    rows: int = 90,
-    draws: int = 4,
-    seed: int = 0,
-) -> VictimResult:
-    """Made-up predictions, of which most are right and each outcome changes some others."""
-    draw = random.Random(f"{name} {seed}")
-    gold = [i % len(classes) for i in range(rows)]
-    clean = [g if draw.random() < 0.9 else draw.randrange(len(classes)) for g in gold]
-
-    def changed() -> list[int]:
-        share, to = draw.random() / 2, draw.randrange(len(classes))
-        return [to if draw.random() < share else value for value in clean]
-
-    outcomes = [Outcome("clean", [], None, clean)]
-    for one in triggers(3) if given is None else given:
-        outcomes.append(Outcome("trigger", list(one.tokens), one, changed()))
-        for _ in range(draws):
-            outcomes.append(Outcome("control", [draw.choice(WORDS) for _ in one.tokens], one, changed()))
-    return VictimResult(name, list(range(len(classes))), classes, gold, outcomes)
 
 
 def verdicts() -> AttackReport:
@@ -95,18 +49,6 @@ def plain(text: str) -> str:
 def trace(figure: go.Figure, name: str) -> Any:
     (found,) = (each for each in figure.data if plain(each.name) == name)
     return found
-
-
-def several() -> AttackReport:
-    """Three victims; the second one has other classes, the third one more of them."""
-    given = triggers(3)
-    return AttackReport(
-        [
-            victim("first", CLASSES, given),
-            victim("second", ["negative", "positive"], given),
-            victim("third", [f"class {i}" for i in range(6)], given),
-        ]
-    )
 
 
 # ---------------------------------------------------------------------------------------------- the numbers
@@ -435,7 +377,7 @@ def test_saved_report_gives_the_same_page(tmp_path: Path) -> None:
         for i, each in enumerate((report, AttackReport.load(report.save(tmp_path / "attack.json"))))
     ]
     assert pages[0] == pages[1]
-    assert b'"filename": "attack"' in pages[0]
+    assert plot_attack(report).layout.meta["filename"] == "attack"
 
 
 @pytest.mark.parametrize("report", [3, victim(), None, [victim()]])

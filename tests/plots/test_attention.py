@@ -129,13 +129,13 @@ def test_colours_fit_the_head_or_all_heads_symmetric_about_zero(tokens: int) -> 
     scale = figure.layout.coloraxis
     assert (scale.cmin, scale.cmax) == (-end, end)
     assert scale.colorbar.title.text == "attribution<br>scale of this head"
-    for path, value in menu(figure, "range").buttons[1].args[0].items():
+    for path, value in menu(figure, "colours").buttons[1].args[0].items():
         figure.layout[path] = value
     largest = float(explanation.attributions.abs().max())
     assert (scale.cmin, scale.cmax) == (-largest, largest)
     assert scale.colorbar.title.text == "attribution<br>scale of all heads"
     assert (figure.layout.coloraxis2.cmin, figure.layout.coloraxis2.cmax) == (0, 1)
-    for button in menu(figure, "range").buttons:
+    for button in menu(figure, "colours").buttons:
         assert button.args[0]["coloraxis.cmin"] == -button.args[0]["coloraxis.cmax"]
     for each in figure.data:
         if each.name not in ("heads", "labels"):
@@ -200,7 +200,7 @@ def test_thumbnail_hover_names_the_strongest_link() -> None:
 def test_one_head_needs_no_thumbnails_and_no_menu_of_heads() -> None:
     figure = plot_attention(explain(1, 1, 4))
     assert [each.name for each in figure.data] == ["labels", "attribution 0 0", "attention 0 0", "difference 0 0"]
-    assert [each.name for each in figure.layout.updatemenus] == ["view", "range"]
+    assert [each.name for each in figure.layout.updatemenus] == ["view", "colours"]
     assert not any("shapes" in path for theme in figure.layout.meta["themes"].values() for path in theme)
 
 
@@ -218,7 +218,7 @@ def test_menus_lead_to_what_the_arguments_lead_to() -> None:
             figure.layout[path] = value
     direct = plot_attention(explanation, layer=3, head=2, view="attention")
     for each in (figure, direct):  # a page's script lets the colours follow the head; here all heads have one scale
-        for path, value in menu(each, "range").buttons[1].args[0].items():
+        for path, value in menu(each, "colours").buttons[1].args[0].items():
             each.layout[path] = value
     assert [(each.opacity or 1) if each.opacity != 0 else 0 for each in figure.data] == [
         (each.opacity or 1) if each.opacity != 0 else 0 for each in direct.data
@@ -499,8 +499,7 @@ STEPS = """
   seen.over.push(over.hidden, drawn().at(-1));
   plot.emit("plotly_buttonclicked", { menu: { name: "head" }, active: 2 });
   await wait();
-  const buttons = [...document.querySelectorAll(".updatemenu-button")];
-  buttons.find((each) => each.textContent === "difference").dispatchEvent(new MouseEvent("click", { bubbles: true }));
+  [...document.querySelectorAll(".controls label")].find((each) => each.textContent === "difference").click();
   await wait();
   seen.after = drawn();
   seen.bar = texts(".cbcoloraxis3 text").join(" ");

@@ -14,57 +14,17 @@ import plotly.graph_objects as go
 import pytest
 import torch
 from hostile import every_text
+from pictured import comparison, curve, effectiveness
 from results import importance
 from scipy.stats import rankdata
 
 from captum_attattr.heads.correlation import importance_correlation
-from captum_attattr.heads.curves import PruningComparison, PruningCurve
-from captum_attattr.heads.effectiveness import Effectiveness
+from captum_attattr.heads.curves import PruningComparison
 from captum_attattr.heads.importance import METHODS
 from captum_attattr.plots import plot_correlation, plot_effectiveness, plot_heads, plot_pruning_curve
 from captum_attattr.plots.canvas.pages import write_html
 
 HOSTILE = "<script>alert(1)</script> $x$ %{x}"
-
-
-def curve(name: str = "attattr", order: str = "least", seed: int = 0, cut: bool = False, **changed: Any) -> Any:
-    """A made-up pruning curve of 72 heads in 5 steps."""
-    generator = np.random.default_rng(seed)
-    values = {
-        "name": name,
-        "order": order,
-        "heads": [0, 18, 36, 54, 72],
-        "total": 72,
-        "metric_name": "accuracy",
-        "metric": np.sort(generator.random(5))[::-1].tolist(),
-        "loss": generator.random(5).tolist(),
-        "ranking": [],
-        "ranking_rows": 200,
-        "evaluation_rows": 872,
-        "shared_rows": 0,
-        "parameters": [1000, 900, 800, 700, 600] if cut else [],
-        "latency": [1.0, 0.9, 0.85, 0.7, 0.5] if cut else [],
-    }
-    return PruningCurve(**(values | changed))
-
-
-def comparison(cut: bool = True) -> PruningComparison:
-    curves = [
-        curve(name, order, seed, cut and order == "least")
-        for seed, (name, order) in enumerate((n, o) for o in ("least", "most") for n in ("attattr", "taylor"))
-    ]
-    return PruningComparison(curves, [curve(f"random {i}", seed=10 + i, ranking_rows=0) for i in range(3)])
-
-
-def effectiveness(**changed: Any) -> Any:
-    def curves(shift: float) -> dict[str, dict[str, list[float]]]:
-        return {
-            score: {mode: [shift + i + j / 10 + k / 100 for k in range(5)] for j, mode in enumerate(("prune", "keep"))}
-            for i, score in enumerate(("attribution", "attention"))
-        }
-
-    values = {"heads": [0, 1, 2, 3, 4], "metric_name": "accuracy", "metric": curves(0.0), "loss": curves(5.0)}
-    return Effectiveness(**(values | {"rows": 50, "options": {"target": "gold", "reduce": "max"}} | changed))
 
 
 FIGURES = {
@@ -161,6 +121,11 @@ def test_a_correlation_shows_ranks_too() -> None:
         np.testing.assert_array_equal(found, rankdata(given.scores[known].numpy()))
     assert list(ranks.args[0]["x"][:bars]) == [None] * bars
     assert ranks.args[1]["xaxis.title.text"].endswith(", rank")
+    at_first = plot_correlation(first, second, scale="rank")
+    assert at_first.layout.updatemenus[0].active == 1
+    assert at_first.layout.xaxis.title.text == ranks.args[1]["xaxis.title.text"]
+    for i, line in enumerate(at_first.data):
+        np.testing.assert_array_equal(line.x, ranks.args[0]["x"][i])
 
 
 def lightness(colour: str) -> float:
@@ -230,7 +195,7 @@ def test_method_menu_leads_to_what_one_importance_leads_to() -> None:
     gone = importance(method="taylor", scores=torch.tensor([[0.1, torch.nan]] * 3), stderr=torch.ones(3, 2))
     given = {"first": importance(3, 2), "signed": importance(3, 2, "loss_difference"), "gone": gone}
     figure = plot_heads(given)
-    (menu,) = figure.layout.updatemenus
+    _, menu = figure.layout.updatemenus
     assert [plain(button.label) for button in menu.buttons] == list(given)
     for name, button in zip(given, menu.buttons, strict=True):
         visible, change = button.args
@@ -240,13 +205,48 @@ def test_method_menu_leads_to_what_one_importance_leads_to() -> None:
         assert go.Figure([each.update(visible=True) for each in shown]).to_json() == go.Figure(direct.data).to_json()
         for path, value in change.items():
             assert json.dumps(direct.layout[path]) == json.dumps(value), path
-    assert plot_heads(importance()).layout.updatemenus == ()
+    assert [menu.name for menu in plot_heads(importance()).layout.updatemenus] == ["values"]
 
 
 def test_names_of_a_list_are_the_methods_with_their_options() -> None:
     options = METHODS["attattr"].options | {"reduce": "sum"}
     figure = plot_heads([importance(), importance(options=options)])
-    assert [plain(b.label) for b in figure.layout.updatemenus[0].buttons] == ["attattr", "attattr (reduce=sum)"]
+    assert [plain(b.label) for b in figure.layout.updatemenus[1].buttons] == ["attattr", "attattr (reduce=sum)"]
+
+
+def test_ranks_tell_apart_what_one_layer_flattens() -> None:
+    given = importance(method="loss_difference")
+    given.scores[1] *= 1000
+    given.scores[0, :2] = 0.25  # equal scores share a rank
+    given.scores[2, 3] = torch.nan
+    other = importance(method="taylor")
+    usual, figure = plot_heads([given, other]), plot_heads([given, other], scale="rank")
+    for each, name in ((given, "loss_difference"), (other, "taylor")):
+        known = ~each.scores.isnan().numpy()
+        ranks = rankdata(each.scores.numpy()[known])  # the least important has rank 1
+        drawn = trace(figure, name)
+        np.testing.assert_allclose(drawn.z[known], (ranks - 1) / (len(ranks) - 1), atol=1e-12)
+        assert np.isnan(drawn.z[~known]).all()
+        assert [text for row in drawn.text for text in row if text] == [f"{len(ranks) + 1 - rank:g}" for rank in ranks]
+        assert drawn.coloraxis == "coloraxis3"
+        np.testing.assert_array_equal(trace(usual, name).z, each.scores.numpy())
+        assert trace(figure, f"{name} layers").x.tolist() == trace(usual, f"{name} layers").x.tolist()
+    for one, active in ((usual, 0), (figure, 1)):
+        switch = one.layout.updatemenus[0]
+        assert (switch.active, [button.label for button in switch.buttons]) == (active, ["scores", "ranks"])
+        for button, like in zip(switch.buttons, (usual, figure), strict=True):
+            changes, traces = button.args
+            for place, index in enumerate(traces):
+                drawn = like.data[index]
+                assert changes["coloraxis"][place] == drawn.coloraxis
+                assert [list(row) for row in changes["text"][place]] == [list(row) for row in drawn.text]
+                np.testing.assert_array_equal(np.array(changes["z"][place], float), drawn.z)
+
+
+@pytest.mark.parametrize("draw", [plot_heads, lambda given, **scale: plot_correlation(given, given, **scale)])
+def test_a_scale_that_there_is_not_is_refused(draw: Any) -> None:
+    with pytest.raises(ValueError, match="scale must be 'linear' or 'rank', not 'log'"):
+        draw(importance(), scale="log")
 
 
 # -------------------------------------------------------------------------------------- the correlation
@@ -494,13 +494,13 @@ STEPS = """
     key(plot, "ArrowDown");
     await wait();
     seen.chosen = document.getElementById("chosen").textContent;
-    seen.active = plot.layout.updatemenus[0].active;
+    seen.active = plot.layout.updatemenus.at(-1).active;
     seen.title = plot._fullLayout.title.text;
     seen.visible = plot._fullData.map((each) => each.visible);
     seen.after = plot._fullData.map((each) => each.line?.color ?? null);
     key(plot, "ArrowUp");
     await wait();
-    seen.again = plot.layout.updatemenus[0].active;
+    seen.again = plot.layout.updatemenus.at(-1).active;
   }
 """
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import results
-from plots.test_heads import curve
+from pictured import curve
 
 from captum_attattr import plot_correlation, plot_faithfulness, plot_heads, plot_pruning_curve
 from captum_attattr.plots.canvas.labels import NAME_LENGTH, name_labels

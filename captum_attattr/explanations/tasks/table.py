@@ -7,7 +7,8 @@ from captum_attattr.explanations.tasks.entity_tag import EntityTag
 from captum_attattr.explanations.tasks.masked_word import MaskedWord
 from captum_attattr.explanations.tasks.similarity import Similarity
 from captum_attattr.explanations.tasks.whole_text import WholeText
-from captum_attattr.model.wrappers import SIMILARITIES
+from captum_attattr.explanations.tasks.written_text import WrittenText
+from captum_attattr.model.wrappers import SIMILARITIES, TEXT_TO_TEXT
 
 TASKS: dict[str, type[WholeText]] = {
     "classification": WholeText,
@@ -16,4 +17,5 @@ TASKS: dict[str, type[WholeText]] = {
     "token_classification": EntityTag,
     "masked_lm": MaskedWord,
     **dict.fromkeys(SIMILARITIES, Similarity),
+    TEXT_TO_TEXT: WrittenText,
 }

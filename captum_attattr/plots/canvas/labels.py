@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -72,6 +73,19 @@ def fitted(text: str, width: int) -> str:
 def text_width(text: str) -> float:
     """Return the width of a text in pixels, in the font of axis labels."""
     return CHARACTER_WIDTH * cells(text)
+
+
+def wrapped(text: str, width: float) -> str:
+    """Return a text, in plotly's HTML, in lines of at most `width` pixels, where its words allow that."""
+    lines = [""]
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}".strip()
+        bare = html.unescape(re.sub("<[^<>]*>|[\u2068\u2069]", "", longer))
+        if 1.15 * text_width(bare) <= width:  # titles are larger than labels
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return "<br>".join(filter(None, lines))
 
 
 def token_width(token: str) -> int:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 FONT = "system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 WIDTH = 1250  # pixels of a figure; what a window of 1280 shows without scrolling
+NARROW = 325  # of the small form of a figure in the narrowest window: 360, less a scroll bar and margins
 AXIS_LINE: dict[str, Any] = {"showline": True, "ticks": "outside", "ticklen": 4}
 
 _TITLE_TOP = 10  # pixels from the upper edge of the figure to the title
@@ -72,7 +73,7 @@ class Area(NamedTuple):
         """Return a menu.
 
         Args:
-            name: by which scripts of the page find it.
+            name: by which scripts of the page find it, and which a screen reader reads.
             options: of `option`, in order.
             above: from the upper edge of the area up to that of the menu.
             left: from the left edge of the area to that of the menu.
@@ -86,6 +87,11 @@ class Area(NamedTuple):
     def legend_beside(self, **looks: Any) -> dict[str, Any]:
         """Return the legend on the right of the area, one entry a line; a click hides or shows what it names."""
         return {"x": self.x(self.width + 14), "xanchor": "left", "y": 1, "yanchor": "top", **looks}
+
+    def legend_below(self, height: int, **looks: Any) -> dict[str, Any]:
+        """Return the legend, so high, at the lower edge of the figure; a click hides or shows what it names."""
+        corner = {"x": self.x(8 - self.left), "xanchor": "left", "yref": "container", "y": height / self.figure_height}
+        return {**corner, "yanchor": "top", **looks}
 
     def legend_above(self, **corner: Any) -> dict[str, Any]:
         """Return the legend above the area, its entries side by side; it cannot be clicked."""

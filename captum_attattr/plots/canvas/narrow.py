@@ -50,5 +50,8 @@ def narrow_html(title: str, told: dict[str, Any]) -> str:
         sentence = Sentence(**{**fields, "scores": np.array(fields["scores"])})
         parts += [sentence_html(sentence), scale_html(sentence.largest_of(), output)]
     items = "".join(f"<li>{link}</li>" for link in told["links"])  # escaped when they were made
-    parts += [f"<h2>{html.escape(told['what'])}</h2><ol>{items}</ol>", "<p>A wider window shows the picture.</p></div>"]
+    parts += [
+        f"<h2>{html.escape(told['what'])}</h2><ol>{items}</ol>",
+        '<p class="wider">A wider window shows the picture.</p></div>',
+    ]
     return "\n".join(parts)

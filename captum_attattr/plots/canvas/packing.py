@@ -45,11 +45,13 @@ def figure_content(figure: go.Figure, config: dict[str, Any]) -> Content:
         differences = meta.get("differences", [])
         note = _code(traces, differences, arrays)
         # What narrow pages show is in their HTML.
-        content["layout"]["meta"] = _beside({k: v for k, v in meta.items() if k != "narrow"}, arrays)
+        content["layout"]["meta"] = _beside({k: v for k, v in meta.items() if k not in ("narrow", "small")}, arrays)
     for trace in traces:
         if isinstance(trace.get("z"), dict) and trace["z"].get("dtype") == "f4" and "," in trace["z"].get("shape", ""):
             trace["z"] = halves(_floats(trace["z"]))
     whole = {"data": traces, "layout": content.get("layout", {}), "frames": content.get("frames") or None}
+    if isinstance(meta, dict) and "small" in meta:
+        whole["small"] = meta["small"]
     # Not orjson, which plotly takes where it is installed: it refuses halves of surrogate pairs.
     parts = [f'"{name}": {plotly.io.json.to_json_plotly(part, engine="json")}' for name, part in whole.items()]
     options = json.dumps(config).replace("<", "\\u003c")

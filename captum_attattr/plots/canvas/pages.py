@@ -114,18 +114,27 @@ aria-describedby="{start}hint">
 <div class="plot" id="{start}plot" style="{size}"></div>
 <p class="hint" id="{start}hint">{html.escape(hint)}</p>
 <p class="chosen" id="{start}chosen" role="status"></p>
-{instead}{content_script(content)}
+{instead}{_small_html(meta["small"], start) if "small" in meta else ""}{content_script(content)}
 </div>"""
+
+
+def _small_html(small: dict[str, Any], start: str) -> str:
+    """Return the HTML of the small form of a figure, which `assets/small.js` completes."""
+    return f"""<div class="small"><h1></h1><p class="subtitle"></p>
+<div class="plot" id="{start}small-plot"></div>
+<p class="told"></p>
+<p class="hint" id="{start}small-hint">{html.escape(small["layout"]["meta"].get("hint", ""))}</p>
+<p class="chosen" role="status"></p></div>"""
 
 
 def page(title: str, body: str, figures: Sequence[go.Figure], style: str | None = None, *, beside: bool = False) -> str:
     """Return the HTML of a whole page.
 
     plotly.js and each script are in it once, however many figures there are. A figure names the scripts that make
-    it answer in its `layout.meta["scripts"]`; `page.js` runs for all figures. Each script is a file of `assets/`
-    and becomes a function, called once for each such figure. It may call what `draw.js` defines, and gets four
-    arguments: `plot`, the drawn element; `meta`, of its layout; `hint` and `chosen`, the paragraphs below it, of
-    which a reader sees the first and a screen reader speaks the second.
+    it answer in its `layout.meta["scripts"]`; `page.js` runs for all figures, `controls.js` for those of this package.
+    Each script is a file of `assets/` and becomes a function, called once for each such figure. It may call what
+    `draw.js` defines, and gets four arguments: `plot`, the drawn element; `meta`, of its layout; `hint` and `chosen`,
+    the paragraphs below it, of which a reader sees the first and a screen reader speaks the second.
 
     Args:
         title: plain text.
@@ -134,7 +143,9 @@ def page(title: str, body: str, figures: Sequence[go.Figure], style: str | None 
         style: a stylesheet in `assets/` for such pages, beside `page.css`.
         beside: whether plotly.js is a file beside the page; else it is inside.
     """
-    names = dict.fromkeys(["page", *(name for figure in figures for name in _meta(figure).get("scripts", ()))])
+    names = dict.fromkeys(
+        ["controls", "page", "small", *(name for figure in figures for name in _meta(figure).get("scripts", ()))]
+    )
     scripts = "\n".join(f"{name}: (plot, meta, hint, chosen) => {{\n{_asset(f'{name}.js')}}}," for name in names)
     narrow = ["sentence.css", "narrow.css"] if any("narrow" in _meta(figure) for figure in figures) else []
     sheet = "".join(map(_asset, ["page.css", *narrow, *([style] if style else [])]))

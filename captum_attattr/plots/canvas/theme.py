@@ -60,6 +60,24 @@ def relayout(figure: go.Figure, *changes: Changes) -> None:
             figure.layout[path] = value
 
 
+def with_small(figure: go.Figure, small: go.Figure) -> go.Figure:
+    """Store with a figure its small form, which a page shows in a window that is narrower than the figure.
+
+    Its width follows that of the window, and it has neither title nor menus, which the page writes itself: nothing
+    may depend on the width but what is in fractions of it.
+
+    Args:
+        figure: of `finish`, which is changed.
+        small: of `finish`, as wide as `layout.NARROW`.
+
+    Returns:
+        The figure.
+    """
+    small.layout.dragmode = False  # a finger that moves scrolls the page
+    figure.layout.meta = {**figure.layout.meta, "small": small.to_dict()}
+    return figure
+
+
 def finish(figure: go.Figure, themes: Mapping[Theme, Changes], **meta: Any) -> go.Figure:
     """Paint a figure for light pages and store with it what a page needs for dark ones.
 

@@ -6,7 +6,7 @@ const [rows, columns] = [menu("layer"), menu("head")];
 // Of the large maps only the shown one is there, in every view.
 let shown = shownMap(plot.layout, meta.attention);
 // Where the colours end, if they fit the head that is shown, which is the first choice of that menu.
-const range = menu("range");
+const range = menu("colours");
 const fit = (map) => {
   const { active, buttons } = plot.layout.updatemenus[range];
   const [attribution, attention, difference] = ends[map];

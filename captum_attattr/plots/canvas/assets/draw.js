@@ -146,13 +146,38 @@ const picture = (format, filename) => ({
   },
 });
 
-const draw = async (figure, { data, layout, config, frames, meta }) => {
-  const [plot, hint, chosen] = ["plot", "hint", "chosen"].map((name) => figure.querySelector(`.${name}`));
+const draw = async (figure, { data, layout, config, frames, meta }, where = figure) => {
+  const [plot, hint, chosen] = ["plot", "hint", "chosen"].map((name) => where.querySelector(`.${name}`));
   config.modeBarButtonsToAdd = ["png", "svg"].map((format) => picture(format, config.toImageButtonOptions.filename));
+  if (meta.themes) for (const menu of layout.updatemenus ?? []) menu.visible = false; // see `controls.js`
   await Plotly.newPlot(plot, { data, layout, config, frames });
   if (frames) Plotly.animate(plot, null);
-  for (const name of ["page", ...(meta.scripts || [])]) scripts[name](plot, meta, hint, chosen);
+  for (const name of [...(meta.themes ? ["controls"] : []), "page", ...(meta.scripts || [])]) scripts[name](plot, meta, hint, chosen);
   figure.dataset.drawn = "";
+};
+
+// Draws a figure. A window that is narrower than it shows its small form; one without such a form scrolls in its own box.
+// Each form is drawn when it is first seen.
+const drawSeen = async (figure, content) => {
+  const forms = new Map([[false, () => draw(figure, content)]]);
+  if (content.small) {
+    const { data, layout } = content.small;
+    const meta = { ...layout.meta, scripts: ["small", ...(layout.meta.scripts || [])] };
+    const small = { data, layout, meta, config: { ...content.config, displayModeBar: false } };
+    forms.set(true, () => draw(figure, small, figure.querySelector(".small")));
+  }
+  const narrow = matchMedia(`screen and (max-width: ${(content.layout.width ?? 700) + 22}px)`);
+  const show = async () => {
+    if (matchMedia("print").matches) return; // paper has what is seen
+    const name = content.small ? "narrowed" : "scrolls";
+    for (const each of [figure, figure.closest("main")]) each.classList.toggle(name, narrow.matches);
+    const seen = content.small ? narrow.matches : false;
+    const first = forms.get(seen);
+    forms.delete(seen);
+    await first?.();
+  };
+  narrow.addEventListener("change", show);
+  return show();
 };
 
 (async () => {
@@ -166,7 +191,7 @@ const draw = async (figure, { data, layout, config, frames, meta }) => {
   const contents = await Promise.all(figures.map(parsed));
   if (scripts.prepare) scripts.prepare(contents);
   for (const [i, figure] of figures.entries()) {
-    await draw(figure, contents[i]).catch(reportError); // the others are drawn all the same
+    await drawSeen(figure, contents[i]).catch(reportError); // the others are drawn all the same
     await new Promise((done) => setTimeout(done)); // the browser shows it before the next one is begun
   }
 })();

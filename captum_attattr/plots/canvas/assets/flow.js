@@ -292,7 +292,7 @@ const tell = (i) => {
 plot.addEventListener("pointermove", (event) => {
   const { left, top } = plot.getBoundingClientRect();
   const { _size, width } = plot._fullLayout;
-  const [x, y] = [event.clientX - left, event.clientY - top];
+  const [x, y] = [event.clientX - left + plot.scrollLeft, event.clientY - top];
   const inside = x > _size.l && y > _size.t && x < _size.l + _size.w && y < _size.t + _size.h;
   const i = inside && !event.buttons ? nearest(x - _size.l, y - _size.t) : -1;
   tip.hidden = i < 0;

@@ -45,7 +45,7 @@ takeKeys(plot);
 const near = (event) => {
   const { left, top } = plot.getBoundingClientRect();
   const { xaxis, yaxis } = plot._fullLayout;
-  const [x, y] = [event.clientX - left - xaxis._offset, event.clientY - top - yaxis._offset];
+  const [x, y] = [event.clientX - left + plot.scrollLeft - xaxis._offset, event.clientY - top - yaxis._offset];
   if (y > yaxis._length) {
     const below = event.clientY - top < plot.offsetHeight; // further down are plotly's buttons
     return below ? nodes.find((node) => Math.abs(xaxis.p2l(x) - node) < 0.5) : undefined;
