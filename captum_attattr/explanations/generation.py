@@ -136,6 +136,11 @@ class GenerationExplanation(Shown):
     # ------------------------------------------------------------------------------------------------- what it says
 
     @property
+    def given(self) -> str:
+        """What the answer was written from: "prompt", or "source" of an encoder-decoder."""
+        return "source" if self.options.get("source") else "prompt"
+
+    @property
     def text(self) -> str:
         """Prompt and answer."""
         return whole_text(self.prompt) + self.answer

@@ -55,8 +55,8 @@ def plot_generation(generation: GenerationExplanation, *, begin: int = 0, end: i
     annotations: list[dict[str, Any]] = []
     y, largest = 0.0, float(np.abs(scores).max()) or 1.0
     size = page["prompt"]
-    for what, part in (("prompt", slice(0, size)), ("answer", slice(size, None))):
-        text = f"<b>{what}</b>" + (f"; colours to ±{escape(number(largest))}" if what == "prompt" else "")
+    for what, part in ((generation.given, slice(0, size)), ("answer", slice(size, None))):
+        text = f"<b>{what}</b>" + (f"; colours to ±{escape(number(largest))}" if what != "answer" else "")
         annotations.append({**place(0, y + HEADING / 2), "text": text, "xanchor": "left", "font": {"size": 13}})
         words = page["words"][part]
         sentence = Sentence(words, [], page["special"][part], [0] * len(words), scores[None, part])
@@ -93,6 +93,7 @@ def _page_of(generation: GenerationExplanation) -> dict[str, Any]:
     return {
         "words": every,
         "prompt": len(sources),
+        "given": generation.given,
         "special": [generation.special[start] for start in starts],
         "breaks": ["\n" in text for text in every],
         "scores": words.scores.double().tolist(),

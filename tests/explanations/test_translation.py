@@ -37,6 +37,7 @@ from captum_attattr import (
     plot_tokens,
     plot_tree,
     removal_effects,
+    write_html,
     write_report,
 )
 from captum_attattr.attribution.methods.table import ATTRIBUTIONS, WITH_HEADS
@@ -356,6 +357,9 @@ def test_trees_and_views_take_them(tmp_path):
         assert figure.to_json()
     page = write_report(explanation, tmp_path / "report.html").read_text(encoding="utf-8")
     assert "4, 6 its attention to the source" in page
+    whole = write_html(plot_generation(result), tmp_path / "answer.html").read_text(encoding="utf-8")
+    assert "<h2>source</h2>" in whole
+    assert "<h2>prompt</h2>" not in whole
     assert "<iframe" in result._repr_html_()
     assert result.words().sources == ["[CLS]", "a", "good", "film", "[SEP]", "[PAD]", "[CLS]", "plot", "man", "work"]
     with pytest.raises(TypeError, match="explain_generation explains what it writes"):

@@ -35,7 +35,7 @@ def generation_body(page: dict[str, Any]) -> str:
 <label><input type="checkbox" id="special"> tint special tokens</label>
 <span class="scale"><span>against</span><span class="ramp" aria-hidden="true"></span><span>for, in points of the \
 {html.escape(page["output"])}, to <span id="end"></span></span></span></p>
-<h2>prompt</h2>
+<h2>{html.escape(page["given"])}</h2>
 {_text(page, 0, size)}
 <section class="answer"><h2>answer <span class="how">({html.escape(shown(page["how"]))})</span></h2>
 <p class="told" id="told" role="status"></p>
