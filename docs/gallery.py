@@ -40,6 +40,7 @@ def main(folder: Path) -> None:
     figures = {
         "words": plot_tokens(explanations),
         "tree": plot_tree(attribution_tree(first), first),
+        "tree_for_print": plot_tree(attribution_tree(first), first, style="paper"),
         "flow": plot_flow(first),
         "maps": plot_attention(first),
         "heads": plot_heads(importance),

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from captum_attattr.checks import checked_arguments, fraction, instance, integer
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.formatting import counted, signed, visible, whole_text
-from captum_attattr.plots.canvas.codes import signed_codes
+from captum_attattr.plots.canvas.codes import Codes, coarse, fitting, room
 from captum_attattr.plots.canvas.labels import HOVER_LENGTH, escape, fitted, hover_label, prediction_title
 from captum_attattr.plots.canvas.layout import WIDTH
 from captum_attattr.plots.canvas.lines import Line, painted
@@ -56,6 +56,7 @@ _DIVIDED: dict[Theme, dict[str, str]] = {
 }
 _TOP, _HEIGHT = 130, 516  # pixels
 
+_REST = 7e5  # bytes of a page beside its scores
 _HINT = (
     "The slider, or the arrow keys, move the cut: the edges with the largest |score| are drawn, negative ones dashed "
     f"up to {_DASHED}. Point at an edge for its numbers."
@@ -239,15 +240,17 @@ def plot_flow(
     count = cut(chosen, share, most, sign)
     shown = Edges(chosen.indices[:count], chosen.score[:count])
     whole = selected(flow, edges, view._replace(sign="both", special=True, segment="all"))
+    layers, heads, _ = flow.shape
+    codes, _ = fitting(flow.by_head, None, room(layers * heads, _REST + 4 / 3 * flow.sums.nbytes))
     return painted(
         [*_lines(shown, flow.shape[2], float(np.abs(shown.score[0]))), _points(flow, shown, view), *_legend()],
         _layout(explanation, flow, summary(shown, whole, view), view),
         "flow",
-        hint=_HINT,
+        hint=f"{_HINT} {coarse(codes.levels)}".strip(),
         changes=_GRID if second_text(flow.segments.tolist()) is None else _DIVIDED,
         scripts=["flow"],
         narrow=narrow(explanation),
-        flow=_page_data(flow, view, count),
+        flow=_page_data(flow, codes, view, count),
     )
 
 
@@ -260,9 +263,8 @@ def _checked_most(most: Any) -> int:
     return count
 
 
-def _page_data(flow: Flow, view: View, count: int) -> dict[str, Any]:
+def _page_data(flow: Flow, heads: Codes, view: View, count: int) -> dict[str, Any]:
     """Return what flow.js needs: the sums over heads, every head's scores, and the first view."""
-    heads = signed_codes(flow.by_head)
     return {
         "shape": list(flow.shape),
         "layers": flow.layers,

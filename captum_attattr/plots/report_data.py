@@ -16,13 +16,14 @@ from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.image_explanation import ImageExplanation
 from captum_attattr.explanations.words import readable
 from captum_attattr.formatting import visible
-from captum_attattr.plots.canvas.codes import packed, signed_codes, unsigned_codes
+from captum_attattr.plots.canvas.codes import coarse, fitting, packed, room
 from captum_attattr.plots.canvas.sentence import Floats, Sentence, words_json
 from captum_attattr.trees.algorithm import attribution_tree
 
 MOST_LINKS = 1500  # the strongest, which travel with exact scores
 MOST_CELLS = 256  # along a side of a head's map: longer texts show blocks of tokens
 _TOKEN_LENGTH = 24  # characters of a token's label
+_REST = 4e5  # bytes of a page beside its maps
 
 
 def report_data(explanation: Explanation, sentence: Sentence, links: Floats, threshold: float) -> dict[str, Any]:
@@ -96,23 +97,25 @@ def _trees(explanation: Explanation, threshold: float) -> list[dict[str, Any]]:
 def maps_blob(explanation: Explanation) -> tuple[dict[str, Any], bytes]:
     """Return the maps of all heads as 8-bit codes, and what one needs to read them.
 
-    Of more than 256 tokens a cell is a block of tokens, with the
-    entry that is farthest from zero.
+    Of more than 256 tokens a cell is a block of tokens, with the entry that is farthest from zero.
 
     Returns:
         The scales, and the codes of attribution and then of attention, each (L, H, S, S), compressed.
     """
-    size = explanation.attributions.shape[-1]
+    layers, heads, size = explanation.attributions.shape[:3]
     block = -(-size // MOST_CELLS)
-    attributions = signed_codes(_pooled(explanation.attributions.float().numpy(force=True), block))
-    side = attributions.codes.shape[-1]
-    meta: dict[str, Any] = {"block": block, "side": side, "attribution": _digits(attributions.largest.ravel())}
-    codes = attributions.codes.tobytes()
-    if explanation.attention is not None:
-        attention = unsigned_codes(_pooled(explanation.attention.float().numpy(force=True), block))
-        meta["attention"] = _digits(attention.largest.ravel())
-        codes += attention.codes.tobytes()
-    return meta, packed(codes)
+    pooled = [
+        None if maps is None else _pooled(maps.float().numpy(force=True), block)
+        for maps in (explanation.attributions, explanation.attention)
+    ]
+    assert pooled[0] is not None
+    every = [codes for codes in fitting(pooled[0], pooled[1], room(layers * heads, _REST)) if codes is not None]
+    levels = [codes.levels for codes in every]
+    meta: dict[str, Any] = {"block": block, "side": every[0].codes.shape[-1], "levels": levels, "note": coarse(*levels)}
+    meta |= {
+        name: _digits(codes.largest.ravel()) for name, codes in zip(("attribution", "attention"), every, strict=False)
+    }
+    return meta, packed(b"".join(codes.codes.tobytes() for codes in every))
 
 
 def _pooled(maps: npt.NDArray[np.float32], block: int) -> npt.NDArray[np.float32]:

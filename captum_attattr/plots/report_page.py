@@ -59,7 +59,8 @@ def write_report(
     dark follow the reader's setting, paper is light.
 
     Links have exact sums over heads; single heads' maps travel as 8-bit codes (about 2 % of a head's largest entry,
-    finer for small ones), and above 256 tokens as blocks of tokens; the page says so.
+    finer for small ones; coarser where flat maps of a long text would make a page of more than 5 to 8 MB), and above
+    256 tokens as blocks of tokens; the page says so.
 
     Args:
         explanation: of `explain`.

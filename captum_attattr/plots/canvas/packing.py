@@ -12,9 +12,10 @@ import numpy.typing as npt
 import plotly.graph_objects as go
 import plotly.io
 
-from captum_attattr.plots.canvas.codes import Codes, signed_codes, unsigned_codes
+from captum_attattr.plots.canvas.codes import coarse, fitting, room
 
 _SMALL = 1000  # bytes up to which an array stays in the JSON
+_REST = 1e6  # bytes of a page beside its maps: plotly.js, and the thumbnails of all heads
 
 
 class Content(NamedTuple):
@@ -22,6 +23,8 @@ class Content(NamedTuple):
 
     text: str
     arrays: bytes
+    note: str = ""
+    """What the page says of its numbers."""
 
 
 def figure_content(figure: go.Figure, config: dict[str, Any]) -> Content:
@@ -36,20 +39,15 @@ def figure_content(figure: go.Figure, config: dict[str, Any]) -> Content:
     meta = content.get("layout", {}).get("meta")
     traces = content.get("data", [])
     arrays = bytearray()
-    coded: dict[int, Any] = {}
+    differences: list[tuple[int, int, int]] = []
+    note = ""
     if isinstance(meta, dict):
-        for difference, attribution, attention in meta.get("differences", ()):
-            coded |= {difference: None, attribution: signed_codes, attention: unsigned_codes}
+        differences = meta.get("differences", [])
+        note = _code(traces, differences, arrays)
         # What narrow pages show is in their HTML.
         content["layout"]["meta"] = _beside({k: v for k, v in meta.items() if k not in ("narrow", "small")}, arrays)
-    for i, trace in enumerate(traces):
-        if i in coded:
-            trace["hovertemplate"] = trace["hovertemplate"].replace(".3~g", ".2~g")
-            if coded[i] is None:
-                del trace["z"]
-            else:
-                trace["z"] = _coded(coded[i](_floats(trace["z"])), arrays)
-        elif isinstance(trace.get("z"), dict) and trace["z"]["dtype"] == "f4" and "," in trace["z"].get("shape", ""):
+    for trace in traces:
+        if isinstance(trace.get("z"), dict) and trace["z"].get("dtype") == "f4" and "," in trace["z"].get("shape", ""):
             trace["z"] = halves(_floats(trace["z"]))
     whole = {"data": traces, "layout": content.get("layout", {}), "frames": content.get("frames") or None}
     if isinstance(meta, dict) and "small" in meta:
@@ -57,21 +55,32 @@ def figure_content(figure: go.Figure, config: dict[str, Any]) -> Content:
     # Not orjson, which plotly takes where it is installed: it refuses halves of surrogate pairs.
     parts = [f'"{name}": {plotly.io.json.to_json_plotly(part, engine="json")}' for name, part in whole.items()]
     options = json.dumps(config).replace("<", "\\u003c")
-    return Content(f'{{{", ".join(parts)}, "config": {options}}}', bytes(arrays))
+    return Content(f'{{{", ".join(parts)}, "config": {options}}}', bytes(arrays), note)
+
+
+def _code(traces: list[dict[str, Any]], maps: list[tuple[int, int, int]], arrays: bytearray) -> str:
+    """Put codes in the place of the maps that `differences` names, append them to the arrays, and return a note."""
+    if not maps:
+        return ""
+    stacks = [np.stack([_floats(traces[triple[kind]]["z"]) for triple in maps]) for kind in (1, 2)]
+    found = fitting(stacks[0], stacks[1], room(len(maps), _REST))
+    for kind, codes in enumerate(found, 1):
+        assert codes is not None
+        how = {"dtype": codes.codes.dtype.str[1:], "levels": codes.levels, "shape": list(codes.codes.shape[1:])}
+        for triple, one, largest in zip(maps, codes.codes, codes.largest, strict=True):
+            traces[triple[kind]]["z"] = {"codes": len(arrays), "largest": float(largest), **how}
+            arrays += one.tobytes()
+    for triple in maps:
+        del traces[triple[0]]["z"]
+        for i in triple:
+            traces[i]["hovertemplate"] = traces[i]["hovertemplate"].replace(".3~g", ".2~g")
+    return coarse(*(codes.levels for codes in found if codes is not None))
 
 
 def _floats(spec: dict[str, Any]) -> npt.NDArray[np.float32]:
     """Return a map as plotly's JSON holds it."""
     shape = [int(side) for side in spec["shape"].split(",")]
     return np.frombuffer(base64.b64decode(spec["bdata"]), dtype="<f4").reshape(shape)
-
-
-def _coded(codes: Codes, arrays: bytearray) -> dict[str, Any]:
-    """Append a map's codes to the arrays, and return where they are and how they are read."""
-    how = {"dtype": codes.codes.dtype.str[1:], "levels": codes.levels, "largest": float(codes.largest)}
-    spec = {"codes": len(arrays), "shape": list(codes.codes.shape), **how}
-    arrays += codes.codes.tobytes()
-    return spec
 
 
 def _beside(value: Any, arrays: bytearray) -> Any:

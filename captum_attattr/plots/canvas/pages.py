@@ -40,14 +40,16 @@ def write_html(
 
     plotly.js is inside, compressed (any browser since 2023 unpacks it; an older one is told so), with the traces that
     the figures of this package use; other figures bring all of plotly.js. A policy in the page forbids to load
-    anything. Colours follow the reader's light or
-    dark setting; paper is light. Two buttons save the picture as PNG and as SVG. An old file stays as it
-    is until the new one is there whole.
+    anything. Colours follow the reader's light or dark setting; paper is light. A window that is narrower than the
+    figure has its panels one under the other; of maps, flows and trees it has the words and a list of links, on a phone
+    in place of the picture. Two buttons of a wide window save the picture as PNG and as SVG. An old file stays as it is
+    until the new one is there whole.
 
     Args:
         figure: a figure of this package; other plotly figures work too, in one set of colours. The maps of heads
             travel as 8-bit codes, within 0.8 % of a head's largest entry and finer for small ones, and the page shows
-            two digits of them; the figure has the exact ones.
+            two digits of them; the figure has the exact ones. Flat maps of long texts, which would make a page of more
+            than 5 MB (72 heads) to 8 MB (144 or more), travel as coarser codes, and the page says how coarse.
         path: the file; it is replaced if it exists. Its directory must exist.
         plotlyjs: "inside" the page; or "directory", for many pages in one: a file beside them, which they all load.
 
@@ -105,13 +107,15 @@ def figure_block(figure: go.Figure, name: str = "") -> str:
     meta = _meta(figure)
     config = {**_CONFIG, "toImageButtonOptions": {"filename": meta.get("filename", "figure")}}
     instead = narrow_html(title_of(figure), meta["narrow"]) if "narrow" in meta else ""
+    content = figure_content(figure, config)
+    hint = " ".join(filter(None, [meta.get("hint"), content.note]))
     size = "; ".join(f"{side}: {figure.layout[side]}px" for side in ("width", "height") if figure.layout[side])
     return f"""<div class="figure" role="figure" aria-label="{html.escape(title_of(figure))}" \
 aria-describedby="{start}hint">
 <div class="plot" id="{start}plot" style="{size}"></div>
-<p class="hint" id="{start}hint">{html.escape(meta.get("hint", ""))}</p>
+<p class="hint" id="{start}hint">{html.escape(hint)}</p>
 <p class="chosen" id="{start}chosen" role="status"></p>
-{instead}{_small_html(meta["small"], start) if "small" in meta else ""}{content_script(figure_content(figure, config))}
+{instead}{_small_html(meta["small"], start) if "small" in meta else ""}{content_script(content)}
 </div>"""
 
 

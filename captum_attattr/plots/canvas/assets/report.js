@@ -22,29 +22,30 @@ const stops = [10, 20, 30, 50, 80, 120, 200, 400, 800, 1500].filter((n, i, all) 
 
 let codes = null; // attribution, signed, and attention
 const cells = scales.side ** 2;
+const [levels, attentionLevels] = scales.levels; // of the codes
 const attributionAt = (map, cell) => {
-  const code = codes.attribution[map * cells + cell] / 127;
+  const code = codes.attribution[map * cells + cell] / levels;
   return Math.sign(code) * code * code * scales.attribution[map];
 };
-const attentionAt = (map, cell) => (codes.attention[map * cells + cell] / 63) ** 2 * scales.attention[map];
+const attentionAt = (map, cell) => (codes.attention[map * cells + cell] / attentionLevels) ** 2 * scales.attention[map];
 const cellOf = (query, key) => Math.floor(query / scales.block) * scales.side + Math.floor(key / scales.block);
 // How many cells of a head have a code of each size.
 const levelsOf = (map) => {
-  const counts = new Uint32Array(128);
+  const counts = new Uint32Array(levels + 1);
   for (let i = map * cells; i < (map + 1) * cells; i++) counts[Math.abs(codes.attribution[i])]++;
   return counts;
 };
 const ofHead = (map) => {
   if (!codes || scales.block > 1) return [];
   // Only what may be drawn: cells from the level that as many reach.
-  let [level, count] = [127, 0];
+  let [level, count] = [levels, 0];
   for (const counts = levelsOf(map); level > 1 && (count += counts[level]) < stops.at(-1); ) level--;
   const found = [];
   for (let cell = 0; cell < cells; cell++) {
     if (Math.abs(codes.attribution[map * cells + cell]) >= level) found.push(cell);
   }
-  const size127 = (cell) => Math.abs(codes.attribution[map * cells + cell]);
-  found.sort((a, b) => size127(b) - size127(a) || a - b);
+  const coded = (cell) => Math.abs(codes.attribution[map * cells + cell]);
+  found.sort((a, b) => coded(b) - coded(a) || a - b);
   const layer = Math.floor(map / heads);
   return found.map((cell) => edge([layer, Math.floor(cell / size), cell % size, attributionAt(map, cell)]));
 };

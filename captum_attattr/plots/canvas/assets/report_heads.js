@@ -77,9 +77,9 @@ const showMaps = () => {
   // In a large map one cell is smaller than the eye can find: the colours end at the tenth strongest there.
   const rank = size > 40 ? 10 : 1;
   const counts = levelsOf(map);
-  let [level, count] = [127, counts[127]];
+  let [level, count] = [levels, counts[levels]];
   while (count < rank && level > 1) count += counts[--level];
-  const end = ((count < rank ? 127 : level) / 127) ** 2 * scales.attribution[map] || 1;
+  const end = ((count < rank ? levels : level) / levels) ** 2 * scales.attribution[map] || 1;
   paint(byId("attribution"), (cell) => attributionAt(map, cell), end, palette);
   byId("map-name").textContent = nameOf(map) + (state.head === null ? ", which has the largest entry" : "");
   const scale = [`Colours of the attribution end at ±${Number(end.toPrecision(2))}, ${rank > 1 ? "the tenth of" : "the largest of"} this head`];
@@ -90,7 +90,7 @@ const showMaps = () => {
     byId("attention").closest("figure").textContent = "The attention was not kept.";
   }
   if (scales.block > 1) scale.push(`each cell is ${scales.block} x ${scales.block} tokens, with the entry farthest from zero`);
-  byId("map-scale").textContent = `${scale.join(", ")}.`;
+  byId("map-scale").textContent = `${scale.join(", ")}. ${scales.note}`.trim();
 };
 const cellAt = (event) => {
   const { left, top, width, height } = event.target.getBoundingClientRect();
