@@ -70,6 +70,7 @@ def score_heads(args: argparse.Namespace) -> None:
     _folder(output.parent)
     texts, labels = read_rows(args.data, needs_labels=True)
     model, tokenizer = load_model(args.model, trust_remote_code=args.trust_remote_code)
+    labels = [named_class(model, label) for label in labels]
     importance = head_importance(
         model, tokenizer, texts, labels, args.method, truncate=args.truncate, resume=args.resume
     )
@@ -154,9 +155,21 @@ def _asked(args: argparse.Namespace) -> tuple[list[Any], Any, Any, Any, dict[str
     if not texts:
         raise ValueError("nothing to explain: give texts, --pair or --data")
     model, tokenizer = load_model(args.model, trust_remote_code=args.trust_remote_code)
-    target = int(args.target) if args.target and args.target.isdecimal() else args.target
+    target = named_class(model, args.target)
     options = {"output": args.attribute, "contrast": args.contrast, "truncate": args.truncate}
     return texts, model, tokenizer, target, options
+
+
+def named_class(model: Any, given: Any) -> Any:
+    """Return a class as functions take it: a number typed as text is one, unless the model's classes are named so.
+
+    Args:
+        model: whose configuration has the names.
+        given: a text of the command line, or a number or text of a file.
+    """
+    if any(str(name).isdecimal() for name in getattr(model.config, "id2label", {}).values()):
+        return None if given is None else str(given)
+    return int(given) if isinstance(given, str) and given.isdecimal() else given
 
 
 def _explained(args: argparse.Namespace) -> tuple[Any, Any, list[Explanation]]:

@@ -183,7 +183,7 @@ class Outputs:
             return int(name)
         if not found:
             names = sorted(label for label, _ in labels)
-            numbers = ", whose names are numerals: give a class by its number as an int" * numerals
+            numbers = ", whose names are numerals: as a number it would have to be an int" * numerals
             raise ValueError(f"{what} {name!r} of texts[{index}] is unknown; the model has {names}{numbers}")
         if len(found) > 1:
             raise ValueError(f"{what} {name!r} of texts[{index}] names the classes {found}: give the number")

@@ -55,6 +55,20 @@ def test_explain_prints_and_saves_what_the_library_gives(folder, tmp_path, capsy
     assert (tmp_path / "new/explanation_2.safetensors").exists()
 
 
+def test_numerals_are_names_of_classes_where_the_model_has_such(tmp_path, capsys):
+    write_model(tiny_bert(seed=1, id2label={0: "1", 1: "2", 2: "3"}), tmp_path)
+    line = ["--model", str(tmp_path / "model")]
+    assert main(["explain", *line, "--target", "2", "a b c"]) == 0
+    assert said(capsys)[0].startswith("a b c: '2'")
+    (tmp_path / "rows.csv").write_text(ROWS.replace(",0,", ",2,"))
+    scores = tmp_path / "heads.safetensors"
+    heads = ["heads", *line, "--data", str(tmp_path / "rows.csv"), "--output", str(scores), "--method", "taylor"]
+    assert main([*heads, "--top", "1"]) == 0
+    assert HeadImportance.load(scores).labels == ["1", "2"]
+    assert main(["explain", *line, "--target", "0", "a b c"]) != 0
+    assert "whose names are numerals" in " ".join(said(capsys))
+
+
 def test_report_reads_a_table_and_a_target(folder, tmp_path, capsys):
     line = ["report", "--model", str(folder / "model"), "--data", str(folder / "rows.csv"), "--target", "1"]
     assert main([*line, "--output", str(tmp_path)]) == 0

@@ -191,7 +191,7 @@ def test_numerals_that_are_names_and_names_that_are_twice(bert):
     assert explain(named, tiny_tokenizer(), "good", "0", **QUIET)[0].target == 2
     stars = tiny_bert(id2label={0: "1", 1: "2", 2: "3"})
     assert explain(stars, tiny_tokenizer(), "good", "3", **QUIET)[0].target == 2
-    with pytest.raises(ValueError, match=r"'0' of texts\[0\] is unknown.*whose names are numerals.*as an int"):
+    with pytest.raises(ValueError, match=r"'0' of texts\[0\] is unknown.*whose names are numerals.*an int"):
         explain(stars, tiny_tokenizer(), "good", "0", **QUIET)
     twice = tiny_bert(id2label={0: "yes", 1: "yes", 2: "no"})
     with pytest.raises(ValueError, match=r"'yes' of texts\[0\] names the classes \[0, 1\]: give the number"):
