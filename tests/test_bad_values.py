@@ -59,7 +59,7 @@ WRONG: dict[str, list[Any]] = {
     "scale": [*NOT_ONE, "2", -1, 0, math.nan, math.inf, True],
     **dict.fromkeys(("algorithm", "method", "output", "unit", "removal", "rules", "keep", "format", "order"), NAMES),
     "baseline": [each for each in NAMES if each != 3],
-    **dict.fromkeys(("attribution", "path", "task", "view", "sign", "segment", "choose_by"), NAMES),
+    **dict.fromkeys(("attribution", "path", "task", "view", "sign", "segment", "style", "choose_by"), NAMES),
     **dict.fromkeys(("control", "kind", "plotlyjs", "dtype"), NAMES),
     "orders": [*LISTS, ["sideways"], [], ["least", "least"]],
     "truncate": [*NOT_ONE, "3", 0, -1, 1.5, math.nan, None],

@@ -29,7 +29,7 @@ def scale_index(scale: str) -> int:
     Raises:
         ValueError: there is no such scale.
     """
-    if scale not in SCALES:
+    if scale not in tuple(SCALES):
         raise ValueError(f"scale must be 'linear' or 'rank', not {scale!r:.60}")
     return list(SCALES).index(scale)
 
