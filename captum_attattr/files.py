@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -84,12 +85,14 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     if not path.parent.is_dir():
         raise ValueError(f"the directory {path.parent} does not exist: make it first, or choose another path")
     # In the same directory, since a rename is atomic within one file system only.
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    temporary = _temporary(path, path.parent)
+    held = None
     try:
         try:
             temporary.touch()
         except OSError as error:
             raise ValueError(f"{str(path)!r} cannot be written: {error.strerror}") from error
+        held = _held(temporary)
         mode = temporary.stat().st_mode  # some writers make their files private; the user's umask decides here
         try:
             yield temporary
@@ -105,6 +108,31 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # a file system that became read-only: the block's error says it
             temporary.unlink(missing_ok=True)
+        if held is not None:
+            os.close(held)
+
+
+def _temporary(path: Path, folder: Path) -> Path:
+    """Return a new name in a folder for what becomes `path`; what killed writers of `path` left there is removed."""
+    mark = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    for left in folder.glob(f".{mark}.*.tmp"):
+        if (held := _held(left)) is not None:  # nobody writes there any more
+            os.close(held)
+            with suppress(OSError):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+    return folder / f".{mark}.{uuid.uuid4().hex[:16]}.tmp"
+
+
+def _held(path: Path) -> int | None:
+    """Return the descriptor of a file or folder that is held until it is closed; None where it cannot be held."""
+    descriptor = None
+    with suppress(OSError, AttributeError):  # another process holds it, or there are no locks
+        descriptor = os.open(path, os.O_RDONLY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return descriptor
+    if descriptor is not None:
+        os.close(descriptor)
+    return None
 
 
 @contextmanager
@@ -158,11 +186,12 @@ def replacing_files(path: str | os.PathLike[str]) -> Iterator[Path]:
     if folder.is_file():
         raise ValueError(f"path must be a folder, but {str(path)!r} is a file")
     made = not folder.exists()
-    temporary = (folder.parent if made else folder) / f".{uuid.uuid4().hex}.tmp"
+    temporary = _temporary(folder, folder.parent if made else folder)
     try:
         temporary.mkdir(parents=True)
     except OSError as error:
         raise ValueError(f"the folder {str(path)!r} cannot be made: {error.strerror}") from error
+    held = _held(temporary)
     try:
         yield temporary
         if made:
@@ -180,6 +209,8 @@ def replacing_files(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        if held is not None:
+            os.close(held)
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> Path:

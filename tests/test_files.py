@@ -198,3 +198,51 @@ def test_a_file_is_held_by_one_process_until_it_ends(tmp_path):
         assert hold(file)
         assert other() == "False"
     assert other() == "True"
+
+
+WRITING = {"file": "replacing", "folder": "replacing_files"}
+
+
+@pytest.mark.parametrize(("kind", "there"), [("file", False), ("file", True), ("folder", True)])
+def test_what_a_killed_writer_left_goes_with_the_next_one(kind, there, tmp_path):
+    """Not what is written at that time, nor what belongs to another file."""
+    path = tmp_path / ("result" if kind == "file" else "model")
+    if there and kind == "folder":
+        path.mkdir()
+    elif there:
+        path.write_text("old")
+    content = "temporary.write_text('new')" if kind == "file" else "(temporary / 'config.json').write_text('new')"
+    code = f"""
+import os, signal, sys
+from captum_attattr.files import {WRITING[kind]} as writing
+with writing(sys.argv[1]) as temporary:
+    {content}
+    print(temporary, flush=True)
+    if sys.argv[2] == "wait":
+        sys.stdin.read()
+    if sys.argv[2] == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+    def writer(how: str, path: Path) -> subprocess.Popen[str]:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        return subprocess.Popen([sys.executable, "-c", code, str(path), how], text=True, **pipes)
+
+    def left(how: str, path: Path) -> Path:
+        process = writer(how, path)
+        return Path(process.communicate()[0].strip())
+
+    killed, other = left("kill", path), left("kill", path.with_name("other"))
+    assert killed.exists()
+    assert other.exists()
+    slow = writer("wait", path)
+    assert slow.stdout is not None
+    waiting = Path(slow.stdout.readline().strip())
+    assert not killed.exists()
+    left("go on", path)
+    assert waiting.exists()
+    slow.communicate("")
+    assert slow.returncode == 0
+    found = path if kind == "file" else path / "config.json"
+    assert found.read_text() == "new"
+    assert sorted(tmp_path.iterdir()) == sorted([path, other])

@@ -39,7 +39,8 @@ _SYMBOLS = {
 _DOTTED = {"width": 1.2, "dash": "dot"}
 _BROAD = {"width": 9}
 
-_HINT = "Point at a mark for its numbers; drag to enlarge a range, double-click to see all again."
+_HINT = "Point at a mark for its numbers."
+_HINT_ENLARGE = " Drag to enlarge a range, double-click to see all again."
 _HINT_CONTROLS = (
     "A trigger is stronger than random words where it costs more accuracy than each of their draws. "
     "Thin bars are 95 % intervals. "
@@ -301,9 +302,10 @@ def plot_attack(report: AttackReport) -> go.Figure:
     entries = [line.trace["name"] for line in lines]
     wide, small = Sizes.of(victims, entries), Sizes.narrow(victims, entries)
     several = len(victims) > 1
-    hint = (_HINT_CONTROLS if controls else "") + _HINT + (_HINT_MENU if several else "")
-    looks = {"hint": hint, "menu": "model" if several else None}
-    return with_small(*(_figure(report, panels, lines, sizes, looks) for sizes in (wide, small)))
+    hint, menu = (_HINT_CONTROLS if controls else "") + _HINT, _HINT_MENU if several else ""
+    kinds = ((wide, hint + _HINT_ENLARGE + menu), (small, hint + menu))
+    looks = {"menu": "model" if several else None}
+    return with_small(*(_figure(report, panels, lines, sizes, {**looks, "hint": text}) for sizes, text in kinds))
 
 
 def _figure(

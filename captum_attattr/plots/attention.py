@@ -33,6 +33,9 @@ _THUMBNAIL_CELLS = 30_000  # of all thumbnails together: plotly draws them anew 
 
 _HINT_CHOOSE = "Click a thumbnail or press the arrow keys to choose a head. "
 _HINT_ENLARGE = "Drag in the large map to enlarge a part of it, double-click to see all of it again. "
+_HINT_DIFFERENCE = (
+    " Difference: orange links matter more than if attributions lay in the order of the attention, blue ones less."
+)
 _HINT_NOT_KEPT = " The attention was not kept."
 _HINT_RANGE = "The colours fit the head that is shown; the last menu gives all heads one scale."
 
@@ -49,7 +52,7 @@ def _large_maps(maps: Maps, view: str) -> list[dict[str, Any]]:
     texts = (
         "%{{y}}<br>layer {}, head {}<br>attribution %{{z:+.3~g}}",
         "attention %{{z:.3~g}}" if maps.kept else "attention not kept",
-        "difference %{{z:+.3~g}} (each / its head’s largest)" if maps.kept else "",
+        "difference %{{z:+.2f}} of the head’s largest" if maps.kept else "",
     )
     # plotly draws the axes of the labels only if they have a trace.
     holder = {"type": "scatter", "name": "labels", "xaxis": "x3", "yaxis": "y3", "x": [None], "y": [None]}
@@ -122,10 +125,14 @@ def plot_attention(
     choose the view, the layer and the head too. In a page of `write_html`, a click on a thumbnail or an arrow key
     chooses a head as well.
 
-    "difference" is attribution less attention, each map divided by its largest absolute value:
-    :math:`D_{ij} = Attr_{ij} / \max_{kl} |Attr_{kl}| - A_{ij} / \max_{kl} A_{kl}` for every head, from -2 to 1.
-    Above zero a link matters more than the attention it gets suggests, below zero less; a map of zeros counts
-    as zero. Where the attention was not kept there are attributions alone.
+    "difference" is how much more a link matters than its attention says:
+    :math:`D_{ij} = (|Attr_{ij}| - |Attr|_{(r_{ij})}) / \max_{kl} |Attr_{kl}|`, where :math:`r_{ij}` is the rank of
+    :math:`A_{ij}` among the attention of its head, and :math:`|Attr|_{(r)}` the size of that rank among the head's
+    attributions. So :math:`|Attr|_{(r_{ij})}` is what the link would have if the attributions lay in the order of the
+    attention. Above zero a link matters more than that, below zero it is attended and matters less; a head sums to
+    zero, and is zero where both have the same order. (Values themselves do not compare: attention is spread over every
+    row, attributions are in a few cells, so that their difference shows the attention.) Attention that differs by less
+    than about 3 % of the head's largest shares a rank. Where the attention was not kept there are attributions alone.
 
     Args:
         explanation: of `explain`.
@@ -177,6 +184,8 @@ def plot_attention(
     )
     count = maps.shape[0] * maps.shape[1]
     last = len(figure.data) - count
+    hint = (_HINT_CHOOSE if sizes.tile else "") + _HINT_ENLARGE + _HINT_RANGE
+    hint += _HINT_DIFFERENCE if maps.kept else _HINT_NOT_KEPT
     return finish(
         figure,
         page_themes(sizes, maps),
@@ -190,7 +199,10 @@ def plot_attention(
             "room": sizes.side / LABEL_HEIGHT,
             "ends": fits(maps).reshape(-1, 3).tolist(),
         },
-        hint=(_HINT_CHOOSE if sizes.tile else "") + _HINT_ENLARGE + _HINT_RANGE + _HINT_NOT_KEPT * (not maps.kept),
+        hint=(_HINT_CHOOSE if sizes.tile else "")
+        + _HINT_ENLARGE
+        + _HINT_RANGE
+        + (_HINT_DIFFERENCE if maps.kept else _HINT_NOT_KEPT),
         filename="attention",
         differences=[[i, i - 2 * count, i - count] for i in range(last, len(figure.data))],
     )

@@ -42,10 +42,10 @@ _MENUS = 52  # height of the menus above the plots
 _MENU_WIDTHS = {"view": 276, "layer": 98, "head": 100, "colours": 184}
 _ROW_NAMES, _COLUMN_NAMES = 58, 50  # "layer 11" beside the thumbnails, "head 11" upright above them
 _AXIS_TITLE = 25
-_BARS = {  # titles of the colour bars; "max" is that of the map of each head
+_BARS = {  # titles of the colour bars
     "attribution": "attribution",
     "attention": "attention",
-    "difference": "attribution ⁄ max<br>− attention ⁄ max",
+    "difference": "attribution beyond<br>attention’s order",
 }
 
 LABEL_HEIGHT = 11.5  # of a line of an axis label

@@ -12,6 +12,7 @@ import torch
 from captum_attattr.checks import row_of
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.words import readable
+from captum_attattr.plots.canvas.codes import Codes, signed_codes, unsigned_codes
 from captum_attattr.plots.canvas.token_columns import second_text
 
 Floats = npt.NDArray[np.float32]
@@ -41,7 +42,7 @@ class Maps(NamedTuple):
             part.float().numpy(force=True)
             for part in (explanation.attributions, whole, explanation.delta, explanation.error)
         )
-        difference = _relative(attributions) - _relative(attention)
+        difference = beyond(signed_codes(attributions), unsigned_codes(attention))
         tokens, layers = readable(explanation.tokens, explanation.scheme), list(explanation.layers)
         second = second_text(explanation.segments)
         return cls(tokens, attributions, attention, difference, delta, error, layers, kept is not None, second)
@@ -58,11 +59,22 @@ class Maps(NamedTuple):
         return layers, heads, tokens
 
 
-def _relative(maps: Floats) -> Floats:
-    """Divide every head's map by its largest absolute value; a map of zeros stays one."""
-    largest = np.abs(maps).max((2, 3), keepdims=True)
-    relative: Floats = np.divide(maps, largest, out=np.zeros_like(maps), where=largest > 0)
-    return relative
+def beyond(attributions: Codes, attention: Codes) -> Floats:
+    """Return how much larger every head's attributions are than if they lay in the order of its attention (L, H, T, T).
+
+    An entry's size, less the size that has the rank among the sizes which the entry's attention has among the
+    attention, divided by the largest size. It is computed from the codes of which a page has it: entries of one code of
+    attention share the mean of theirs.
+    """
+    sizes = (attributions.codes.astype(np.float64) / attributions.levels) ** 2
+    expected = np.empty_like(sizes)
+    for head in np.ndindex(sizes.shape[:2]):
+        sums = np.concatenate([[0.0], np.cumsum(np.sort(sizes[head], axis=None))])
+        counts = np.bincount(attention.codes[head].ravel(), minlength=attention.levels + 1)
+        last = np.cumsum(counts)
+        means = (sums[last] - sums[last - counts]) / np.maximum(counts, 1)
+        expected[head] = means[attention.codes[head]]
+    return np.round(sizes - expected, 6).astype(np.float32)  # what remains of zero is noise
 
 
 def indices(name: str, value: int | None, numbers: Sequence[int]) -> range:

@@ -40,9 +40,10 @@ def write_html(
 
     plotly.js is inside, compressed (any browser since 2023 unpacks it; an older one is told so), with the traces that
     the figures of this package use; other figures bring all of plotly.js. A policy in the page forbids to load
-    anything. Colours follow the reader's light or
-    dark setting; paper is light. Two buttons save the picture as PNG and as SVG. An old file stays as it
-    is until the new one is there whole.
+    anything. Colours follow the reader's light or dark setting; paper is light. A window that is narrower than the
+    figure has its panels one under the other; of maps, flows and trees it has the words and a list of links, on a phone
+    in place of the picture. Two buttons of a wide window save the picture as PNG and as SVG. An old file stays as it is
+    until the new one is there whole.
 
     Args:
         figure: a figure of this package; other plotly figures work too, in one set of colours. The maps of heads

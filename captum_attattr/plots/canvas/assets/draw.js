@@ -39,13 +39,22 @@ const unpacked = ({ halves: text, unit, shape: [rows, columns] }) => {
   return Array.from({ length: rows }, (_, row) => flat.subarray(row * columns, (row + 1) * columns));
 };
 
-// One map less another, each divided by its largest absolute value.
-const difference = (first, second) => {
-  const factors = [first, second].map((map) => {
-    const largest = map.reduce((most, row) => row.reduce((a, b) => Math.max(a, Math.abs(b)), most), 0);
-    return largest ? 1 / largest : 0;
-  });
-  return first.map((row, i) => row.map((value, j) => value * factors[0] - second[i][j] * factors[1]));
+// How much larger attributions are than if they lay in the order of the attention, as `beyond` of `attention_maps.py`.
+const difference = (attributions, attention) => {
+  const sizes = Float32Array.from(attributions.flatMap((row) => [...row]), Math.abs).sort();
+  const sums = new Float64Array(sizes.length + 1);
+  sizes.forEach((size, i) => { sums[i + 1] = sums[i] + size; });
+  const counts = new Map();
+  for (const row of attention) for (const value of row) counts.set(value, (counts.get(value) ?? 0) + 1);
+  let first = 0;
+  const expected = new Map(); // by attention; equal ones share the mean
+  for (const value of [...counts.keys()].sort((a, b) => a - b)) {
+    const last = first + counts.get(value);
+    expected.set(value, (sums[last] - sums[first]) / (last - first));
+    first = last;
+  }
+  const largest = sizes.at(-1) || 1;
+  return attributions.map((row, i) => row.map((value, j) => (Math.abs(value) - expected.get(attention[i][j])) / largest));
 };
 
 const KINDS = { i1: Int8Array, u1: Uint8Array, i2: Int16Array, i4: Int32Array, u4: Uint32Array, f4: Float32Array, f8: Float64Array };
