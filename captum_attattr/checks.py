@@ -171,6 +171,12 @@ def sequence(name: str, value: Any) -> list[Any]:
     return list(value)
 
 
+def listed(value: Any) -> Any:
+    """Return an array, a tensor or a column of a table as a list; anything else, a single number too, as it is."""
+    whole = getattr(value, "tolist", None)  # numpy's, torch's and pandas'
+    return whole() if callable(whole) and getattr(value, "ndim", 0) != 0 else value
+
+
 def iterable(name: str, value: Any) -> list[Any]:
     """Return a list of what a list, a set, a generator or another iterable gives; a text or a dict is none.
 

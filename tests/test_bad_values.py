@@ -59,7 +59,7 @@ WRONG: dict[str, list[Any]] = {
     "scale": [*NOT_ONE, "2", -1, 0, math.nan, math.inf, True],
     **dict.fromkeys(("algorithm", "method", "output", "unit", "removal", "rules", "keep", "format", "order"), NAMES),
     "baseline": [each for each in NAMES if each != 3],
-    **dict.fromkeys(("attribution", "path", "task", "view", "sign", "segment", "style", "choose_by"), NAMES),
+    **dict.fromkeys(("attribution", "path", "task", "view", "sign", "segment", "choose_by", "style"), NAMES),
     **dict.fromkeys(("control", "kind", "plotlyjs", "dtype"), NAMES),
     "orders": [*LISTS, ["sideways"], [], ["least", "least"]],
     "truncate": [*NOT_ONE, "3", 0, -1, 1.5, math.nan, None],
@@ -248,6 +248,7 @@ def arguments(name: str) -> list[str]:
 def wrong(name: str, argument: str) -> list[Any]:
     """What is wrong for an argument of a function; None is right where it is the default."""
     values = PATHS if argument == "path" and name not in NAMED_PATHS else WRONG[argument]
+    values = NAMES if argument == "scale" and name.startswith("plot_") else values
     default = inspect.signature(FUNCTIONS[name]).parameters[argument].default
     fits = FITS.get((name, argument), []) + [None] * (default is None)
     return [value for value in values if not any(value is each or repr(value) == repr(each) for each in fits)]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from captum_attattr import checks
 from captum_attattr.checks import checked_arguments
 from captum_attattr.evaluation.gates import Single, unit_scores
-from captum_attattr.evaluation.measures import correlations, listed
+from captum_attattr.evaluation.measures import correlations
 from captum_attattr.evaluation.removal import Removals
 from captum_attattr.explanations.explanation import Edge, Explanation
 from captum_attattr.formatting import signed
@@ -197,7 +197,7 @@ def _position(index: int, edge: Any, unit: str, explanation: Explanation, shape:
     """
     parts = _UNITS[unit].parts
     names = ("position",) if unit == "token" else parts
-    given = [edge] if checks.integer(edge) is not None else listed(edge)
+    given = [edge] if checks.integer(edge) is not None else checks.listed(edge)
     if isinstance(given, str) or not isinstance(given, Sequence) or len(given) not in (len(parts), len(parts) + 1):
         told = ", ".join(names)
         raise TypeError(f"edges[{index}]={edge!r:.100} must be ({told}), with or without a score behind it")

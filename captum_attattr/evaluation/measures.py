@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from captum_attattr import checks
 from captum_attattr.formatting import counted
@@ -45,7 +44,7 @@ def checked_fractions(name: str, value: Any) -> list[float]:
     Raises:
         TypeError, ValueError: they are something else, or there is none; the message begins with `name`.
     """
-    fractions = checks.reals(name, listed(value))
+    fractions = checks.reals(name, checks.listed(value))
     if not fractions:
         raise ValueError(f"{name} is empty; give at least one fraction, such as 0.01")
     for position, fraction in enumerate(fractions):
@@ -61,14 +60,9 @@ def checked_counts(name: str, value: Any) -> list[int]:
     Raises:
         TypeError, ValueError: they are something else; the message begins with `name`.
     """
-    counts = checks.integers(name, listed(value), smallest=1)
+    counts = checks.integers(name, checks.listed(value), smallest=1)
     _check_rising(name, counts)
     return counts
-
-
-def listed(value: Any) -> Any:
-    """Return the numbers of an array as a list, and anything else as it is."""
-    return value.tolist() if isinstance(value, np.ndarray | Tensor) and value.ndim == 1 else value
 
 
 def _check_rising(name: str, values: list[Any]) -> None:

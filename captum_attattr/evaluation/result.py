@@ -129,7 +129,7 @@ class Faithfulness(Shown):
             }.items()
             for name in names
         }
-        units, layers = (measures.listed(getattr(self, name)) for name in ("units", "layers"))
+        units, layers = (checks.listed(getattr(self, name)) for name in ("units", "layers"))
         layers = checks.integers("layers", layers, smallest=0)
         if len(set(layers)) < len(layers):
             raise ValueError(f"layers must be different ones, not {layers}")

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captum_attattr.checks import integer, real, scalar
+from captum_attattr.checks import integer, listed, real, scalar
 from captum_attattr.model.wrappers import SIMILARITIES, TEXT_TO_TEXT
 
 CHOICES = ("probability", "logit", "log_probability")
@@ -179,11 +178,13 @@ class Outputs:
             return int(ids[0])
         labels = [(str(label), int(i)) for i, label in self.config.id2label.items()]
         found = [i for label, i in labels if label == name]
-        if not found and any(str(i) == name for _, i in labels):  # a numeral that no class is called
+        numerals = any(label.isdecimal() for label, _ in labels)  # "1 star" is none, "1" of "1" to "5" is
+        if not found and not numerals and any(str(i) == name for _, i in labels):  # a number that no class is called
             return int(name)
         if not found:
             names = sorted(label for label, _ in labels)
-            raise ValueError(f"{what} {name!r} of texts[{index}] is unknown; the model has {names}")
+            numbers = ", whose names are numerals: give a class by its number as an int" * numerals
+            raise ValueError(f"{what} {name!r} of texts[{index}] is unknown; the model has {names}{numbers}")
         if len(found) > 1:
             raise ValueError(f"{what} {name!r} of texts[{index}] names the classes {found}: give the number")
         return found[0]
@@ -214,14 +215,13 @@ class Outputs:
         Raises:
             TypeError, ValueError: not as many as texts, or a label that the model does not have.
         """
-        array = isinstance(labels, (Tensor, np.ndarray)) and labels.ndim > 0
-        if isinstance(labels, str) or not (array or isinstance(labels, Sequence)):
+        entries = listed(labels)
+        if isinstance(entries, str) or not isinstance(entries, Sequence):
             raise TypeError(f"labels must be a list with one label for each text, got {type(labels).__name__}")
-        if len(labels) != count:
-            raise ValueError(f"{len(labels)} labels for {count} examples")
-        entries = labels.tolist() if isinstance(labels, (Tensor, np.ndarray)) else list(labels)
+        if len(entries) != count:
+            raise ValueError(f"{len(entries)} labels for {count} examples")
         if self.regression:
-            return torch.tensor(self._scores(entries), dtype=torch.float32, device=self.device)
+            return torch.tensor(self._scores(list(entries)), dtype=torch.float32, device=self.device)
         if self.multilabel:
             return torch.tensor([self._indicators(i, label) for i, label in enumerate(entries)], device=self.device)
         classes = [self.target(i, label, "label") for i, label in enumerate(entries)]
@@ -244,7 +244,7 @@ class Outputs:
     def _indicators(self, index: int, given: Any) -> list[float]:
         """Return 0 or 1 for each of the model's labels, of one text."""
         size = self.config.num_labels
-        label = given.tolist() if isinstance(given, Tensor | np.ndarray | np.generic) else given
+        label = scalar(listed(given))
         several = isinstance(label, list | tuple)
         entries = [scalar(entry) for entry in (label if several else [label])]
         if several and len(entries) == size and all(isinstance(one, Real) and one in (0, 1) for one in entries):

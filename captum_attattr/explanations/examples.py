@@ -67,6 +67,10 @@ def sequence_of(texts: Any, split_into_words: bool = False, name: str = "texts")
         raise TypeError(f"{name} is one message: use [message] for a conversation of one")
     if isinstance(texts, Mapping):
         raise _neither(name, texts)
+    if hasattr(texts, "columns"):
+        raise TypeError(
+            f"{name} is a table ({type(texts).__name__}): give its column of texts, or pairs of two columns"
+        )
     if isinstance(texts, bytes) or not isinstance(texts, Iterable):
         raise TypeError(f"{name} must be a list of texts or of pairs, got {type(texts).__name__}; use [text]")
     entries = texts if isinstance(texts, Sequence) else list(texts)
@@ -97,7 +101,7 @@ def examples_one_by_one(texts: Any, split_into_words: bool = False) -> Iterable[
         TypeError: as `sequence_of`.
     """
     alone = isinstance(texts, str | bytes | Mapping | Tensor | np.ndarray) or not isinstance(texts, Iterable)
-    if alone or (isinstance(texts, Sequence) and len(texts)):
+    if alone or hasattr(texts, "columns") or (isinstance(texts, Sequence) and len(texts)):
         return sequence_of(texts, split_into_words)
     return _as_they_come(texts, split_into_words)
 

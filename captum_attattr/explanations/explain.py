@@ -18,7 +18,6 @@ from captum_attattr.explanations.explainer import Explainer
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.explanation_list import ExplanationList
 from captum_attattr.explanations.settings import Settings
-from captum_attattr.explanations.targets import listed
 
 
 @checked_arguments
@@ -196,7 +195,7 @@ def explain_iter(
     """
     texts = examples_one_by_one(texts, split_into_words)
     for name, given in (("target", target), ("contrast", contrast)):
-        if isinstance(listed(given), list):
+        if isinstance(checks.listed(given), list):
             raise TypeError(f"explain_iter takes one {name} for all texts; use explain for a list of {name}s")
     size = checks.integer(window)
     if size is None:

@@ -20,7 +20,6 @@ from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.generation import GenerationExplanation
 from captum_attattr.explanations.settings import Settings
 from captum_attattr.explanations.special_tokens import special_ids
-from captum_attattr.explanations.targets import listed
 from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.explanations.translation import Answering
 from captum_attattr.runs.batches import run_batches
@@ -196,7 +195,7 @@ def _check_contrast(texts: TextModel, contrast: Any) -> None:
     Raises:
         TypeError, ValueError: several, or no token of the model.
     """
-    if isinstance(listed(contrast), list):
+    if isinstance(checks.listed(contrast), list):
         raise ValueError(
             "a list of contrasts goes with an answer that is given; pass one for all tokens, or generated="
         )
@@ -209,7 +208,7 @@ def _contrasts(texts: TextModel, contrast: Any, answer: list[int]) -> list[int |
     Raises:
         TypeError, ValueError: not one for each, no token of the model, or the token itself.
     """
-    given = listed(contrast)
+    given = checks.listed(contrast)
     several = given if isinstance(given, list) else [given] * len(answer)
     if len(several) != len(answer):
         raise ValueError(f"contrast lists {len(several)} entries for the {len(answer)} tokens of the answer")

@@ -7,13 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from captum_attattr.attribution.inputs import Rule, check_path, check_rule
 from captum_attattr.attribution.methods.table import ATTRIBUTIONS
-from captum_attattr.checks import at_least, instance, integer, real, scalar
+from captum_attattr.checks import at_least, instance, integer, listed, real, scalar
 from captum_attattr.explanations.attributed_output import CHOICES, OUTPUTS
 
 BASELINES = ("zero", "uniform", "sink")
@@ -204,7 +202,7 @@ def checked_layers(layers: Any) -> tuple[int, ...] | None:
         return None
     if isinstance(layers, str | bytes) or integer(layers) is not None or not isinstance(layers, Iterable):
         raise TypeError(f"layers={layers!r:.60} must be a list of layers' indices, or None for all")
-    given = layers.tolist() if isinstance(layers, Tensor | np.ndarray) else list(layers)
+    given = list(listed(layers))
     numbers: list[int] = []
     for position, layer in enumerate(given):
         if integer(layer) is None:

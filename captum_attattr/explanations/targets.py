@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from torch import Tensor
-
-
-def listed(target: Any) -> Any:
-    """Return an array of targets as a list; one target, or a list, as it is."""
-    return target.tolist() if isinstance(target, Tensor | np.ndarray) and target.ndim else target
+from captum_attattr.checks import listed
 
 
 def each(name: str, given: Any, count: int, several: bool = False) -> list[Any]:

@@ -17,7 +17,7 @@ from captum_attattr.checks import nearest
 from captum_attattr.exceptions import ConvergenceWarning
 from captum_attattr.explanations.encoding import Encoded
 from captum_attattr.explanations.settings import checked_baseline, checked_output
-from captum_attattr.explanations.targets import each, listed
+from captum_attattr.explanations.targets import each
 from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.model.attention_layers import AttentionLayer
 from captum_attattr.model.head_masks import head_gates, mask_heads
@@ -262,7 +262,7 @@ def method_options(method: Any, options: Any) -> dict[str, Any]:
         settings |= {name: checked[name] for name in _NUMBERS}
         settings["path"] = "joint" if check_path(settings["path"], True) else "layer"
         settings |= {"baseline": checked_baseline(settings["baseline"]), "output": checked_output(settings["output"])}
-        contrast = listed(settings["contrast"])
+        contrast = checks.listed(settings["contrast"])
         settings["contrast"] = [checks.scalar(one) for one in contrast] if isinstance(contrast, list) else contrast
     return settings
 

@@ -254,6 +254,8 @@ def _own(model: OwnModel, task: str | None, inputs: Mapping[str, Tensor]) -> tup
             "next_token and masked_lm (1, tokens, vocabulary), question_answering (1, tokens, 2), "
             "token_classification (1, tokens, labels)"
         )
+    if shape[-1] > 1 and logits.min() >= 0 and torch.allclose(logits.sum(-1), logits.new_ones(()), atol=1e-4):
+        raise ValueError(f"{name} gives probabilities, which add up to 1: return the logits that they are made of")
     if found in ("classification", "token_classification") and shape[-1] != model.config.num_labels:
         model.config.num_labels = shape[-1]
     return model, found

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from captum_attattr.checks import instance
+from captum_attattr.checks import instance, one_of
 from captum_attattr.formatting import number
 from captum_attattr.heads.importance import HeadImportance
 from captum_attattr.plots.canvas.labels import CHARACTER_WIDTH, name_labels
@@ -29,9 +29,8 @@ def scale_index(scale: str) -> int:
     Raises:
         ValueError: there is no such scale.
     """
-    if scale not in tuple(SCALES):
-        raise ValueError(f"scale must be 'linear' or 'rank', not {scale!r:.60}")
-    return list(SCALES).index(scale)
+    scales = list(SCALES)
+    return scales.index(one_of("scale", scale, scales))
 
 
 class Scores(NamedTuple):

@@ -9,7 +9,7 @@ import networkx as nx
 import numpy as np
 import plotly.graph_objects as go
 
-from captum_attattr.checks import checked_arguments, instance
+from captum_attattr.checks import checked_arguments, instance, one_of
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.words import Floats, attention_of, joined, words
 from captum_attattr.formatting import counted, number, signed
@@ -320,8 +320,7 @@ def plot_tree(
         >>> sum("edge" in (trace.name or "") for trace in figure.data) == tree.number_of_edges()
         True
     """
-    if style not in ("page", "paper"):
-        raise ValueError(f"style must be 'page' or 'paper', not {style!r:.60}")
+    one_of("style", style, ("page", "paper"))
     given = check_tree(tree)
     attention = _attention(given, explanation)
     missing = [] if explanation is None else missing_links(given, explanation)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from captum_attattr.checks import at_least, checked_arguments, instance, integer, iterable
+from captum_attattr.checks import at_least, checked_arguments, instance, integer, iterable, listed
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.triggers.patterns import Interaction, Pattern, check_options, pattern_of
 from captum_attattr.triggers.trigger import Trigger as Trigger
@@ -71,6 +71,7 @@ def extract_triggers(
     pairs, *_ = check_options(pairs, ratio, min_score, rules)
     if isinstance(explanations, Explanation) or not isinstance(explanations, Iterable):
         raise TypeError(f"explanations must be several, not {type(explanations).__name__}; use [explanation]")
+    labels = listed(labels)
     if labels is not None and not hasattr(labels, "__len__"):
         raise TypeError(f"labels must be a list of numbers, not {type(labels).__name__}")
     patterns: list[Pattern] = []

@@ -19,7 +19,6 @@ from captum_attattr.explanations.encoding import Text
 from captum_attattr.explanations.examples import sequence_of
 from captum_attattr.explanations.explain import explain
 from captum_attattr.explanations.explanation import Explanation
-from captum_attattr.explanations.targets import listed
 from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.model.modes import evaluation_mode
 from captum_attattr.runs.batches import run_batches
@@ -151,7 +150,7 @@ def find_patterns(
     """
     pairs, *_ = check_options(pairs, 0.0, 0.0, rules)
     for name in ("target", "contrast"):
-        if isinstance(listed(options.get(name)), list):
+        if isinstance(checks.listed(options.get(name)), list):
             raise TypeError(f"find_patterns takes one {name} for all examples, not a list")
     reading: dict[str, Any] = {"task": task, "split_into_words": split_into_words}
     texts = TextModel(model, tokenizer, truncate, **reading)

@@ -7,6 +7,7 @@ import warnings
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from scipy import stats
@@ -233,7 +234,7 @@ def test_wrong_fractions(value, error, message) -> None:
 
 
 def test_fractions_of_any_library() -> None:
-    for given in ((0.25, 1), np.array([0.25, 1]), torch.tensor([0.25, 1])):
+    for given in ((0.25, 1), np.array([0.25, 1]), torch.tensor([0.25, 1]), pandas.Series([0.25, 1], index=[7, 5])):
         found = measures.checked_fractions("fractions", given)
         assert found == [0.25, 1.0]
         assert set(map(type, found)) == {float}

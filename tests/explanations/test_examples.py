@@ -6,13 +6,14 @@ from collections import deque
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from toy import tiny_bert, tiny_llama, tiny_tokenizer
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerFast
 
-from captum_attattr import explain, explain_dataset, explain_iter, find_patterns, head_importance
+from captum_attattr import explain, explain_dataset, explain_iter, extract_triggers, find_patterns, head_importance
 from captum_attattr.explanations.encoding import encode_text
 from captum_attattr.explanations.special_tokens import special_ids
 
@@ -101,6 +102,20 @@ def test_every_form_is_read(llama, name, function, tmp_path):
         check_output(llama, one)
 
 
+def test_columns_of_a_table_are_lists_and_the_table_is_refused(bert):
+    table = pandas.DataFrame({"text": ["good film", "a"], "label": [2, 1], "layer": [1, 0]}, index=[7, 5])
+    found = explain(bert, tiny_tokenizer(), table.text, table.label, layers=table.layer, **QUIET)
+    assert [(one.text, one.target, list(one.layers)) for one in found] == [("good film", 2, [0, 1]), ("a", 1, [0, 1])]
+    importance = head_importance(bert, tiny_tokenizer(), table.text, table.label, method="taylor", progress=False)
+    wanted = head_importance(bert, tiny_tokenizer(), ["good film", "a"], [2, 1], method="taylor", progress=False)
+    torch.testing.assert_close(importance.scores, wanted.scores)
+    assert [one.gold for one in find_patterns(bert, tiny_tokenizer(), table.text, table.label, **QUIET)] == [2, 1]
+    assert extract_triggers(found, table.label, min_score=0.0)[0].gold == 2
+    for function in (explain, lambda *given, **options: list(explain_iter(*given, **options))):
+        with pytest.raises(TypeError, match=r"texts is a table \(DataFrame\): give its column of texts"):
+            function(bert, tiny_tokenizer(), table[["text"]], **QUIET)
+
+
 def test_archives_and_heads_take_them_too(bert, tmp_path):
     tokenizer = chatting()
     given = [CHAT, IDS, tokenizer(["a plot"]), "good"]
@@ -159,7 +174,12 @@ def test_words_are_taken_where_that_is_said(bert):
     assert pair.segments == [0, 0, 0, 0, 1, 1]
 
 
-@pytest.mark.parametrize("kind", [list, tuple, np.array, torch.tensor])
+def column(values: Any) -> pandas.Series:
+    """A column of some rows of a table: its labels of rows are no positions."""
+    return pandas.Series(values, index=[7, 5])
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array, torch.tensor, column])
 def test_targets_and_numerals(bert, kind):
     found = explain(bert, tiny_tokenizer(), ["good", "film"], [2, 1] if kind is tuple else kind([2, 1]), **QUIET)
     assert [one.target for one in found] == [2, 1]
@@ -169,6 +189,10 @@ def test_targets_and_numerals(bert, kind):
 def test_numerals_that_are_names_and_names_that_are_twice(bert):
     named = tiny_bert(id2label={0: "2", 1: "1", 2: "0"})
     assert explain(named, tiny_tokenizer(), "good", "0", **QUIET)[0].target == 2
+    stars = tiny_bert(id2label={0: "1", 1: "2", 2: "3"})
+    assert explain(stars, tiny_tokenizer(), "good", "3", **QUIET)[0].target == 2
+    with pytest.raises(ValueError, match=r"'0' of texts\[0\] is unknown.*whose names are numerals.*as an int"):
+        explain(stars, tiny_tokenizer(), "good", "0", **QUIET)
     twice = tiny_bert(id2label={0: "yes", 1: "yes", 2: "no"})
     with pytest.raises(ValueError, match=r"'yes' of texts\[0\] names the classes \[0, 1\]: give the number"):
         explain(twice, tiny_tokenizer(), "good", "yes", **QUIET)

@@ -442,6 +442,11 @@ class Cubes(Headed):
         return super().forward(input_ids, attention_mask)[..., None, None]
 
 
+class Probabilities(Headed):
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Any:
+        return super().forward(input_ids, attention_mask).softmax(-1)
+
+
 MISTAKES: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
     "unknown task": (
         tiny_bert,
@@ -462,6 +467,7 @@ MISTAKES: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
         r"shape \(1, 2\) for 1 text of 4 tokens.*next_token",
     ),
     "own, no task": (Cubes, {}, ValueError, r"shape \(1, 2, 1, 1\).*do not fit any task"),
+    "own probabilities": (Probabilities, {}, ValueError, "gives probabilities, which add up to 1: return the logits"),
     "own names": (Positional, {}, TypeError, r"must take input_ids .* by name: \['ids'\]"),
     "no transformer": (lambda: nn.Linear(2, 2), {}, TypeError, "or a module around one, got Linear"),
     "no module": (lambda: 3, {}, TypeError, "or a module around one, got int|got int"),

@@ -129,7 +129,7 @@ def test_columns_run_with_the_text_and_pairs_are_divided() -> None:
 def test_wrong_styles_are_refused() -> None:
     given = results.explanation(2, 2, 6, mostly_for)
     tree = attribution_tree(given, 0.1)
-    with pytest.raises(ValueError, match="style must be 'page' or 'paper', not 'Paper'"):
+    with pytest.raises(ValueError, match="style='Paper' is unknown; use one of page, paper"):
         plot_tree(tree, style="Paper")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="explanation is not the one that tree was made of"):
         plot_tree(tree, results.explanation(2, 2, 7), style="paper")
