@@ -98,6 +98,7 @@ def _page_of(generation: GenerationExplanation) -> dict[str, Any]:
         "breaks": ["\n" in text for text in every],
         "scores": words.scores.double().tolist(),
         "likely": [float(likely[word].sum()) for word in own],
+        "missing": [float(generation.total_delta[word].abs().sum()) for word in own],
         "contrast": [" ".join(shown(c) for i in word if (c := generation.contrast[i]) is not None) for word in own],
         "how": ", ".join(how),
         "output": generation.output.replace("_", "-"),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import results
+import torch
 from browser import Clocked, clocked, look  # noqa: F401 (a fixture)
 from hostile import HOSTILE, Page, every_text
 
@@ -40,7 +41,7 @@ STEPS = """
   seen.text = texts(".sentence");
   seen.first = [selected().length, titles()];
   point("pointermove", words[1]);
-  seen.hovered = [selected(), titles(), told()];
+  seen.hovered = [selected(), titles(), told(), document.getElementById("exact").textContent];
   words[1].parentElement.dispatchEvent(new PointerEvent("pointerleave"));
   seen.left = selected().length;
   point("pointerdown", words[1]); point("pointermove", words[3]); point("pointerup", words[3]);
@@ -57,6 +58,7 @@ STEPS = """
   key(document.activeElement, "Escape");
   document.getElementById("whole").click();
   seen.whole = selected().length;
+  [seen.named, seen.exact] = [told(), document.getElementById("exact").textContent];
   seen.wide = document.documentElement.scrollWidth <= innerWidth;
   seen.drawn = 1;
 """
@@ -70,8 +72,8 @@ def scores(titles: list[str]) -> list[float]:
 def test_a_page_says_what_words_and_spans_came_from(tmp_path: Path, dark: bool) -> None:
     given = results.generation(8, 5)
     matrix = given.words().scores.clone()
-    matrix[:, 0] = 0.3
-    given = results.generation(8, 5, matrix=matrix)
+    matrix[:, :2] = torch.tensor([0.4, 0.3])
+    given = results.generation(8, 5, matrix=matrix, total_delta=torch.tensor([0, 0.01, 0.5, 0, 0]))
     path = write_html(plot_generation(given), tmp_path / "generation.html")
     assert path.stat().st_size < 30_000  # no plotly.js
     seen = look(path, STEPS, tmp_path, dark)
@@ -80,7 +82,12 @@ def test_a_page_says_what_words_and_spans_came_from(tmp_path: Path, dark: bool) 
     np.testing.assert_allclose(scores(seen["first"][1]), matrix.sum(0), rtol=6e-3, atol=1e-7)
     assert seen["hovered"][0] == ["said1"]
     np.testing.assert_allclose(scores(seen["hovered"][1]), matrix[1], rtol=6e-3, atol=1e-7)
-    assert seen["hovered"][2].startswith("said1: probability 0.75; from word0 +0.3, ")
+    assert seen["hovered"][2].startswith("said1: probability 0.75; from word1 +0.3, ")
+    assert "word0" not in seen["hovered"][2]  # special, and not tinted
+    assert seen["hovered"][3].endswith("add up to what the attention did within 0.01.")
+    assert "within 0.51, " in seen["exact"]
+    assert "take them as rough" in seen["exact"]
+    assert "; scores summed over its 5 words: word0 +2, " in seen["named"]
     assert seen["left"] == 5
     assert seen["dragged"][0] == ["said1", "said2", "said3"]
     np.testing.assert_allclose(scores(seen["dragged"][1]), matrix[1:4].sum(0), rtol=6e-3, atol=1e-7)
@@ -88,6 +95,12 @@ def test_a_page_says_what_words_and_spans_came_from(tmp_path: Path, dark: bool) 
     assert seen["special"] == [False, True]
     assert seen["whole"] == 5
     assert seen["wide"]
+
+
+def test_scores_that_need_not_add_up_are_called_so(tmp_path: Path, clocked: Clocked) -> None:  # noqa: F811
+    given = results.generation(8, 5, path="layer", attribution="attention", total_delta=torch.full((5,), torch.nan))
+    clocked.open(write_html(plot_generation(given), tmp_path / "generation.html"))
+    assert clocked.run("document.getElementById('exact').textContent").endswith("need not add up to anything.")
 
 
 def test_a_phone_has_room_for_it(tmp_path: Path, clocked: Clocked) -> None:  # noqa: F811

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ def generation_body(page: dict[str, Any]) -> str:
         "words": [shown(word) for word in page["words"]],
         "special": page["special"],
         "likely": [float(f"{value:.4g}") for value in page["likely"]],
+        "missing": [None if math.isnan(value) else float(f"{value:.3g}") for value in page["missing"]],
         "against": page["contrast"],
         "scores": [[float(f"{s:.4g}") for s in row[: size + i + 1]] for i, row in enumerate(page["scores"])],
         "chosen": page["chosen"],
@@ -40,6 +42,7 @@ def generation_body(page: dict[str, Any]) -> str:
 <section class="answer"><h2>answer <span class="how">({html.escape(shown(page["how"]))})</span></h2>
 <p class="told" id="told" role="status"></p>
 {_text(page, size, len(page["words"]))}
+<p class="exact" id="exact"></p>
 <p class="hint">Point at a word of the answer, or tap it. Drag over words, or Shift with the arrow keys, for a span; \
 Escape for the whole answer.</p>
 </section>

@@ -30,13 +30,28 @@ const show = (first, second, speak = true) => {
   box.classList.toggle("part", to - from + 1 < answer.length); // the whole answer needs no marks
   by("end").textContent = `±${short(largest)}`;
   if (!speak) return;
-  const strongest = [...total.keys()].filter((i) => total[i]).sort((a, b) => Math.abs(total[b]) - Math.abs(total[a]));
+  const strongest = [...total.keys()].filter((i) => total[i] && counts(i)).sort((a, b) => Math.abs(total[b]) - Math.abs(total[a]));
   const named = strongest.slice(0, 5).map((i) => `${data.words[i]} ${signed(total[i])}`);
   const likely = Math.exp(data.likely.slice(from, to + 1).reduce((a, b) => a + b, 0));
   const every = data.words.slice(data.prompt + from, data.prompt + to + 1);
   const taken = every.length < 8 ? every.join(" ") : `${every.slice(0, 4).join(" ")} … ${every.at(-1)} (${every.length} words)`;
   const against = [...new Set(data.against.slice(from, to + 1).filter(Boolean))].join(", ");
-  by("told").textContent = `${taken}${against && ` against ${against}`}: probability ${short(likely)}; from ${named.join(", ") || "nothing"}`;
+  const summed = to > from ? `; scores summed over its ${to - from + 1} words: ` : "; from ";
+  by("told").textContent = `${taken}${against && ` against ${against}`}: probability ${short(likely)}${summed}${named.join(", ") || "nothing"}`;
+  exact(from, to, total);
+};
+
+// How far the scores of a span are from adding up to what the attention did.
+const exact = (from, to, total) => {
+  const missing = data.missing.slice(from, to + 1);
+  const size = total.reduce((sum, score) => sum + Math.abs(score), 0);
+  const miss = missing.reduce((sum, value) => sum + value, 0);
+  const rough = miss > 0.1 * size;
+  by("exact").textContent = missing.includes(null)
+    ? "How exact: this method's scores need not add up to anything."
+    : `How exact: all scores, special tokens included, add up to what the attention did within ${short(miss)}` +
+      (rough ? `, ${Math.round((100 * miss) / size)} % of their sizes: take them as rough, or pass more nodes (n_steps).` : ".");
+  by("exact").classList.toggle("rough", rough);
 };
 
 const choose = (first, second, focus = false) => {
