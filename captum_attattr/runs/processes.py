@@ -8,12 +8,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
+import torch
 import torch.distributed as distributed
+from torch.torch_version import TorchVersion
 
 Result = TypeVar("Result")
 
 _TIMEOUT = datetime.timedelta(days=365)
 """How long one process waits for another; the default of half an hour is less than one may be ahead."""
+_FREED_GROUPS_HANG = TorchVersion(torch.__version__) < TorchVersion("2.8")
+"""Whether a group that is freed while its threads finish their work hangs (pytorch/pytorch#154976)."""
+_ended: list[Any] = []  # groups that are kept for that reason
 
 
 class Processes:
@@ -43,6 +48,8 @@ class Processes:
             yield processes
         finally:
             distributed.destroy_process_group(processes._group)
+            if _FREED_GROUPS_HANG:
+                _ended.append(processes._group)
 
     def first_alone(self, action: Callable[[], Result]) -> Result:
         """Let the first process act; all return what it returns, or raise what it raises."""

@@ -36,7 +36,12 @@ def test_pictures_become_pages(tmp_path, monkeypatch, capsys, flags, said):
     page = tmp_path / "page.html"
     given = [*flags.split(), "--model", str(tmp_path / "model"), "--output", str(page), "--nodes", "2"]
     monkeypatch.setattr(sys, "argv", ["explain_image.py", str(tmp_path / "0.png"), str(tmp_path / "1.png"), *given])
-    script.main()
+    try:
+        script.main()
+    except ImportError as error:  # of older releases of transformers
+        if "Torchvision" not in str(error):
+            raise
+        pytest.skip(f"{str(error).strip():.70}")
     told = capsys.readouterr().out
     assert said in told
     assert told.count(".png: ") == 2

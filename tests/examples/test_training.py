@@ -217,7 +217,7 @@ def test_each_kind_of_task(
     name: str, labels: tuple[str, ...], metric: str, tmp_path: Path, flags: Callable[..., list[str]]
 ) -> None:
     data = write_task(tmp_path, name)
-    fast = ["--learning_rate", "3e-2", "--num_train_epochs", "12", "--train_batch_size", "8", "--group_by_length"]
+    fast = ["--learning_rate", "1e-2", "--num_train_epochs", "24", "--train_batch_size", "8", "--group_by_length"]
     measured = run_classifier_orig.main(flags(tmp_path / "out", *data, "--do_train", "--do_eval", *fast))
     assert measured[f"eval_{metric}"] > 0.9
     model = BertForSequenceClassification.from_pretrained(tmp_path / "out")

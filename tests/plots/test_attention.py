@@ -394,7 +394,8 @@ def test_maps_travel_as_codes_and_differences_not_at_all(tmp_path: Path) -> None
         elif "z" in each:
             rows, columns = each["z"]["shape"]
             halves = np.frombuffer(base64.b64decode(each["z"]["halves"]), "<f2").reshape(rows, columns)
-            np.testing.assert_allclose(halves * np.float64(each["z"]["unit"]), trace(figure, each["name"]).z, rtol=5e-4)
+            found = halves.astype(float) * each["z"]["unit"]
+            np.testing.assert_allclose(found, trace(figure, each["name"]).z, rtol=5e-4)
     assert "http" not in text.replace("http-equiv", "")
 
 
