@@ -128,14 +128,17 @@ class ShardWriter:
         wanted = self.digests.read()
         if _header_is_right(self.part, self._file, self.layout):
             self.done = same_from_start(digests_of(self._file, self.layout), wanted)
-            self._file.truncate(self.layout.ends[self.done])
+            with self._naming():
+                self._file.truncate(self.layout.ends[self.done])
         else:
-            self._file.truncate(0)
+            with self._naming():
+                self._file.truncate(0)
             self._write(memoryview(self.layout.header))
             flush_folder(self.part.parent)
         if damaged := len(wanted) - self.done:
             warn_caller(f"{damaged} of {len(wanted)} batches in {str(self.part)!r} are damaged: they are done again")
-            self.digests.append(self.done, [])
+            with self._naming():
+                self.digests.append(self.done, [])
 
     def append(self, explanations: Sequence[Explanation], texts: bytes) -> None:
         """Write the next batch, and then its digest.

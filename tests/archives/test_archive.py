@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -17,6 +18,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -531,6 +533,7 @@ import sys, time
 import torch
 torch.set_num_threads(1)
 sys.path.insert(0, {tests!r})
+from itertools import count
 from pathlib import Path
 import archives.test_archive as tests
 explained = tests.runs.DatasetRun._explain
@@ -672,6 +675,41 @@ def test_damaged_digests_cost_work_and_nothing_else(tmp_path, whole, damage):
         warnings.simplefilter("ignore")
         write(tmp_path)
     assert files(tmp_path) == files(whole)
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_whichever_flush_fails_the_error_names_the_file(tmp_path, whole, damaged, monkeypatch):
+    """The system's error names none: all of them, one after the other, of a run that was interrupted."""
+    flush, said = os.fsync, []
+    for failing in range(1, 100):
+        folder, calls = tmp_path / str(failing), count(1)
+        with interrupted(4), pytest.raises(StoppedError):
+            write(folder)
+        for part in folder.glob("*.part") if damaged else ():
+            part.write_bytes(part.read_bytes()[:-900] + bytes(900))
+
+        def refused(descriptor: int, calls: Any = calls, failing: int = failing) -> None:
+            if next(calls) == failing:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            flush(descriptor)
+
+        monkeypatch.setattr(os, "fsync", refused)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                write(folder)
+            except OSError as error:
+                said.append(str(error))
+                assert str(folder) in said[-1]
+        done = next(calls) <= failing
+        monkeypatch.undo()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            write(folder)
+        assert files(folder) == files(whole)
+        if done:
+            break
+    assert len(said) > 10
 
 
 def test_digests_left_by_a_kill_at_the_very_end_are_removed(copy, whole):
@@ -818,6 +856,7 @@ import os, sys
 import torch, torch.distributed
 torch.set_num_threads(1)
 sys.path.insert(0, {tests!r})
+from itertools import count
 from pathlib import Path
 import archives.test_archive as tests
 torch.distributed.init_process_group("gloo")

@@ -82,9 +82,12 @@ def two_berts():
 @pytest.mark.parametrize("name", [*FAMILIES, "two BERTs"])
 def test_f_is_the_models_own_probability_and_a_row_adds_up(name):
     model = two_berts() if name == "two BERTs" else tiny_writer(name)
-    if name == "UMT5":  # whose fused attention was another one in some releases of transformers
-        model.set_attn_implementation("eager")
-    result = made(model, generated="plot man work", n_steps=32)
+    try:
+        result = made(model, generated="plot man work", n_steps=32)
+    except UnsupportedModelError as error:
+        if name == "UMT5" and "eager and fused attention of this family differ" in str(error):
+            pytest.skip("this release's fused attention of UMT5 is another one than its eager attention")
+        raise
     start = CLS if name == "two BERTs" else PAD
     assert result.ids == [*IDS, start, CLS, 33, 34, 35]  # the tokenizer begins with [CLS], and so does what is written
     assert result.prompt_tokens[:5] == ["[CLS]", "a", "good", "film", "[SEP]"]
