@@ -166,3 +166,12 @@ def generation(prompt: int | list[str] = 8, answer: int | list[str] = 5, seed: i
         "options": {},
     }
     return GenerationExplanation(**(values | changed))
+
+
+def assert_same_generation(found: GenerationExplanation, expected: GenerationExplanation) -> None:
+    """Check every field but what holds a model or whole explanations."""
+    for name, value in vars(expected).items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(getattr(found, name), value), name
+        elif name not in ("kept", "scorer"):
+            assert getattr(found, name) == value, name

@@ -37,15 +37,7 @@ def parser() -> argparse.ArgumentParser:
     )
     whole.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
     commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    added = {
-        "explain": _explain,
-        "report": _report,
-        "generate": _generate,
-        "heads": _heads,
-        "prune": _prune,
-        "compare": _compare,
-    }
-    for name, add in added.items():
+    for name, add in _ARGUMENTS.items():
         command = commands.add_parser(
             name,
             help=_DETAILS[name],

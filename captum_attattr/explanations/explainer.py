@@ -73,6 +73,8 @@ class Explainer:
 
     MAPS_AT_ONCE = 2**28
     """Most attention entries (examples x layers x heads x T x T) of a group: 1 GiB of float32."""
+    kind: type[Explanation] = Explanation
+    """What is made of a text."""
 
     def __init__(
         self,
@@ -282,7 +284,7 @@ class Explainer:
 
     def made(self, item: Encoded, **found: Any) -> Explanation:
         """Return the explanation of an example, of what was read and what was found."""
-        return Explanation(
+        return self.kind(
             tokens=self.texts.tokenizer.convert_ids_to_tokens(item.ids),
             text=item.text,
             segments=item.segments,

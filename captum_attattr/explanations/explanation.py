@@ -319,17 +319,27 @@ class Explanation(Decided):
         Raises:
             TypeError, ValueError, LookupError: something is missing, or wrong.
         """
-        if "picture" in tensors and cls is Explanation:
-            from captum_attattr.explanations.image_explanation import ImageExplanation as cls  # noqa: N813
-        if "kinds" in content and cls is Explanation:
-            from captum_attattr.explanations.translation_explanation import TranslationExplanation as cls  # noqa: N813
+        kind = _kind(tensors, content) if cls is Explanation else cls
         inputs = {name.removeprefix(_INPUT): tensors.pop(name) for name in list(tensors) if name.startswith(_INPUT)}
         unusual = {name: content.pop(name) for name in _UNUSUAL if name in content}
         later = set().union({"inputs", *_UNUSUAL}, *(names for since, names in _ADDED.items() if since > version))
-        checks.names_match(content.keys() | tensors.keys(), {field.name for field in fields(cls)} - later)
+        checks.names_match(content.keys() | tensors.keys(), {field.name for field in fields(kind)} - later)
         for name in ("attributions", "attention"):
             if name in tensors and not tensors[name].is_floating_point():
                 raise ValueError(f"{name} must hold floating-point numbers, not {tensors[name].dtype}")
         if isinstance(content["text"], list):
             content["text"] = tuple(content["text"])
-        return cls(**content, **tensors, inputs=inputs or None, **unusual)
+        return kind(**content, **tensors, inputs=inputs or None, **unusual)
+
+
+def _kind(tensors: dict[str, Any], content: dict[str, Any]) -> type[Explanation]:
+    """Return the class whose fields a file has; it is imported here, since it is derived from `Explanation`."""
+    if "picture" in tensors:
+        from captum_attattr.explanations.image_explanation import ImageExplanation
+
+        return ImageExplanation
+    if "kinds" in content:
+        from captum_attattr.explanations.translation_explanation import TranslationExplanation
+
+        return TranslationExplanation
+    return Explanation

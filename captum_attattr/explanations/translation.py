@@ -102,6 +102,7 @@ class TranslationExplainer(Explainer):
     """Explains the next token of texts that are written for a source; items are `Translated`."""
 
     texts: TranslationModel
+    kind = TranslationExplanation
 
     def __init__(
         self, model: nn.Module, tokenizer: Any, truncate: bool | int, settings: Settings, *more: Any, **reading: Any
@@ -136,16 +137,7 @@ class TranslationExplainer(Explainer):
 
     def made(self, item: Encoded, **found: Any) -> Explanation:
         """Return the explanation of an example, of what was read and what was found."""
-        return TranslationExplanation(
-            tokens=self.texts.tokenizer.convert_ids_to_tokens(item.ids),
-            text=item.text,
-            segments=item.segments,
-            special=item.special,
-            inputs=item.encoding,
-            scheme=self.texts.scheme,
-            kinds=[self.texts.kinds[number] for number in self.numbers],
-            **found,
-        )
+        return super().made(item, kinds=[self.texts.kinds[number] for number in self.numbers], **found)
 
 
 class TranslationScorer(AnswerScorer):

@@ -151,11 +151,10 @@ def _options(x: Scores, y: Scores, both: npt.NDArray[np.bool_], bars: int, area:
 
 def _ranks(each: Scores, both: npt.NDArray[np.bool_]) -> Floats:
     """Return the rank of each head among those with two scores, the least important first; equal scores share one."""
+    from scipy.stats import rankdata  # takes long to import
+
     ranks = np.full(both.shape, np.nan)
-    values = each.scores[both]
-    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    ranks[both] = (last - (counts - 1) / 2)[group]
+    ranks[both] = rankdata(each.scores[both])
     return ranks
 
 

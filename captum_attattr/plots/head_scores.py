@@ -150,9 +150,11 @@ class Digits(NamedTuple):
 
 def importance_shares(scores: Floats) -> Floats:
     """Return (L, H) the share of the other heads that are less important; equal scores have the middle of theirs."""
-    present = scores[~np.isnan(scores)]
-    below = (present < scores[..., None]).sum(-1) + ((present == scores[..., None]).sum(-1) - 1) / 2
-    return np.where(np.isnan(scores), np.nan, below / max(len(present) - 1, 1))
+    from scipy.stats import rankdata  # takes long to import
+
+    below = np.asarray(rankdata(scores, nan_policy="omit"), np.float64).reshape(scores.shape) - 1
+    others = int(np.count_nonzero(~np.isnan(scores))) - 1
+    return below / max(others, 1)
 
 
 def ranks(scores: Floats) -> list[list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import results
 import torch
 import transformers
 from device import place
@@ -304,11 +305,7 @@ def test_files_bring_everything_back(tmp_path, keep):
     model = tiny_writer("Bart")
     result = made(model, generated="plot man work", keep=keep, contrast="z", output="logit", layers=[1, 4], n_steps=3)
     loaded = GenerationExplanation.load(result.save(tmp_path / "generation.safetensors"))
-    for name, value in vars(result).items():
-        if isinstance(value, torch.Tensor):
-            assert torch.equal(getattr(loaded, name), value), name
-        elif name not in ("kept", "scorer"):
-            assert getattr(loaded, name) == value, name
+    results.assert_same_generation(loaded, result)
     if keep == "maps":
         assert torch.equal(loaded.explanations[1].encoder, result.explanations[1].encoder)
         assert loaded.explanations[1].inputs["decoder_input_ids"].tolist() == [[PAD, CLS, 33]]
