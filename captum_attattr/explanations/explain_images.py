@@ -28,7 +28,7 @@ class PatchAttAttr(TokenAttAttr):
         super().__init__(forward, layers)
         self._seeing = seeing
 
-    def token_count(self, inputs: tuple[Tensor, ...]) -> int:
+    def token_count(self, inputs: tuple[Any, ...]) -> int:
         """Return how many tokens each picture of a batch has."""
         return self._seeing.token_count(inputs)
 

@@ -31,7 +31,7 @@ from captum_attattr.formatting import whole_text
 from captum_attattr.model.attention_layers import AttentionLayer, attention_calls, every_layer
 from captum_attattr.model.wrappers import TEXT_TO_TEXT, writes_from_source
 
-DECODER_IDS = "decoder_input_ids"
+SOURCE_IDS, DECODER_IDS = "input_ids", "decoder_input_ids"
 
 
 @dataclass
@@ -80,21 +80,20 @@ class TranslationModel(TextModel):
 class TranslationAttAttr(TokenAttAttr):
     """Attributes to attention among the tokens of a source and those of the decoder."""
 
-    def check_shapes(self, inputs: tuple[Tensor, ...], shapes: Sequence[torch.Size]) -> None:
-        """Check that every layer has a map of these tokens, and that the decoder's agree on how many it has read.
+    def check_shapes(self, inputs: tuple[Any, ...], shapes: Sequence[torch.Size]) -> None:
+        """Check that every layer has a map of these tokens: of the source, of those that the decoder has read, or both.
 
         Raises:
             UnsupportedModelError: the model pools its tokens, or puts positions of its own beside them.
         """
-        count = self.token_count(inputs)
-        found = list(zip(self.layers, shapes, strict=True))
-        written = min((shape[1] for layer, shape in found if layer.kind != "encoder"), default=count)
-        for layer, (_, rows, columns) in found:
-            queries = count if layer.kind == "encoder" else written
-            if (rows, columns) != (queries, written if layer.kind == "decoder" else count):
+        source, written = (tensor.shape[1] for tensor in inputs[:2])  # the order of `TranslationScorer.encoded`
+        for layer, (_, rows, columns) in zip(self.layers, shapes, strict=True):
+            queries = source if layer.kind == "encoder" else written
+            if (rows, columns) != (queries, written if layer.kind == "decoder" else source):
                 raise UnsupportedModelError(
-                    f"{layer!r} has maps of {rows} x {columns} for a source of {count} tokens: the model pools its "
-                    "tokens, or puts positions of its own beside them. LayerAttAttr attributes maps of any size"
+                    f"{layer!r} has maps of {rows} x {columns} for {source} tokens of a source and {written} of the "
+                    "decoder: the model pools its tokens, or puts positions of its own beside them. LayerAttAttr "
+                    "attributes maps of any size"
                 )
 
 
@@ -151,11 +150,11 @@ class TranslationScorer(AnswerScorer):
         item = texts.encode(0, self.ids[: self.source], target, contrast)
         written, special = self.ids[self.source : end], special_ids(texts.tokenizer)
         with torch.device("cpu"):
-            encoding = item.encoding | {DECODER_IDS: torch.tensor([written])}
+            ids = {SOURCE_IDS: item.encoding[SOURCE_IDS], DECODER_IDS: torch.tensor([written])}
         return Translated(
             index=item.index,
             text=(whole_text(item.text), str(texts.tokenizer.decode(written))),
-            encoding=encoding,
+            encoding=ids | item.encoding,
             special=item.special + [i in special for i in written],
             segments=[0] * self.source + [1] * len(written),
             target=item.target,

@@ -25,6 +25,11 @@ CAUSAL_OUTSIDE_INTERFACE = frozenset(
     {"bloom", "mpt", "codegen", "gptj", "gpt_neo", "xglm", "falcon", "ctrl", "openai-gpt"}
 )
 
+# Families whose maps say little of the next token, by config.model_type.
+STREAMS = {
+    "prophetnet": "predicts in streams of its own beside the tokens that it has read, and no map has their attention"
+}
+
 # What cross-attention modules are called in their parents, in lower case.
 CROSS_ATTENTION_NAMES = frozenset(
     {"encoder_attn", "encdecattention", "crossattention", "cross_attn", "cross_attention", "visual_attention"}

@@ -42,7 +42,7 @@ from captum_attattr import (
     write_report,
 )
 from captum_attattr.attribution.methods.table import ATTRIBUTIONS, WITH_HEADS
-from captum_attattr.explanations import answer_scores
+from captum_attattr.explanations import answer_scores, text_model
 from captum_attattr.model.head_pruning import prune_heads
 from captum_attattr.model.wrappers import writes_from_source
 
@@ -421,12 +421,32 @@ def test_models_and_tokenizers_that_do_not_fit():
         made(model)
 
 
-def test_decoders_without_a_map_of_what_was_written_are_refused():
+CHOICES = [
+    {},
+    *({"layers": layers} for layers in ([2], [3], [3, 5], [4])),
+    *({"attribution": name} for name in ("gradient_attention", "attention")),
+    {"keep": "maps"},
+    {"path": "layer"},
+]
+
+
+@pytest.mark.parametrize("options", CHOICES, ids=str)
+def test_maps_that_are_not_of_the_tokens_are_refused_whatever_is_asked_for(options, monkeypatch):
+    """ProphetNet predicts in streams beside its tokens: cross attention has rows of both, its own has none of them."""
     sizes = {"vocab_size": 36, "hidden_size": 32, "num_encoder_layers": 2, "num_decoder_layers": 2, "dropout": 0.0}
     heads = {"num_encoder_attention_heads": 4, "num_decoder_attention_heads": 4, "decoder_start_token_id": CLS}
-    streams = ProphetNetForConditionalGeneration(ProphetNetConfig(**sizes, **heads)).eval()
-    with pytest.raises(UnsupportedModelError, match=r"cross .* has maps of .* puts positions of its own beside them"):
-        made(place(streams))
+    streams = place(ProphetNetForConditionalGeneration(ProphetNetConfig(**sizes, **heads)).eval())
+    with pytest.raises(UnsupportedModelError, match="predicts in streams of its own beside the tokens"):
+        made(streams, **options)
+    monkeypatch.setattr(text_model, "STREAMS", {})
+    if options.get("layers") in ([2], [4]):  # the decoder's own attention alone looks as it should
+        return
+    told = r"cross .* maps of \d+ x 5 for 5 tokens of a source and \d+ of the decoder.* positions of its own beside"
+    with pytest.raises(UnsupportedModelError, match=told):
+        made(streams, **options)
+
+
+def test_source_and_answer_need_attention_of_their_own():
     config = BertConfig(vocab_size=VOCAB, hidden_size=32, num_hidden_layers=1, num_attention_heads=4)
     apart = two_berts()
     apart.decoder = BertLMHeadModel(BertConfig(**config.to_dict() | {"is_decoder": True}))
