@@ -25,6 +25,7 @@ from captum_attattr.explanations.encoding import Encoded
 from captum_attattr.explanations.explainer import Explainer
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.token_scores import TokenScores
+from captum_attattr.explanations.words import text_of
 from captum_attattr.model.head_masks import active_gates
 from captum_attattr.model.modes import evaluation_mode
 from captum_attattr.runs.digests import data_digest, model_digest
@@ -234,7 +235,7 @@ class AnswerScorer:
             scores=scores,
             text=item.text,
             target=wanted[0],
-            label=str(texts.tokenizer.decode(wanted)),
+            label=text_of(texts.tokenizer, wanted),
             probability=math.exp(value),
             prediction=int(self._probabilities(self.length + begin, begin)[0].argmax()),
             segments=item.segments,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_attattr.checks import integer, listed, real, scalar
+from captum_attattr.explanations.words import text_of
 from captum_attattr.model.wrappers import SIMILARITIES, TEXT_TO_TEXT
 
 CHOICES = ("probability", "logit", "log_probability")
@@ -192,7 +193,7 @@ class Outputs:
     def label(self, target: int) -> str:
         """Return the name of a class or token."""
         if self.vocabulary:
-            return str(self.tokenizer.decode([target]))
+            return text_of(self.tokenizer, [target])
         return str(self.config.id2label.get(target, target))
 
     def names(self, gold: Tensor) -> list[str]:

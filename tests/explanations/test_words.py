@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from toy import tiny_bert, tiny_tokenizer
+from toy import tiny_bert, tiny_llama, tiny_tokenizer
 from transformers import ByT5Tokenizer, CanineTokenizer, PreTrainedTokenizerFast
 from transformers.models.bertweet.tokenization_bertweet import BertweetTokenizer
 
-from captum_attattr import Explanation, attribution_tree, explain, explain_dataset
+from captum_attattr import Explanation, attribution_tree, explain, explain_dataset, explain_generation
 from captum_attattr.explanations.schemes import SCHEMES, scheme_of
 from captum_attattr.explanations.words import joined, readable, words
 
@@ -107,6 +107,27 @@ def test_chinese_is_read_character_by_character_never_cut(scheme):
     read = readable([joined([tokens[i] for i in group], scheme) for group in groups], scheme)
     assert "".join(read).strip() == CHINESE
     assert len([part for part in read if part.strip()]) == len(CHINESE)
+
+
+PARTS = ["<0xF0>", "<0x9F>", "<0x98>", "<0x80>"]
+
+
+@pytest.mark.filterwarnings("ignore::captum_attattr.ConvergenceWarning")
+@pytest.mark.parametrize("scheme", ["bytes", "byte_ends", "sentencepiece", "byte_characters"])
+def test_a_part_of_a_character_is_named_by_its_bytes(scheme):
+    """Tokenizers decode all such tokens to the same replacement character, or to nothing."""
+    tokenizer: Any = TOKENIZERS[scheme]()
+    ids = tokenizer("😀", add_special_tokens=False)["input_ids"][-4:]
+    model, options = tiny_llama(vocab_size=700), {"n_steps": 1, "progress": False}
+    assert [explain(model, tokenizer, "a b", i, **options)[0].label for i in ids] == PARTS
+    one = explain(model, tokenizer, "a b", ids[0], contrast=ids[1], **options)[0]
+    assert (one.label, one.contrast) == ("<0xF0>", "<0x9F>")
+    result = explain_generation(model, tokenizer, "a b", generated=ids, **options)
+    assert [each.label for each in result.explanations] == [result.row(i).label for i in range(4)] == PARTS
+    assert (result.words().answer, result.span(0, 4).label.removesuffix("</w>")) == (["😀"], "😀")
+    assert result.span(1, 3).label == "<0x9F><0x98>"
+    cut = explain_generation(model, tokenizer, "a b", generated=ids[:3], **options)  # by max_new_tokens, say
+    assert cut.words().answer == ["<0xF0><0x9F><0x98>"]
 
 
 def test_marks_are_those_of_the_scheme_alone():
