@@ -217,6 +217,7 @@ BAD = [
     (PAIRS, 2, {}, ValueError, r"target 2 of texts\[0\] must be 0 or 1"),
     (PAIRS, "third", {}, TypeError, "must be 'first' or 'second'"),
     (PAIRS, 0.5, {}, TypeError, "must be 'first' or 'second'"),
+    (PAIRS[:1], [[]], {}, ValueError, r"target of texts\[0\] is an empty list: give one or more, or None"),
     (PAIRS, None, {"contrast": 1}, ValueError, "contrast: the task is similarity, which gives a score"),
     (
         PAIRS,

@@ -130,6 +130,16 @@ def test_a_part_of_a_character_is_named_by_its_bytes(scheme):
     assert cut.words().answer == ["<0xF0><0x9F><0x98>"]
 
 
+def test_a_word_that_is_one_token_behind_a_space_is_found_there():
+    tokenizer, model = byte_level(), tiny_llama(vocab_size=700)
+    tokenizer.add_tokens([" film"])
+    assert explain(model, tokenizer, "a b", " film", n_steps=1, progress=False)[0].label == " film"
+    with pytest.raises(ValueError, match=r"target 'film' of texts\[0\] is 2 tokens .*; one is needed, as ' film' is$"):
+        explain(model, tokenizer, "a b", "film", progress=False)
+    with pytest.raises(ValueError, match=r"target 'good' of texts\[0\] is 2 tokens .*; one is needed$"):
+        explain(model, tokenizer, "a b", "good", progress=False)
+
+
 def test_marks_are_those_of_the_scheme_alone():
     tokens = ["##", "a", "b@@", "c</w>", "▁d", "Ġe"]
     assert words(tokens, [False] * 6, "words") == [[i] for i in range(6)]
