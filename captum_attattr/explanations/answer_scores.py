@@ -64,7 +64,8 @@ class AnswerScorer:
 
     def encoded(self, end: int, target: int | None = None, contrast: int | None = None) -> Encoded:
         """Return the text up to a token, as the model takes it."""
-        return self.explainer.texts.encode(0, self.ids[:end], target, contrast)
+        row = {"input_ids": self.ids[:end], "attention_mask": [1] * end}  # of padding too, if that is what was written
+        return self.explainer.texts.encode(0, row, target, contrast)
 
     def keys(self, item: Encoded) -> Keys:
         """Return which tokens of a text the columns of the layers' maps are."""

@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 
 from captum_attattr import checks
-from captum_attattr.explanations.encoding import Encoded
+from captum_attattr.explanations.encoding import Encoded, check_unpadded
 from captum_attattr.explanations.examples import sequence_of
 from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.model.modes import evaluation_mode
 from captum_attattr.model.wrappers import OwnModel, parameters_of
 
+_ONE_ANSWER = {"num_beams": 1, "num_return_sequences": 1, "return_dict_in_generate": False}
+"""Of `generate`: its ids alone."""
 USUAL_LENGTH = 20
 """Of an answer, where neither it nor its length is given; transformers' own."""
 
@@ -128,13 +130,18 @@ class Prompt:
             ids = self.split(generated)
         elif isinstance(generated, list | tuple) and all(checks.integer(i) is not None for i in generated):
             ids = self.without_start(checks.integers("generated", list(generated), smallest=0))
+            check_unpadded(self.texts.tokenizer, "generated", ids)
         else:
             raise TypeError(f"generated must be the answer's text or its token ids, not {generated!r:.100}")
         if not ids:
             raise ValueError(f"generated={generated!r:.60} holds no token")
+        return self._known(ids, "generated has")
+
+    def _known(self, ids: list[int], having: str) -> list[int]:
+        """Return the ids of an answer, which model and tokenizer must have."""
         for what, known in (("tokenizer", len(self.texts.tokenizer)), ("model", self.texts.size)):
             if strange := [i for i in ids if i >= known]:
-                raise ValueError(f"generated has the token id {strange[0]}, and the {what} knows 0 to {known - 1}")
+                raise ValueError(f"{having} the token id {strange[0]}, and the {what} knows 0 to {known - 1}")
         return ids
 
     def split(self, generated: str) -> list[int]:
@@ -165,7 +172,7 @@ class Prompt:
         A seed counts for this answer alone: torch's generators are put back.
 
         Raises:
-            ValueError: the model has no `generate`.
+            ValueError: the model has no `generate`, or writes a token that the tokenizer does not have.
         """
         texts = self.texts
         model: Any = texts.model.inner if isinstance(texts.model, OwnModel) else texts.model
@@ -174,13 +181,14 @@ class Prompt:
         inputs = {name: part for name, part in texts.inputs([self.item]).items() if name in parameters_of(model)}
         config = getattr(model, "generation_config", None)
         padding = next((i for i in (texts.tokenizer.pad_token_id, texts.tokenizer.eos_token_id) if i is not None), None)
-        options: dict[str, Any] = {"do_sample": writing.do_sample, "num_beams": 1, "pad_token_id": padding}
+        options: dict[str, Any] = {"do_sample": writing.do_sample, "pad_token_id": padding, **_ONE_ANSWER}
+        options |= {"tokenizer": texts.tokenizer} if getattr(config, "stop_strings", None) else {}
         if not writing.do_sample:
             options |= {name: None for name in ("temperature", "top_p", "top_k") if hasattr(config, name)}
         elif writing.temperature is not None:
             options["temperature"] = writing.temperature
         with evaluation_mode(texts.model), _seeded(writing.seed, texts.device):
-            return self.write(model, inputs, writing, options)
+            return self._known(self.write(model, inputs, writing, options), f"{type(model).__name__} writes")
 
     def write(self, model: Any, inputs: dict[str, Tensor], writing: Writing, options: dict[str, Any]) -> list[int]:
         """Return the ids that `generate` writes behind the prompt."""

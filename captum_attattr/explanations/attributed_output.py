@@ -170,9 +170,11 @@ class Outputs:
             ids = self.tokenizer(name, add_special_tokens=False)["input_ids"]
             if len(ids) != 1:
                 tokens, spaced = self.tokenizer.convert_ids_to_tokens(ids), f" {name.strip()}"
-                found = name != spaced and len(self.tokenizer(spaced, add_special_tokens=False)["input_ids"]) == 1
-                hint = f", as {spaced!r} is" if found else ""
-                raise ValueError(f"{what} {name!r} of texts[{index}] is {len(ids)} tokens {tokens}; one is needed{hint}")
+                one = name != spaced and len(self.tokenizer(spaced, add_special_tokens=False)["input_ids"]) == 1
+                raise ValueError(
+                    f"{what} {name!r} of texts[{index}] is {len(ids)} tokens {tokens}; one is needed"
+                    + f", as {spaced!r} is" * one
+                )
             unknown = getattr(self.tokenizer, "unk_token", None)
             if unknown and ids[0] == self.tokenizer.unk_token_id and name.strip() != unknown:
                 raise ValueError(

@@ -9,7 +9,7 @@ import results
 import torch
 from device import place
 from families import FAMILIES
-from toy import CLS, PAD, SEP, tiny_bert, tiny_llama, tiny_tokenizer, unchanged
+from toy import CLS, PAD, SEP, byte_level, tiny_bert, tiny_llama, tiny_tokenizer, unchanged
 from transformers import XLNetConfig, XLNetLMHeadModel
 
 from captum_attattr import (
@@ -193,6 +193,42 @@ def test_sampling_goes_by_its_seed_and_leaves_torchs_own():
     assert hot.written == "sampled at the temperature 0.0001 with the seed 1"
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"return_dict_in_generate": True, "output_scores": True, "output_attentions": True},
+        {"num_beams": 4, "num_return_sequences": 2},
+        {"num_beams": 3, "early_stopping": True, "length_penalty": 2.0},
+        {"max_length": 3},
+        {"use_cache": False},
+    ],
+    ids=str,
+)
+def test_one_answer_is_written_whatever_the_models_configuration_asks_for(changes):
+    plain, model = made(max_new_tokens=4, n_steps=1), tiny_llama()
+    for name, value in changes.items():
+        setattr(model.generation_config, name, value)
+    assert made(model, max_new_tokens=4, n_steps=1).ids == plain.ids
+
+
+def test_an_answer_stops_at_the_models_own_strings():
+    tokenizer, model = byte_level(), tiny_llama(vocab_size=271)
+    options = {"max_new_tokens": 8, "n_steps": 1, "progress": False}
+    plain = explain_generation(model, tokenizer, "a b", **options)
+    assert tokenizer.decode(plain.ids[-1:]) == "##"
+    model.generation_config.stop_strings = ["##"]
+    assert explain_generation(model, tokenizer, "a b", **options | {"max_new_tokens": 12}).ids == plain.ids
+    with pytest.raises(ValueError, match=r"LlamaForCausalLM writes the token id \d+, and the tokenizer knows 0 to 270"):
+        explain_generation(tiny_llama(vocab_size=700), tokenizer, "a b", **options)
+
+
+def test_padding_that_a_model_writes_is_one_of_its_tokens():
+    result = made(generated=[33, PAD, PAD, 34])
+    assert result.tokens == ["plot", "[PAD]", "[PAD]", "man"]
+    logits = tiny_llama()(place(torch.tensor([result.ids]))).logits[0, 4:-1].softmax(-1)
+    assert result.values.tolist() == pytest.approx([float(p[i]) for p, i in zip(logits, result.ids[5:], strict=True)])
+
+
 def test_training_mode_and_everything_else_stay():
     model = tiny_llama(attention_dropout=0.5).train()
     with unchanged(model):
@@ -355,6 +391,7 @@ MISTAKES = [
     ({"generated": ["a"]}, TypeError, "generated must be the answer's text or its token ids"),
     ({"generated": [4, 999]}, ValueError, "generated has the token id 999, and the tokenizer knows 0 to"),
     ({"generated": [4, -1]}, ValueError, "generated must be 0 or more"),
+    ({"generated": [4, 5, PAD, PAD]}, ValueError, r"generated ends with 2 tokens of padding .*: leave them out$"),
     ({"generated": "s and"}, ValueError, "generated='s and' does not follow the prompt.*'film' becomes"),
     ({"generated": " a" * 21}, ValueError, "prompt has 5 tokens and generated has 21 more, and the model reads 24"),
     ({"generated": " a", "max_new_tokens": 3}, ValueError, "max_new_tokens is of an answer that the model writes"),

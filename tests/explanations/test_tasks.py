@@ -782,7 +782,7 @@ def test_masks_that_are_none_are_refused_before_any_work(texts, target, error, m
     ids=str,
 )
 def test_what_was_cut_off_is_told(task, text, target):
-    with idle(CASES[task].model()) as model, pytest.raises(ValueError, match="; truncate leaves 6 tokens of a text$"):
+    with idle(CASES[task].model()) as model, pytest.raises(ValueError, match=r"; truncate leaves 6 tokens of a text$"):
         quiet(model, TOKENIZER, [text], target, truncate=6)
 
 

@@ -387,6 +387,7 @@ MISTAKES = [
     ({"generated": []}, ValueError, "holds no token"),
     ({"generated": 3}, TypeError, "generated must be the answer's text or its token ids, not 3"),
     ({"generated": [4, 999]}, ValueError, "generated has the token id 999, and the tokenizer knows 0 to"),
+    ({"generated": [4, 5, SEP, PAD, PAD]}, ValueError, r"generated ends with 2 tokens of padding .*: leave them out$"),
     ({"generated": "plot quux"}, ValueError, r"reads as '\[UNK\]', behind 'plot': the model cannot write it"),
     ({"generated": "a " * 24}, ValueError, "the decoder starts with 2 tokens and generated has 24 more.*reads 24 at"),
     ({"max_new_tokens": 25}, ValueError, "the decoder starts with 1 tokens and max_new_tokens asks for 25 more"),

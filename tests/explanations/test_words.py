@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from toy import tiny_bert, tiny_llama, tiny_tokenizer
+from toy import BYTES, CORPUS, byte_level, tiny_bert, tiny_llama, tiny_tokenizer
 from transformers import ByT5Tokenizer, CanineTokenizer, PreTrainedTokenizerFast
 from transformers.models.bertweet.tokenization_bertweet import BertweetTokenizer
 
@@ -17,21 +17,10 @@ from captum_attattr.explanations.words import joined, readable, words
 
 TEXTS = ("good films", "хороший фильм", "فيلم جيد", "a 😀🙂 film", "## a @@ b </w>", "naïve café")
 CHINESE = "我喜欢电影"
-CORPUS = ["good film", "a b", "хор", "## @@", "naïve"] * 3
-BYTES = pre_tokenizers.ByteLevel.alphabet()
 
 
 def fast(core: Tokenizer) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>")
-
-
-def byte_level(decoder: bool = True) -> PreTrainedTokenizerFast:
-    core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    if decoder:
-        core.decoder = decoders.ByteLevel()
-    core.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=270, initial_alphabet=BYTES, show_progress=False))
-    return fast(core)
 
 
 def clip_like() -> PreTrainedTokenizerFast:

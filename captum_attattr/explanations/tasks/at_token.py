@@ -97,6 +97,7 @@ class AtToken(WholeText):
         """Return the message about a position that no decision is about."""
         where = f"token {position} of texts[{item.index}]"
         if not 0 <= position < item.length:
-            return f"{where} is beyond the text, whose tokens are {places[0]} to {places[-1]}, special ones counted{self.cut}"
+            tokens = f"{places[0]} to {places[-1]}, special ones counted"
+            return f"{where} is beyond the text, whose tokens are {tokens}{self.cut}"
         token = self.texts.tokenizer.convert_ids_to_tokens(item.ids)[position]
         return f"{where} is the special token {token!r}; those of the text are {places[0]} to {places[-1]}"
