@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -53,7 +52,10 @@ class Writing:
         heat = None if temperature is None else checks.real(temperature)
         if temperature is not None and (heat is None or not 0 < heat < math.inf):
             raise ValueError(f"temperature={temperature!r} must be a number above 0")
-        return cls(length, sample, heat, None if seed is None else checks.at_least(0, seed, "seed"))
+        number = None if seed is None else checks.at_least(0, seed, "seed")
+        if number is not None and number >= 2**64:
+            raise ValueError(f"seed={seed!r} must be below 2**64")
+        return cls(length, sample, heat, number)
 
     @property
     def name(self) -> str:
@@ -123,19 +125,31 @@ class Prompt:
             TypeError: it is neither.
             ValueError: it holds no token, or one that the tokenizer does not have; as `split`.
         """
-        if isinstance(generated, Tensor | np.ndarray):
-            row = generated[0] if generated.ndim == 2 and len(generated) == 1 else generated
-            generated = row.tolist() if row.ndim == 1 else generated
         if isinstance(generated, str):
+            checks.characters("generated", generated)
             ids = self.split(generated)
-        elif isinstance(generated, list | tuple) and all(checks.integer(i) is not None for i in generated):
-            ids = self.without_start(checks.integers("generated", list(generated), smallest=0))
-            check_unpadded(self.texts.tokenizer, "generated", ids)
+            self._check_words(generated, ids)
         else:
-            raise TypeError(f"generated must be the answer's text or its token ids, not {generated!r:.100}")
+            ids = self.without_start(_ids(generated))
+            check_unpadded(self.texts.tokenizer, "generated", ids)
         if not ids:
             raise ValueError(f"generated={generated!r:.60} holds no token")
         return self._known(ids, "generated has")
+
+    def _check_words(self, generated: str, ids: list[int]) -> None:
+        """Check that the tokenizer knows what an answer's text holds.
+
+        Raises:
+            ValueError: there is something that it does not know.
+        """
+        tokenizer = self.texts.tokenizer
+        unknown = tokenizer.unk_token_id
+        if unknown in ids and str(tokenizer.unk_token) not in generated:
+            before = str(tokenizer.decode(ids[: ids.index(unknown)]))
+            raise ValueError(
+                f"generated={generated!r:.60} holds something that the tokenizer reads as {tokenizer.unk_token!r}, "
+                f"behind {before!r:.60}: the model cannot write it; give ids to explain that token all the same"
+            )
 
     def _known(self, ids: list[int], having: str) -> list[int]:
         """Return the ids of an answer, which model and tokenizer must have."""
@@ -163,7 +177,17 @@ class Prompt:
         return [int(i) for i in both[len(own) :]]
 
     def without_start(self, ids: list[int]) -> list[int]:
-        """Return the ids of an answer without what stands before it."""
+        """Return the ids of an answer without what stands before it.
+
+        Raises:
+            ValueError: the prompt, which the answer may repeat, but only as a text.
+        """
+        prompt = self.item.ids
+        if len(ids) > len(prompt) and ids[: len(prompt)] == prompt:
+            raise ValueError(
+                "generated begins with the ids of the prompt, as generate() returns them: give the answer alone, "
+                f"generated[{len(prompt)}:]; or a text, where the answer does repeat the prompt"
+            )
         return ids
 
     def written(self, writing: Writing) -> list[int]:
@@ -194,6 +218,21 @@ class Prompt:
         """Return the ids that `generate` writes behind the prompt."""
         ids = model.generate(**inputs, max_new_tokens=writing.max_new_tokens, **options)
         return [int(i) for i in ids[0, self.item.length :].tolist()]
+
+
+def _ids(generated: Any) -> list[int]:
+    """Return ids, which may be the one row of an array or a tensor.
+
+    Raises:
+        TypeError: they are something else.
+        ValueError: one is negative.
+    """
+    one = generated[0] if getattr(generated, "ndim", 0) == 2 and len(generated) == 1 else generated
+    ids = checks.listed(one)
+    ids = list(ids) if isinstance(ids, Iterable) and not isinstance(ids, bytes | Mapping | Tensor) else ids
+    if not isinstance(ids, list) or not all(checks.integer(i) is not None for i in ids):
+        raise TypeError(f"generated must be the answer's text or its token ids, not {generated!r:.100}")
+    return checks.integers("generated", ids, smallest=0)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_attattr import checks
 from captum_attattr.checks import integer, listed, real, scalar
 from captum_attattr.explanations.words import text_of
 from captum_attattr.model.wrappers import SIMILARITIES, TEXT_TO_TEXT
@@ -167,6 +168,7 @@ class Outputs:
     def _named(self, index: int, name: str, what: str) -> int:
         """Return the index of the class, or the id of the token, of a name."""
         if self.vocabulary:
+            checks.characters(f"{what} of texts[{index}]", name)
             ids = self.tokenizer(name, add_special_tokens=False)["input_ids"]
             if len(ids) != 1:
                 tokens, spaced = self.tokenizer.convert_ids_to_tokens(ids), f" {name.strip()}"

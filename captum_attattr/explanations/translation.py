@@ -198,18 +198,11 @@ class Source(Prompt):
         Those before it, as a language, are what the decoder starts with.
 
         Raises:
-            ValueError: the tokenizer does not know a part of it, or starts with other tokens than the model.
+            ValueError: the tokenizer starts with other tokens than the model.
         """
         tokenizer = self.texts.tokenizer
         whole = tokenizer(text_target=generated)["input_ids"]
         ids: list[int] = tokenizer(text_target=generated, add_special_tokens=False)["input_ids"]
-        unknown = tokenizer.unk_token_id
-        if unknown in ids and str(tokenizer.unk_token) not in generated:
-            before = str(tokenizer.decode(ids[: ids.index(unknown)]))
-            raise ValueError(
-                f"generated={generated!r:.60} holds something that the tokenizer reads as {tokenizer.unk_token!r}, "
-                f"behind {before!r:.60}: the model cannot write it; give ids to explain that token all the same"
-            )
         at = next((i for i in range(len(whole)) if whole[i : i + len(ids)] == ids), 0)
         leading = [int(i) for i in whole[:at]]
         if self._forced is None:
@@ -251,3 +244,21 @@ class Answering(NamedTuple):
         if isinstance(model, nn.Module) and writes_from_source(model):
             return cls(TranslationExplainer, Source, TranslationScorer)
         return cls(Explainer, Prompt, AnswerScorer)
+
+    @property
+    def given(self) -> str:
+        """What answers are written from: "prompt", or "source" of an encoder-decoder."""
+        return "source" if self.prompt is Source else "prompt"
+
+    def of_model(self, model: Any, tokenizer: Any, settings: Settings, contrasted: bool, task: str | None) -> Explainer:
+        """Return what explains the answers of a model.
+
+        Raises:
+            TypeError, ValueError: as `Explainer`; the model writes no text.
+        """
+        explainer = self.explainer(model, tokenizer, False, settings, contrasted, task=task)
+        texts = explainer.texts
+        if not texts.language:
+            does = "classifies texts" if texts.task_name == "classification" else f"is for {texts.task_name}"
+            raise ValueError(f"{type(texts.model).__name__} {does.replace('_', ' ')} and writes none: use explain")
+        return explainer

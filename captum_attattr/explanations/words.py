@@ -111,13 +111,15 @@ def readable(tokens: Sequence[str], scheme: str = "") -> list[str]:
 def text_of(tokenizer: Any, ids: Sequence[int]) -> str:
     """Return the text of tokens together, as the tokenizer decodes it; bytes that are no character as in `readable`.
 
-    A token may be a part of a character alone: tokenizers decode it to "\ufffd", whatever its bytes, or to nothing.
+    A token may be a part of a character alone: tokenizers decode it to "\ufffd", whatever its bytes, or to nothing. One
+    that the model has and the tokenizer has not is "token 553".
     """
     decoded = str(tokenizer.decode(ids))
     if decoded and "\ufffd" not in decoded:
         return decoded
-    scheme = scheme_of(tokenizer)
-    return _texts_of([b"".join(_bytes_of(token, scheme) for token in tokenizer.convert_ids_to_tokens(ids))])[0]
+    scheme, tokens = scheme_of(tokenizer), tokenizer.convert_ids_to_tokens(ids)
+    parts = [_utf8(f"token {i}") if t is None else _bytes_of(t, scheme) for i, t in zip(ids, tokens, strict=True)]
+    return _texts_of([b"".join(parts)])[0]
 
 
 def _bytes_of(token: str, scheme: str) -> bytes:

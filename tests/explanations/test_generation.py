@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 
+import pandas
 import pytest
 import results
 import torch
 from device import place
 from families import FAMILIES
-from toy import CLS, PAD, SEP, byte_level, tiny_bert, tiny_llama, tiny_tokenizer, unchanged
+from toy import CLS, PAD, SEP, byte_level, tiny_bert, tiny_llama, tiny_tokenizer, tiny_writer, unchanged
 from transformers import XLNetConfig, XLNetLMHeadModel
 
 from captum_attattr import (
@@ -47,6 +48,7 @@ def alone(model, result, token, **options):
         {"output": "logit", "contrast": "z"},
         {"baseline": "uniform", "n_steps": 3, "layers": [0, 2]},
         {"internal_batch_size": 3},
+        {"baseline": 0.5, "n_steps": 3},  # a start at which what follows is read too
     ],
 )
 def test_a_row_is_the_prefix_explained_alone(options):
@@ -274,7 +276,8 @@ def test_prompts_and_answers_in_all_forms(prompt):
     model = tiny_llama()
     expected = made(model, generated=" plot man", n_steps=2)
     ids = expected.ids[5:]
-    for answer in (" plot man", ids, tuple(ids), torch.tensor(ids), torch.tensor([ids]), torch.tensor(ids).numpy()):
+    rows = torch.tensor(ids), torch.tensor([ids]), torch.tensor(ids).numpy(), pandas.Series(ids)
+    for answer in (" plot man", ids, tuple(ids), iter(ids), range(ids[0], ids[-1] + 1), *rows):
         result = made(model, prompt=prompt, generated=answer, n_steps=2)
         assert result.tokens == ["plot", "man"]
         torch.testing.assert_close(result.matrix, expected.matrix)
@@ -333,11 +336,16 @@ def test_files_bring_everything_back(tmp_path, keep):
     torch.testing.assert_close(again.span(0, 2).scores, result.span(0, 2).scores)
     assert again.explanations[0].layers == [1]
     torch.testing.assert_close(again.explanations[0].attributions, result.explanations[0].attributions)
-    other = tiny_llama(seed=1)
-    with torch.no_grad():
-        other.lm_head.weight.mul_(20)
-    with pytest.raises(ValueError, match="the model is another one"):
-        loaded.attach(other, tiny_tokenizer())
+    for seed in range(1, 4):
+        with pytest.raises(ValueError, match=r"the model is another one: it gives the answer's first token the prob"):
+            loaded.attach(tiny_llama(seed=seed), tiny_tokenizer())
+    loaded.attach(tiny_llama().to(torch.bfloat16), tiny_tokenizer())
+    with pytest.raises(ValueError, match="the model is another one: it writes from a source, not from a prompt"):
+        loaded.attach(tiny_writer(), tiny_tokenizer())
+    with pytest.raises(ValueError, match="classifies texts and writes none: use explain"):
+        loaded.attach(tiny_bert(), tiny_tokenizer())
+    with pytest.raises(ValueError, match="the tokenizer is another one"):
+        loaded.attach(model, byte_level())
     (tmp_path / "cut").write_bytes((tmp_path / "generation.safetensors").read_bytes()[:-9])
     with pytest.raises(ResultFileError, match="holds no explanation of a generation"):
         GenerationExplanation.load(tmp_path / "cut")
@@ -389,6 +397,14 @@ MISTAKES = [
     ({"generated": ""}, ValueError, "generated='' holds no token"),
     ({"generated": []}, ValueError, "holds no token"),
     ({"generated": 3}, TypeError, "generated must be the answer's text or its token ids, not 3"),
+    ({"generated": torch.tensor(4)}, TypeError, r"or its token ids, not tensor\(4\)"),
+    ({"generated": torch.ones(2, 2, dtype=torch.long)}, TypeError, "generated must be the answer's text or its token"),
+    ({"generated": {"input_ids": [4]}}, TypeError, "generated must be the answer's text or its token ids"),
+    ({"generated": " \ud800"}, ValueError, "holds half a character"),
+    ({"generated": " quux"}, ValueError, r"reads as '\[UNK\]', behind '': the model cannot write it; give ids"),
+    ({"generated": [CLS, 4, 30, 32, SEP, 33]}, ValueError, r"begins with the ids of the prompt.*, generated\[5:\]; or"),
+    ({"contrast": "\ud800"}, ValueError, "holds half a character"),
+    ({"max_new_tokens": 3, "do_sample": True, "seed": 2**64}, ValueError, r"seed=\d+ must be below 2\*\*64"),
     ({"generated": ["a"]}, TypeError, "generated must be the answer's text or its token ids"),
     ({"generated": [4, 999]}, ValueError, "generated has the token id 999, and the tokenizer knows 0 to"),
     ({"generated": [4, -1]}, ValueError, "generated must be 0 or more"),
@@ -431,6 +447,11 @@ def test_mistakes_are_named_before_the_model_runs(options, error, message, tmp_p
 def test_a_classifier_writes_nothing():
     with pytest.raises(ValueError, match="BertForSequenceClassification classifies texts and writes none: use explain"):
         made(tiny_bert())
+
+
+def test_an_answer_that_repeats_the_prompt_is_given_as_a_text():
+    result = made(prompt=[4, 30, 32], generated=f" {PROMPT}", n_steps=1)
+    assert result.tokens == result.prompt_tokens == PROMPT.split()
 
 
 @pytest.mark.parametrize(

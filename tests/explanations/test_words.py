@@ -119,6 +119,11 @@ def test_a_part_of_a_character_is_named_by_its_bytes(scheme):
     assert cut.words().answer == ["<0xF0><0x9F><0x98>"]
 
 
+def test_a_token_that_the_tokenizer_does_not_have_is_named_by_its_id():
+    one = explain(tiny_llama(vocab_size=700), byte_level(), "a b", 553, n_steps=1, progress=False)[0]
+    assert one.label == "token 553"
+
+
 def test_a_word_that_is_one_token_behind_a_space_is_found_there():
     tokenizer, model = byte_level(), tiny_llama(vocab_size=700)
     tokenizer.add_tokens([" film"])
