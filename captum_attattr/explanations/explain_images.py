@@ -161,6 +161,7 @@ def explain_images(
             explainer.texts.encode_image(i, image, *rest)
             for i, (image, *rest) in enumerate(zip(read, texts, targets, contrasts, strict=True))
         ]
+        explainer.texts.check_sizes(items)
         with text_bar(len(items), progress, "explain", "picture") as bar:
             explanations = dict(explainer.run(items, bar.update, row_counter(bar)))
     return ExplanationList(explanations[i] for i in range(len(items)))
