@@ -78,7 +78,8 @@ def encoded_prompt(texts: TextModel, prompt: Any) -> Encoded:
     try:
         return texts.encode(0, examples[0])
     except (TypeError, ValueError) as error:
-        raise type(error)(str(error).replace("texts[0]", "prompt")) from None
+        told = str(error).replace("texts[0]", "prompt").replace(", or pass truncate=True", "")  # which is explain's
+        raise type(error)(told) from None
 
 
 @dataclass

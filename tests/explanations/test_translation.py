@@ -8,7 +8,7 @@ import torch
 import transformers
 from device import place
 from tiny_families import exists, tiny_model
-from toy import CLS, PAD, SEP, VOCAB, tiny_tokenizer, tiny_writer, unchanged
+from toy import CLS, PAD, SEP, VOCAB, tiny_llama, tiny_tokenizer, tiny_writer, unchanged
 from transformers import (
     BertConfig,
     BertLMHeadModel,
@@ -32,6 +32,7 @@ from captum_attattr import (
     attribution_tree,
     explain,
     explain_generation,
+    faithfulness,
     plot_attention,
     plot_flow,
     plot_generation,
@@ -362,8 +363,10 @@ def test_trees_and_views_take_them(tmp_path):
     assert "<h2>prompt</h2>" not in whole
     assert "<iframe" in result._repr_html_()
     assert result.words().sources == ["[CLS]", "a", "good", "film", "[SEP]", "[PAD]", "[CLS]", "plot", "man", "work"]
-    with pytest.raises(TypeError, match="explain_generation explains what it writes"):
-        removal_effects(tiny_writer(), tiny_tokenizer(), explanation)
+    for function, given in ((removal_effects, explanation), (faithfulness, [explanation])):
+        for model, name in ((tiny_writer(), "T5ForConditionalGeneration"), (tiny_llama(), r"explanations\[0\]")):
+            with pytest.raises(TypeError, match=f"^{name} is of an encoder-decoder that writes, which is not run"):
+                function(model, tiny_tokenizer(), given)
 
 
 def test_heads_that_are_gone_have_zeros_and_the_model_stays():
@@ -382,7 +385,7 @@ def test_heads_that_are_gone_have_zeros_and_the_model_stays():
 MISTAKES = [
     ({"source": ""}, ValueError, "prompt = '' is empty"),
     ({"source": ["a", "b"]}, ValueError, "prompt holds 2 texts, and one is explained at a time"),
-    ({"source": "a " * 30}, ValueError, "prompt has 32 tokens and the model takes 24"),
+    ({"source": "a " * 30}, ValueError, "prompt has 32 tokens and the model takes 24; shorten it$"),
     ({"generated": ""}, ValueError, "generated='' holds no token"),
     ({"generated": []}, ValueError, "holds no token"),
     ({"generated": 3}, TypeError, "generated must be the answer's text or its token ids, not 3"),
