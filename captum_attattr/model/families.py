@@ -75,6 +75,13 @@ def causal_language_models() -> frozenset[str]:
     return frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
 
 
+def text_to_text_models() -> frozenset[str]:
+    """Return the class names of the encoder-decoders that transformers lists as writing a text for a text."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+
+    return frozenset(MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.values())
+
+
 # ------------------------------------------------------------------------------ the linear maps around attention
 
 # Attributes of attention modules: the size of one head, the count of heads, the size of all heads together.
