@@ -47,8 +47,13 @@ class Similarity(WholeText):
         """Return (B, D) the texts' vectors, of the model's output for texts of one length.
 
         Raises:
-            UnsupportedModelError: it has no hidden states.
+            UnsupportedModelError: it has no hidden states, or vectors of its own.
         """
+        if getattr(output, "text_embeds", None) is not None:
+            raise UnsupportedModelError(
+                f"{type(self.texts.model).__name__} makes vectors of its own (text_embeds), behind a projection, which "
+                "is not explained"
+            )
         hidden = getattr(output, "last_hidden_state", None)
         if hidden is None:
             raise UnsupportedModelError(
