@@ -70,16 +70,27 @@ def encoded_prompt(texts: TextModel, prompt: Any) -> Encoded:
     """Return one prompt as the model takes it.
 
     Raises:
-        TypeError, ValueError: none, or several, or nothing that `explain` takes.
+        TypeError, ValueError: none, or several, or nothing that `explain` takes; inputs that an answer has not.
     """
     examples = sequence_of(prompt, name="prompt")
     if len(examples) != 1:
         raise ValueError(f"prompt holds {len(examples)} texts, and one is explained at a time: give each by itself")
     try:
-        return texts.encode(0, examples[0])
+        item = texts.encode(0, examples[0])
     except (TypeError, ValueError) as error:
         told = str(error).replace("texts[0]", "prompt").replace(", or pass truncate=True", "")  # which is explain's
         raise type(error)(told) from None
+    types = item.encoding["token_type_ids"][0].tolist() if "token_type_ids" in item.encoding else []
+    if any(t for t, special in zip(types, item.special, strict=False) if not special) and _reads_types(texts.model):
+        raise ValueError("prompt is a pair whose texts have types of their own, which an answer has not: give one text")
+    if more := sorted(item.encoding.keys() - {"input_ids", "attention_mask", "token_type_ids"}):
+        raise ValueError(f"prompt is an encoding with {more[0]!r}, which an answer has not: leave it out")
+    return item
+
+
+def _reads_types(model: Any) -> bool:
+    """Return whether a part of a model takes token types; by name, since all take anything more."""
+    return any("token_type_ids" in parameters_of(part) for part in model.modules())
 
 
 @dataclass

@@ -11,7 +11,7 @@ import torch
 from device import place
 from families import FAMILIES
 from toy import CLS, PAD, SEP, byte_level, tiny_bert, tiny_llama, tiny_tokenizer, tiny_writer, unchanged
-from transformers import XLNetConfig, XLNetLMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, XLNetConfig, XLNetLMHeadModel
 
 from captum_attattr import (
     ConvergenceWarning,
@@ -281,6 +281,19 @@ def test_prompts_and_answers_in_all_forms(prompt):
         result = made(model, prompt=prompt, generated=answer, n_steps=2)
         assert result.tokens == ["plot", "man"]
         torch.testing.assert_close(result.matrix, expected.matrix)
+
+
+def test_a_prompt_with_more_than_tokens_is_refused():
+    """GPT-2 adds embeddings of types and positions: F of the ids alone would be another one."""
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 60, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 24}
+    model = place(GPT2LMHeadModel(GPT2Config(**sizes, initializer_range=0.2)).eval())
+    with pytest.raises(ValueError, match=r"prompt is a pair whose texts have types of their own.*: give one text"):
+        made(model, prompt=[("a good", "film")])
+    with pytest.raises(ValueError, match=r"prompt is an encoding with 'position_ids'.*: leave it out"):
+        made(model, prompt={"input_ids": [4, 5, 6], "position_ids": [0, 5, 6]})
+    result = made(tiny_llama(), prompt=[("a good", "film")], n_steps=1)  # which has no types
+    assert result.prompt == ("a good", "film")
 
 
 def test_a_conversation_is_a_prompt():

@@ -247,6 +247,14 @@ def test_a_text_that_carries_its_special_tokens_gets_none_twice():
     torch.testing.assert_close(carried.matrix[:2, :9], plain.matrix, rtol=0, atol=1e-6)
 
 
+def test_pairs_are_sources_where_the_model_has_no_types_for_them():
+    result = made(source=[("a good", "film")], generated="plot", n_steps=1)
+    assert result.prompt == ("a good", "film")
+    assert result.values.tolist() == pytest.approx(own_probabilities(tiny_writer(), result, source=6), abs=1e-5)
+    with pytest.raises(ValueError, match=r"prompt is a pair whose texts have types of their own.*: give one text"):
+        made(two_berts(), source=[("a good", "film")])
+
+
 def test_sampling_goes_by_its_seed():
     model = tiny_writer("Bart")
     first, again, other = (made(model, max_new_tokens=6, do_sample=True, seed=s, n_steps=1) for s in (1, 1, 2))
