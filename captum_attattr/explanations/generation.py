@@ -305,12 +305,14 @@ class GenerationExplanation(Shown):
         if tokenizer.convert_ids_to_tokens(self.ids) != [*self.prompt_tokens, *self.tokens]:
             raise ValueError("the tokenizer is another one: its tokens are not those of this result")
         scorer = answering.scorer(explainer, self.ids, len(self.prompt_tokens), self.contrast_ids, source)
-        here = scorer.likely().clamp(min=_SMALLEST)
-        apart = (here.log() - self.probabilities[: len(here)].double().clamp(min=_SMALLEST).log()).abs().mean()
-        if apart > _APART:
+        here = scorer.likely()
+        there = self.probabilities[: len(here)].double()
+        apart = (here.clamp(min=_SMALLEST) / there.clamp(min=_SMALLEST)).log().abs()
+        if apart.mean() > _APART:
+            at = int(apart.argmax())
             raise ValueError(
-                f"the model is another one: it gives the answer's first token the probability {float(here[0]):.3g}, "
-                f"and {float(self.probabilities[0]):.3g} is this result's"
+                f"the model is another one: it gives token {at} of the answer the probability {float(here[at]):.3g}, "
+                f"and {float(there[at]):.3g} is this result's"
             )
         return replace(self, scorer=scorer)
 
