@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from captum_attattr.checks import checked_arguments
 from captum_attattr.explanations.encoding import Encoded
+from captum_attattr.explanations.examples import is_message
 from captum_attattr.explanations.explain import row_counter, text_bar
 from captum_attattr.explanations.explainer import Explainer, TokenAttAttr
 from captum_attattr.explanations.explanation_list import ExplanationList
@@ -110,7 +111,9 @@ def explain_images(
             a text of one token), or a list with one of these for each picture.
         text: of image-text similarity, what the pictures are compared with; of a vision-language model the prompt,
             which goes through the processor's chat template, behind the picture, unless it has the picture's
-            placeholder itself (an answer may be begun in it then). A text, or a list with one for each picture.
+            placeholder itself (an answer may be begun in it then), or a conversation, a list of messages, whose last
+            one is gone on with where it is the assistant's: for the tokens of an answer behind the first. A text, or a
+            list with one for each picture.
         candidates: of image-text similarity, texts among which the model chooses, for all pictures.
         attribution, output, contrast, path, baseline, layers, attention, dtype: as in `explain`.
         n_steps, method, tolerance, max_nodes, internal_batch_size: as in `LayerAttAttr.attribute`. A ViT of 12 layers
@@ -154,6 +157,8 @@ def explain_images(
     )
     read = read_images(images)
     explainer = ImageExplainer(model, processor, False, settings, contrast is not None, candidates=candidates)
+    if isinstance(text, list | tuple) and len(text) and is_message(text[0]):
+        text = [text] * len(read)  # one conversation about each
     given = (("target", target), ("contrast", contrast), ("text", text))
     with naming_images():
         targets, contrasts, texts = (each(name, one, len(read)) for name, one in given)

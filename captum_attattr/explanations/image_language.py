@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from captum_attattr import checks
 from captum_attattr.exceptions import UnsupportedModelError
+from captum_attattr.explanations.examples import is_message
 from captum_attattr.explanations.image_model import EncodedImage, ImageModel, patch_names
 from captum_attattr.explanations.images import Image, check_text
 from captum_attattr.explanations.schemes import scheme_of
@@ -50,7 +52,16 @@ class ImageLanguageModel(ImageModel):
         """
         if text is None:
             raise ValueError(f"text: {type(self.model).__name__} answers to a picture and a prompt; give the prompt")
-        check_text(index, text)
+        if isinstance(text, str) or not isinstance(text, list | tuple):
+            check_text(index, text)
+            if (count := text.count(self.mark)) > 1:
+                raise ValueError(
+                    f"text of images[{index}] has {count} places for a picture, {self.mark!r}; one is needed"
+                )
+        elif not getattr(self.processor, "chat_template", None):
+            raise ValueError(f"text of images[{index}] is a conversation, and the processor has no chat template")
+        else:
+            conversation(index, text)
 
     def processed(self, index: int, image: Image, text: Any) -> dict[str, Tensor]:
         """Return the inputs of a picture and its prompt, the ids first.
@@ -59,14 +70,10 @@ class ImageLanguageModel(ImageModel):
         behind the picture, as a question that is to be answered; without a template the placeholder is put before them.
         """
         options: dict[str, Any] = {}
-        if (count := text.count(self.mark)) > 1:
-            raise ValueError(f"text of images[{index}] has {count} places for a picture, {self.mark!r}; one is needed")
-        if not count and getattr(self.processor, "chat_template", None):
-            content = [{"type": "image"}, {"type": "text", "text": text}]
-            messages = [{"role": "user", "content": content}]
-            text = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        elif not count:
-            text = self.mark + text
+        if isinstance(text, str) and (self.mark in text or not getattr(self.processor, "chat_template", None)):
+            text = text if self.mark in text else self.mark + text
+        else:
+            text = self._rendered(index, text)
         if (begin := self.tokenizer.bos_token) and text.startswith(begin):
             options["add_special_tokens"] = False
         made = dict(self.processor(text=[text], images=[image.pixels], return_tensors="pt", **options))
@@ -74,9 +81,26 @@ class ImageLanguageModel(ImageModel):
             made["pixel_values"] = made["pixel_values"][None]
         return {"input_ids": made.pop("input_ids"), **made}
 
+    def _rendered(self, index: int, text: Any) -> str:
+        """Return what the chat template makes of a prompt, or of a conversation; its last answer is gone on with.
+
+        Raises:
+            ValueError: the template refuses it.
+        """
+        messages = conversation(index, [{"role": "user", "content": text}] if isinstance(text, str) else text)
+        ends = messages[-1]["role"] == "assistant"
+        options = {"add_generation_prompt": not ends, "continue_final_message": ends, "tokenize": False}
+        try:
+            return str(self.processor.apply_chat_template(messages, **options))
+        except Exception as error:  # whatever a template raises
+            raise ValueError(f"the processor's chat template refuses text of images[{index}]: {error}") from error
+
     def told(self, image: Image, text: Any) -> tuple[str, str]:
-        """Return the prompt; the answer names itself."""
-        return text, ""
+        """Return the prompt, of a conversation each message; the answer names itself."""
+        if isinstance(text, str):
+            return text, ""
+        messages = [(each["role"], each["content"]) for each in conversation(0, text)]
+        return "\n".join(f"{role}: {''.join(part.get('text', '') for part in parts)}" for role, parts in messages), ""
 
     def read_tokens(self, index: int, encoding: dict[str, Tensor]) -> EncodedImage:
         """Return an example whose tokens are the prompt's, patches in the place of the placeholders.
@@ -135,6 +159,35 @@ class ImageLanguageModel(ImageModel):
         """Return the output of the model for a batch of inputs; a picture of several rows runs once in the tower."""
         with _each_picture_once(self.model):
             return super().output_of(inputs)
+
+
+def conversation(index: int, given: Sequence[Any]) -> list[dict[str, Any]]:
+    """Return messages with lists of parts, one of which is the picture: the first of the user's, unless another is.
+
+    Raises:
+        TypeError, ValueError: something else, or several pictures.
+    """
+    name, messages = f"text of images[{index}]", list[dict[str, Any]]()
+    for i, message in enumerate(given):
+        content = message.get("content") if is_message(message) else None
+        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        if not isinstance(parts, list) or not all(isinstance(part, Mapping) for part in parts):
+            raise TypeError(
+                f"message {i} of {name} must be a dict with 'role' and 'content', a string or parts like "
+                f"{{'type': 'text', 'text': '...'}}, got {message!r:.200}"
+            )
+        messages.append({**message, "content": parts})
+    every = [part for message in messages for part in message["content"]]
+    for part in every:
+        checks.characters(name, checks.instance(f"a part of {name}", part.get("text", ""), str, "a string"))
+    if not any(part.get("text", "").strip() for part in every):
+        raise ValueError(f"{name} is empty: {given!r:.60}")
+    if (count := sum(part.get("type") == "image" for part in every)) > 1:
+        raise ValueError(f"{name} has {count} pictures; one is needed")
+    if not count:
+        first = next((message for message in messages if message["role"] == "user"), messages[0])
+        first["content"] = [{"type": "image"}, *first["content"]]
+    return messages
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import PIL.Image
 import pytest
 import seeing
 import torch
+from device import place
 from seeing import (
     CLASSIFIERS,
     SIZE,
@@ -26,6 +27,7 @@ from seeing import (
     qwen2,
     siglip,
 )
+from tokenizers.processors import TemplateProcessing
 from toy import tiny_bert, tiny_tokenizer, unchanged
 from transformers import CLIPProcessor
 
@@ -311,6 +313,41 @@ def test_prompts_go_through_the_chat_template_unless_they_have_the_placeholder()
     assert tokens[False, "good <image> film"] == tokens[True, "good <image> film"] == ["good", "film"]
 
 
+TURNS = """
+{%- for message in messages %}{% if message['role'] == 'assistant' %} plot {% else %} work {% endif -%}
+{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>{% else %} {{ part['text'] }} {% endif -%}
+{% endfor %}{% endfor %}{% if add_generation_prompt %} plot {% endif %}"""
+
+
+def asked(*messages: tuple[str, Any]) -> list[dict[str, Any]]:
+    return [{"role": role, "content": content} for role, content in messages]
+
+
+def test_an_answer_is_gone_on_with_token_by_token() -> None:
+    """A conversation that ends with the assistant's words: each token of an answer behind the first."""
+    model, both = llava()
+    both.chat_template = TURNS
+    both.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="$A")  # no token behind the text
+    picture, answer = pictures(1), ["man", "b", "film"]
+    parts = [{"type": "text", "text": "good"}, {"type": "image"}]
+    for i, word in enumerate(answer):
+        begun = asked(("user", "good"), *([("assistant", " ".join(answer[:i]))] if i else []))
+        one = explain_images(model, both, picture, word, text=begun, **QUICK)[0]
+        words = [token for j, token in enumerate(one.tokens) if j not in one.patches]
+        assert words == ["work", "good", "plot", *answer[:i]]
+        with torch.no_grad():
+            likely = model(**place(one.inputs)).logits[0, -1].softmax(-1)
+        assert one.label == word
+        assert one.value == pytest.approx(float(likely[one.target]), abs=1e-5)
+    assert one.text == "user: good\nassistant: man b"
+    plain = explain_images(model, both, picture, text="good", **QUICK)[0]
+    same = explain_images(model, both, picture, text=[asked(("user", "good"))], **QUICK)[0]
+    assert torch.equal(same.attributions, plain.attributions)
+    behind = explain_images(model, both, picture, text=asked(("system", "bad"), ("user", parts)), **QUICK)[0]
+    assert [behind.tokens[i] for i in (0, 1, 2, 3, -1)] == ["work", "bad", "work", "good", "plot"]
+    assert behind.patches == list(range(4, 13))
+
+
 def test_the_vision_tower_runs_each_picture_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model, both = llava()
     counts: list[int] = []
@@ -488,6 +525,14 @@ WRONG += [
     ("LLaVA", {"text": 3}, TypeError, r"text of images\[0\] must be a string, not int: 3"),
     ("LLaVA", {"text": "\ud800"}, ValueError, r"text of images\[0\] = .* holds half a character"),
     ("LLaVA", {"text": "a " * 60}, ValueError, r"images\[0\] and its text have 71 tokens and the model takes 64"),
+    ("LLaVA", {"text": asked(("user", "a"))}, ValueError, r"is a conversation, and the processor has no chat template"),
+    ("chat", {"text": asked(("user", 3))}, TypeError, r"message 0 of text of images\[0\] must be a dict with 'role'"),
+    ("chat", {"text": [asked(("user", "a")), "b"]}, ValueError, r"text lists 2 entries for 1 images"),
+    ("chat", {"text": asked(("user", " "))}, ValueError, r"text of images\[0\] is empty"),
+    ("chat", {"text": asked(("user", "\ud800"))}, ValueError, r"text of images\[0\] = .* holds half a character"),
+    ("chat", {"text": asked(("user", [{"text": 3}]))}, TypeError, r"a part of text of images\[0\] must be a string"),
+    ("chat", {"text": asked(("user", [{"type": "image"}] * 2 + [{"text": "a"}]))}, ValueError, r"has 2 pictures; one"),
+    ("chat", {"text": asked(("user", [{"text": "a"}, {"type": "x"}]))}, ValueError, r"chat template refuses text of"),
     ("LLaVA", {"text": ""}, ValueError, r"text of images\[0\] is empty: ''"),
     ("LLaVA", {"text": "<image> a <image>"}, ValueError, r"text of images\[0\] has 2 places for a picture"),
     ("LLaVA", {"text": "a", "target": "good film"}, ValueError, r"target 'good film' of images\[0\] is 2 tokens"),
@@ -506,7 +551,10 @@ WRONG += [
 def test_wrong_choices_are_refused_before_the_model_runs(
     kind: str, given: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    model, reading = {"CLIP": clip, "LLaVA": llava, "ViT": lambda: (classifier(), processor())}[kind]()
+    kinds = {"CLIP": clip, "LLaVA": llava, "chat": llava, "ViT": lambda: (classifier(), processor())}
+    model, reading = kinds[kind]()
+    if kind == "chat":
+        reading.chat_template = TURNS + "{{ raise_exception('no') }}"
     model.register_forward_pre_hook(lambda *_: pytest.fail("the model ran"))
     with pytest.raises(error, match=message):
         explain_images(**{"model": model, "processor": reading, "images": GOOD} | given, **QUICK)
