@@ -57,7 +57,6 @@ class Removals:
             self.texts: TextModel = image_model(model, tokenizer)
         else:
             self.texts = TextModel(model, tokenizer, False, tasks=TASKS, **reading)
-        self.texts.check_one_device()
         self.removal = removal
         self.limit = limit
         self.rows = 0
