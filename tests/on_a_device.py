@@ -84,7 +84,7 @@ SHARDED: dict[str, tuple[str, ...]] = {
     "BERT": ("bert.embeddings", "bert.encoder.layer.0"),
     "Llama": ("model.embed_tokens", "model.rotary_emb", "model.layers.0"),
     "Llama (language)": ("model.embed_tokens", "model.rotary_emb", "model.layers.0"),
-    "BART": ("model.shared", "model.encoder", "model.decoder.embed_positions", "model.decoder.layers.0"),
+    "BART": ("model.shared", "model.encoder", "model.decoder.embed_tokens", "model.decoder.embed_positions"),
 }
 Case = Callable[[Any, Path], Any]
 
