@@ -57,7 +57,8 @@ def test_a_phone_has_the_words_and_the_links(name: str, clocked: Clocked, tmp_pa
         assert len(seen["links"]) == 10
         layer, query, key = (int(part) for part in (sums.abs() == sums.abs().max()).nonzero()[0])
         value = f"{float(sums[layer, query, key]):+.3g}".replace("-", "−")
-        assert seen["links"][0] == f"“{given.tokens[query]}” read “{given.tokens[key]}” in layer {layer}: {value}"
+        reader, read = (given.tokens[i] if given.special[i] else f"“{given.tokens[i]}”" for i in (query, key))
+        assert seen["links"][0] == f"{reader} read {read} in layer {layer}: {value}"
     clocked.ask("Emulation.setDeviceMetricsOverride", width=1280, height=800, deviceScaleFactor=1, mobile=False)
     seen = clocked.until(SEEN, lambda seen: not seen["links"])
     assert seen["picture"]

@@ -116,12 +116,52 @@ def test_the_first_line_is_the_decision_and_the_text_reads_as_it_is(tmp_path: Pa
             5,
             "Mostly [SEP] +0.1: [CLS] read it in layer 1 (+0.3). No word clearly speaks against it.",
         ),
-        ([(1, 1, 1, 1, 0.3)], 5, "Mostly “word1” +0.1. No word clearly speaks against it."),
+        (
+            [(1, 1, 1, 1, 0.3)],
+            5,
+            "Mostly “word1” +0.1. No word clearly speaks against it. "
+            "The strongest link for it: “word1” read itself in layer 1 (+0.3).",
+        ),
         (
             [(1, 1, 2, 1, -0.3)],
             5,
-            "No word speaks for it. Against it: “word1” −0.1. "
-            "The strongest link against it: “word2” read “word1” in layer 1 (−0.3).",
+            "No word speaks for it. Mostly against it: “word1” −0.1: “word2” read it in layer 1 (−0.3).",
+        ),
+        (  # its word has no tint, but of all links only one is stronger
+            [(2, 1, 0, 1, 0.9), (1, 0, 0, 2, -0.1), (0, 0, 0, 2, 0.1)],
+            5,
+            "Mostly “word1” +0.3: [CLS] read it in layer 2 (+0.9). No word clearly speaks against it. "
+            "The strongest link against it: [CLS] read “word2” in layer 1 (−0.1).",
+        ),
+        (  # many are stronger, and it is no quarter of the strongest
+            [(2, 1, 0, i, 0.9) for i in range(1, 12)] + [(1, 0, 0, 2, -0.2)],
+            14,
+            "Spread over many words, of which these have 28 %: “word1” +0.3: [CLS] read it in layer 2 (+0.9); "
+            "“word3” +0.3: [CLS] read it in layer 2 (+0.9); “word4” +0.3: [CLS] read it in layer 2 (+0.9). "
+            "No word clearly speaks against it.",
+        ),
+        (  # a hundredth of the strongest is nothing to tell
+            [(2, 1, 0, 1, 0.9), (1, 0, 0, 2, -0.009)],
+            5,
+            "Mostly “word1” +0.3: [CLS] read it in layer 2 (+0.9). No word clearly speaks against it.",
+        ),
+        (  # the strongest link is not that of the strongest word
+            [(2, 1, 0, 1, 0.3), (1, 1, 0, 1, 0.3), (1, 1, 2, 1, 0.3), (0, 0, 0, 2, 0.4)],
+            5,
+            "Mostly “word1” +0.3: [CLS] read it in layer 1 (+0.3), “word2” read it in layer 1 (+0.3). "
+            "No word clearly speaks against it. "
+            "The strongest link for it: [CLS] read “word2” in layer 0 (+0.4).",
+        ),
+        (
+            [(2, 1, 0, 1, -0.9), (1, 1, 0, 2, 0.3)],
+            5,
+            "For it: “word2” +0.1. Mostly against it: “word1” −0.3: [CLS] read it in layer 2 (−0.9). "
+            "The strongest link for it: [CLS] read “word2” in layer 1 (+0.3).",
+        ),
+        (
+            [(2, 1, 0, 1, 0.3)],
+            ["[CLS]", "x" * 60, "[SEP]"],
+            f"Mostly “{'x' * 39}…” +0.1: [CLS] read it in layer 2 (+0.3). No word clearly speaks against it.",
         ),
         ([], 5, "Nothing to tell: the attributions of all heads are 0, or cancel out."),
     ],
@@ -138,19 +178,62 @@ def test_findings_are_words_made_of_the_numbers(links: Any, tokens: Any, finding
     [
         (
             {"error": [0.5, 0.25, torch.nan], "delta": [0.5, -0.25, 0.0]},
-            "How exact: the estimated error of every layer's map is at most 50 %; "
-            "each layer adds up to what its attention did within 0.5.",
+            "Take these numbers as rough: the estimated error of the worst layer's map is 50 %; each layer adds up to "
+            "what its attention did within 0.5, 50 % of the largest score of a token in a layer. "
+            "What helps: a smaller tolerance= or larger max_nodes=.",
         ),
         (
-            {"error": [torch.nan] * 3, "delta": [torch.nan] * 3},
-            "How exact: the error was not estimated.",
+            {"error": [torch.nan] * 3, "delta": [0.0, 0.0, -0.25]},
+            "Take these numbers as rough: the error was not estimated; each layer adds up to what its attention did "
+            "within 0.25, 25 % of the largest score of a token in a layer. "
+            "What helps: more nodes, or no n_steps= at all.",
         ),
-        ({"error": [torch.inf, 0, 0], "delta": [torch.nan] * 3}, "How exact: one layer's map is known to be wrong."),
+        (
+            {"error": [torch.nan] * 3, "delta": [0.0, 0.0, -0.08]},
+            "How exact: the error was not estimated; each layer adds up to what its attention did within 0.08, "
+            "8 % of the largest score of a token in a layer.",
+        ),
+        (
+            {"error": [0.000999, 0.0001, 0.0], "delta": [2.95e-5, 0.0, 0.0]},
+            "How exact: to 0.1 %, the estimated error of the worst layer's map; "
+            "each layer adds up to what its attention did within 0.00003.",
+        ),
+        (
+            {"error": [1e-9, 0.0, 0.0], "delta": [-1e-9, 0.0, 0.0]},
+            "How exact: to less than 0.001 %, the estimated error of the worst layer's map; "
+            "each layer adds up to what its attention did within less than 0.000001.",
+        ),
+        ({"error": [torch.nan] * 3, "delta": [torch.nan] * 3}, "How exact: the error was not estimated."),
+        (
+            {"error": [torch.nan] * 3, "delta": [torch.nan] * 3, "nodes": [0] * 3},
+            "How exact: this method has no error to estimate, and its scores need not add up to anything.",
+        ),
+        (
+            {"error": [torch.inf, 0, 0], "delta": [torch.nan] * 3},
+            "Take these numbers as rough: the estimated error of the worst layer's map is not bounded. "
+            "What helps: a smaller tolerance= or larger max_nodes=.",
+        ),
     ],
 )
-def test_certainty_is_said_in_words(changed: Any, certainty: str, tmp_path: Path) -> None:
-    given = explanation(**{name: torch.tensor(value) for name, value in changed.items()})
-    assert told(write_report(given, tmp_path / "report.html"), "certainty") == certainty
+def test_certainty_is_said_in_words_below_the_first_line(changed: Any, certainty: str, tmp_path: Path) -> None:
+    maps = torch.zeros(3, 4, 8, 8)
+    maps[:, 0, 0, :2] = torch.tensor([1.0, -0.5])
+    given = explanation(attributions=maps, **{name: torch.tensor(value) for name, value in changed.items()})
+    path = write_report(given, tmp_path / "report.html")
+    rough = certainty.startswith("Take")
+    assert told(path, "certainty rough" if rough else "certainty") == certainty
+    assert re.search(r"</h1>\s*<p class=\"certainty", path.read_text("utf-8"))
+
+
+def test_the_first_token_of_a_decoder_is_told_as_where_attention_rests(tmp_path: Path) -> None:
+    maps = torch.zeros(3, 4, 4, 4)
+    maps[2, 1, 3, 0], maps[2, 1, 3, 2] = 0.6, -0.06
+    tokens = ["The", "cat", "the", "of"]
+    given = explanation(3, 4, tokens, attributions=maps, attention=torch.ones(3, 4, 4, 4).tril(), special=[False] * 4)
+    assert told(write_report(given, tmp_path / "report.html"), "findings") == (
+        "Mostly “The” +0.2 (the first token, where attention rests): “of” read it in layer 2 (+0.6). "
+        "No word clearly speaks against it. The strongest link against it: “of” read “the” in layer 2 (−0.06)."
+    )
 
 
 def test_words_are_tinted_by_their_scores(tmp_path: Path) -> None:
@@ -494,6 +577,50 @@ def test_every_width_and_light_reads_well(width: int, clocked: Clocked, tmp_path
       return boxes.some((a, i) => boxes.some((b, j) => j > i && a.left < b.right - 1 && b.left < a.right - 1
         && a.top < b.bottom - 1 && b.top < a.bottom - 1)); })()"""
     assert not clocked.run(over)
+
+
+@pytest.mark.parametrize(
+    ("changed", "framed"),
+    [
+        ({}, "In frames: special tokens ([CLS], [SEP]), added to what was given; the decision is read at [CLS]."),
+        (
+            {"words": ["<s>", "<user>", "a", "<end>", "<bot>"], "special": [True, True, False, True, True]},
+            "In frames: special tokens (<s>, <user>, <end>, …), added to what was given; the decision is read at <s>.",
+        ),
+        ({"special": [False] * 8}, ""),
+        ({"special": [False] * 7 + [True]}, "In frames: special tokens ([SEP]), added to what was given."),
+    ],
+)
+def test_special_tokens_and_the_tree_are_explained_where_they_stand(
+    changed: Any, framed: str, clocked: Clocked, tmp_path: Path
+) -> None:
+    clocked.open(write_report(explanation(**changed), tmp_path / "report.html"))
+    for width in (1280, 390):
+        clocked.ask("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=False)
+        assert clocked.run("document.querySelector('.scale .framed')?.innerText ?? ''") == framed
+        assert "follows the decision down" in clocked.run("document.getElementById('tree-key').innerText")
+    assert "follows the decision down" in clocked.run("document.querySelector('label:has([value=tree])').title")
+
+
+@pytest.mark.parametrize("width", [390, 768, 1280])
+def test_what_is_chosen_is_told_in_sight(width: int, clocked: Clocked, tmp_path: Path) -> None:
+    clocked.ask("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=False)
+    clocked.open(write_report(explanation(words=40), tmp_path / "report.html"))
+    for where in (".sentence .word:nth-child(3)", "#list li:nth-child(2) button"):
+        clocked.run(f"document.querySelector('{where}').scrollIntoView({{ block: 'center' }})")
+        top, bottom, below = clocked.run(f"""(() => {{
+          const chosen = document.querySelector("{where}");
+          const {{ bottom: below }} = chosen.getBoundingClientRect();
+          chosen.click();
+          const {{ top, bottom }} = document.getElementById("told").getBoundingClientRect();
+          return [top, bottom, below];
+        }})()""")
+        if width < 900:  # else it is beside the picture, below the words
+            assert top >= below
+            assert bottom <= 800
+        assert clocked.run("document.getElementById('told').textContent").startswith(("“", "["))
+        clocked.press("Escape", 27)
+    assert clocked.run("getComputedStyle(document.getElementById('told')).position") == "static"
 
 
 @pytest.mark.parametrize("dark", [False, True])

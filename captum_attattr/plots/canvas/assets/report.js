@@ -207,6 +207,7 @@ const ofWord = (word) => {
 };
 const tell = (links) => {
   const told = byId("told");
+  told.classList.toggle("chosen", state.link !== null || state.word !== null);
   if (state.link !== null) told.textContent = about(ofLink(state.link));
   else if (state.word !== null) told.textContent = ofWord(state.word);
   else told.textContent = `Choose a ${data.nouns[0]}, a link or a head; a click on empty space, or Escape, shows all again.`;
