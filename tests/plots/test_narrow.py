@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import plotly.graph_objects as go
 import pytest
@@ -66,6 +67,20 @@ def test_a_phone_has_the_words_and_the_links(name: str, clocked: Clocked, tmp_pa
     seen = clocked.until(SEEN, lambda seen: bool(seen["links"]))  # both: the picture scrolls in its own box
     assert seen["width"] <= 768
     assert seen["picture"]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_phone_saves_the_picture_that_it_has_no_room_for(name: str, clocked: Clocked, tmp_path: Path) -> None:
+    figure = FIGURES[name](results.explanation(3, 4, ["[CLS]", "a", "<b>fine</b>", "film", "[SEP]"]))
+    clocked.ask("Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1, mobile=False)
+    clocked.open(write_html(figure, tmp_path / "page.html"))
+    (folder := tmp_path / "saved").mkdir()
+    click = "[...document.querySelectorAll('.narrow .save button')].find((each) => each.textContent === '{}').click()"
+    assert clocked.downloads(folder, click.format("PNG")).startswith(b"\x89PNG")
+    drawn = ElementTree.fromstring(clocked.downloads(folder, click.format("SVG")))
+    assert float(drawn.get("width", 0)) == figure.layout.width
+    texts = [each.text or "" for each in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert any("<b>fine</b>" in text for text in texts)
 
 
 def test_the_mouse_finds_a_token_of_a_picture_that_is_scrolled(clocked: Clocked, tmp_path: Path) -> None:
