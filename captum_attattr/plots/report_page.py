@@ -144,7 +144,13 @@ def report_html(
         data_script(data),
         blob_script(blob),
     ]
-    scripts = ["report_tools.js", "report.js", *["picture.js", "report_picture.js"] * bool(picture), "report_heads.js"]
+    scripts = [
+        "report_tools.js",
+        "report.js",
+        *["picture.js", "report_picture.js"] * bool(picture),
+        "report_heads.js",
+        "report_save.js",
+    ]
     styles = ["sentence.css", "report.css", *["picture.css"] * bool(picture)]
     return bare_page(_title(explanation), "\n".join(parts), styles, scripts)
 
@@ -182,6 +188,8 @@ def _views(explanation: Explanation, importances: list[str], effects: str, nouns
 <div class="figure" id="picture"><div id="tip" hidden></div></div>
 <p class="key">{nouns.capitalize()} below, layers upward, the decision at the top. Orange lines speak for it, blue
 dashed ones against it; the wider, the more. A grey outline: also in the attribution tree.</p>
+<p class="save">The picture as a file: <button type="button" id="png" title="Download the picture as PNG">PNG</button>
+<button type="button" id="svg" title="Download the picture as SVG">SVG</button></p>
 <h2 id="list-title">Strongest links</h2>
 <ol class="list" id="list"></ol>
 <p class="key" id="tree-key">◦ tree: the link is in the attribution tree too, {_TREE}.</p>

@@ -59,6 +59,7 @@ def test_a_phone_has_the_words_and_the_links(name: str, clocked: Clocked, tmp_pa
         layer, query, key = (int(part) for part in (sums.abs() == sums.abs().max()).nonzero()[0])
         value = f"{float(sums[layer, query, key]):+.3g}".replace("-", "−")
         reader, read = (given.tokens[i] if given.special[i] else f"“{given.tokens[i]}”" for i in (query, key))
+        read = "itself" if query == key else read
         assert seen["links"][0] == f"{reader} read {read} in layer {layer}: {value}"
     clocked.ask("Emulation.setDeviceMetricsOverride", width=1280, height=800, deviceScaleFactor=1, mobile=False)
     seen = clocked.until(SEEN, lambda seen: not seen["links"])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import html
+import io
 import json
 import re
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ import torch
 from browser import Clocked, look
 from browser import clocked as clocked
 from hostile import HOSTILE, Page
+from PIL import Image
 from results import importance
 
 from captum_attattr.explanations.explanation import Explanation
@@ -621,6 +624,30 @@ def test_what_is_chosen_is_told_in_sight(width: int, clocked: Clocked, tmp_path:
         assert clocked.run("document.getElementById('told').textContent").startswith(("“", "["))
         clocked.press("Escape", 27)
     assert clocked.run("getComputedStyle(document.getElementById('told')).position") == "static"
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light")])
+def test_the_picture_is_saved_as_it_looks(
+    hostile_report: Path, width: int, scheme: str, clocked: Clocked, tmp_path: Path
+) -> None:
+    clocked.ask("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=False)
+    media = [{"name": "prefers-color-scheme", "value": scheme}]
+    clocked.ask("Emulation.setEmulatedMedia", media="screen", features=media)
+    clocked.open(hostile_report)
+    (folder := tmp_path / "saved").mkdir()
+    png = Image.open(io.BytesIO(clocked.downloads(folder, "document.getElementById('png').click()"))).convert("RGB")
+    assert png.getpixel((2, 2)) == ((255, 255, 255) if scheme == "light" else (18, 22, 27))
+    assert len(np.unique(np.asarray(png.resize((200, 100))).reshape(-1, 3), axis=0)) > 50  # lines, letters
+    text = clocked.downloads(folder, "document.getElementById('svg').click()")
+    drawn = ElementTree.fromstring(text)
+    assert (2 * float(drawn.get("width", 0)), 2 * float(drawn.get("height", 0))) == png.size
+    assert drawn.find(".//{*}script") is None
+    assert drawn.find(".//{*}img") is None
+    labels = [each.text for each in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert "<b>bold</b>" in labels
+    paths = [each.get("style", "") for each in drawn.iter("{http://www.w3.org/2000/svg}path")]
+    assert sum("stroke-dasharray:7px, 4px" in style.replace("7, 4", "7px, 4px") for style in paths) > 3
+    assert not any("stroke:rgba(0, 0, 0, 0)" in style for style in paths)  # what only the mouse finds
 
 
 @pytest.mark.parametrize("dark", [False, True])

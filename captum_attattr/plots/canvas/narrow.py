@@ -39,7 +39,10 @@ def sentences(links: Iterable[Link], tokens: Sequence[str], special: Container[i
     """Return links in words, escaped as all texts of a figure are; `special` tokens need no quotes."""
     names = [escape(visible(token, _LENGTH)) for token in tokens]
     names = [name if i in special else f"“{name}”" for i, name in enumerate(names)]
-    return [f"{names[query]} read {names[key]} in layer {layer}: {signed(score)}" for layer, query, key, score in links]
+    return [
+        f"{names[query]} read {'itself' if query == key else names[key]} in layer {layer}: {signed(score)}"
+        for layer, query, key, score in links
+    ]
 
 
 def narrow_html(title: str, told: dict[str, Any]) -> str:
