@@ -11,6 +11,7 @@ from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.formatting import number
 
 _SURE, _ROUGH = 0.01, 0.1  # of what is there: so much may be missing without a word on it, without a warning
+_MOST = 10.0  # times as much: more need not be told apart
 _NO_INTEGRAL = "How exact: this method has no error to estimate, and its scores need not add up to anything."
 
 _NOT_ESTIMATED = "the error was not estimated"
@@ -58,6 +59,8 @@ def _percent(share: float) -> str:
         return "not bounded"
     if share < 1e-5:
         return "less than 0.001 %" if share else "0 %"
+    if share > _MOST:
+        return f"more than {100 * _MOST:.0f} %"
     return f"{100 * share:.0f} %" if share >= _SURE else f"{number(float(f'{100 * share:.2g}'))} %"
 
 

@@ -192,6 +192,12 @@ def test_findings_are_words_made_of_the_numbers(links: Any, tokens: Any, finding
             "What helps: more nodes, or no n_steps= at all.",
         ),
         (
+            {"error": [0.001] * 3, "delta": [0.0, 1e30, 0.0]},
+            "Take these numbers as rough: the estimated error of the worst layer's map is 0.1 %; each layer adds up to "
+            "what its attention did within 1e+30, more than 1000 % of the largest score of a token in a layer. "
+            "What helps: a smaller tolerance= or larger max_nodes=.",
+        ),
+        (
             {"error": [torch.nan] * 3, "delta": [0.0, 0.0, -0.08]},
             "How exact: the error was not estimated; each layer adds up to what its attention did within 0.08, "
             "8 % of the largest score of a token in a layer.",
@@ -689,6 +695,37 @@ def test_a_pair_has_a_divider_and_a_decoder_its_decision_at_the_end(tmp_path: Pa
     of_decoder = look(write_report(decoder, tmp_path / "decoder.html"), steps, tmp_path)
     assert of_decoder["dividers"] == 0
     assert of_decoder["decision"] == of_decoder["x"][-1]
+
+
+def test_heads_are_chosen_without_attention_too(tmp_path: Path) -> None:
+    path = write_report(explanation(attention=None), tmp_path / "report.html")
+    steps = """
+      seen.maps = [];
+      for (const head of [3, 7]) {
+        document.querySelector(`#heads [data-head="${head}"]`).click();
+        seen.maps.push([document.getElementById("map-name").textContent, texts(".maps figure")[1]]);
+      }
+    """
+    assert look(path, steps, tmp_path)["maps"] == [
+        [f"layer {layer}, head 3", "The attention was not kept."] for layer in (0, 1)
+    ]
+
+
+@pytest.mark.parametrize("heads", [64, 128])
+def test_the_heads_of_a_wide_model_do_not_widen_the_page(heads: int, clocked: Clocked, tmp_path: Path) -> None:
+    path = write_report(explanation(2, heads, 5), tmp_path / "report.html")
+    for width in (1280, 390):
+        clocked.ask("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+        clocked.open(path)
+        assert clocked.run("document.documentElement.scrollWidth") <= width
+        seen = clocked.run("""(() => {
+          const last = document.querySelector("#heads [role=row] button:last-child");
+          last.focus();
+          const { left, right, width } = last.getBoundingClientRect();
+          return [width, left, right, document.querySelector("#heads").getBoundingClientRect().right];
+        })()""")
+        assert seen[0] >= 4
+        assert 0 < seen[1] < seen[2] <= seen[3] <= width  # in sight, if need be by scrolling the strip alone
 
 
 def test_a_head_is_chosen_in_less_than_a_tenth_of_a_second(clocked: Clocked, tmp_path: Path) -> None:

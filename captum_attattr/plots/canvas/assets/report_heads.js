@@ -3,6 +3,7 @@ const heads_ = byId("heads");
 const nameOf = (map) => `layer ${data.layers[Math.floor(map / heads)]}, head ${map % heads}`;
 let importance = 0; // which of the given scores the heads show
 const buttons = [];
+heads_.classList.toggle("many", heads > 24);
 for (let layer = layers - 1; layer >= 0; layer--) {
   const row = make_("div", heads_);
   row.setAttribute("role", "row");
@@ -87,7 +88,7 @@ const showMaps = () => {
     paint(byId("attention"), (cell) => attentionAt(map, cell), scales.attention[map] || 1, palette);
     scale.push(`of the attention at ${Number(scales.attention[map].toPrecision(2))}`);
   } else {
-    byId("attention").closest("figure").textContent = "The attention was not kept.";
+    byId("attention")?.closest("figure").replaceChildren("The attention was not kept.");
   }
   if (scales.block > 1) scale.push(`each cell is ${scales.block} x ${scales.block} tokens, with the entry farthest from zero`);
   byId("map-scale").textContent = `${scale.join(", ")}. ${scales.note}`.trim();
