@@ -520,16 +520,29 @@ def test_keys_alone_are_enough(clocked: Clocked, tmp_path: Path) -> None:
         clocked.press("Tab")
         clocked.run("1")
         order.append(clocked.run(focus))
-    for each in ("0", "7", "mode", "cut", "layer", "reset"):
+    for each in ("0", "mode", "cut", "layer", "reset"):
         assert each in order
+    assert not {"1", "7"} & set(order)  # a long text would need as many keys as it has words
     assert order.index("cut") < order.index("layer") < order.index("reset")
     clocked.run("document.querySelector('#heads [tabindex=\"0\"]').focus()")
     before = int(clocked.run("document.activeElement.dataset.head"))
     clocked.press("ArrowRight" if before % 4 < 3 else "ArrowLeft")
     assert abs(int(clocked.run("document.activeElement.dataset.head")) - before) == 1
     clocked.run("document.querySelector('.sentence .word').focus()")
+    for key, word in (("ArrowRight", "1"), ("End", "7"), ("ArrowRight", "7"), ("ArrowUp", "6"), ("Home", "0")):
+        clocked.press(key)
+        assert clocked.run(focus) == word
+        assert clocked.run("document.querySelectorAll('.sentence [tabindex=\"0\"]').length") == 1
     clocked.press("Enter")
     clocked.until(ALL, lambda seen: seen["word"] == "[CLS]")
+
+
+def test_arrow_keys_follow_a_text_that_runs_to_the_left(clocked: Clocked, tmp_path: Path) -> None:
+    names = ["[CLS]", "هذا", "فيلم", "رائع", "[SEP]"]
+    clocked.open(write_report(explanation(3, 4, names), tmp_path / "report.html"))
+    clocked.run("document.querySelector('.sentence .word').focus()")
+    clocked.press("ArrowLeft")
+    assert clocked.run("document.activeElement.textContent") == names[1]
 
 
 CONTRAST = """(() => {

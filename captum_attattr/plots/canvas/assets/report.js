@@ -211,7 +211,7 @@ const tell = (links) => {
   told.classList.toggle("chosen", state.link !== null || state.word !== null);
   if (state.link !== null) told.textContent = about(ofLink(state.link));
   else if (state.word !== null) told.textContent = ofWord(state.word);
-  else told.textContent = `Choose a ${data.nouns[0]}, a link or a head; a click on empty space, or Escape, shows all again.`;
+  else told.textContent = `Choose a ${data.nouns[0]}, a link or a head, by mouse or by Tab, arrow keys and Enter; a click on empty space, or Escape, shows all again.`;
   const absolute = links.reduce((sum, { score }) => sum + Math.abs(score), 0);
   const slider = byId("cut");
   const warning = byId("warning");

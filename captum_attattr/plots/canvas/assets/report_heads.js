@@ -160,6 +160,18 @@ document.addEventListener("click", (event) => {
     set({ head: state.head === Number(head) ? null : Number(head), mode: state.mode === "tree" ? "strongest" : state.mode });
   }
 });
+// Of all words Tab reaches one, and the arrow keys the others; patches of a picture have their own keys.
+const words_ = [...document.querySelectorAll(".sentence .word")];
+const onward = data.rtl ? -1 : 1;
+const steps = { ArrowRight: onward, ArrowLeft: -onward, ArrowDown: 1, ArrowUp: -1, Home: -Infinity, End: Infinity };
+if (!data.picture) document.querySelector(".sentence").addEventListener("keydown", (event) => {
+  const step = steps[event.key];
+  if (!step) return;
+  event.preventDefault();
+  const next = words_[Math.max(0, Math.min(words_.length - 1, words_.indexOf(event.target) + step))];
+  for (const each of words_) each.tabIndex = each === next ? 0 : -1;
+  next.focus();
+});
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") return set({ word: null, link: null, head: null });
   const word = event.target.closest?.(".sentence .word");
@@ -205,7 +217,7 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", showMaps);
 
 (async () => {
   shades();
-  for (const each of document.querySelectorAll(".sentence .word")) set_(each, { tabindex: 0, role: "button" });
+  words_.forEach((each, at) => set_(each, { tabindex: at && !data.picture ? -1 : 0, role: "button" }));
   read();
   show();
   if (window.DecompressionStream) {
