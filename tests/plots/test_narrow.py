@@ -111,6 +111,9 @@ PAGES: dict[str, Callable[[Path], Path]] = {
     "picture": lambda path: write_html(plot_image(results.pictured()), path),
     "report": lambda path: write_report(_long(), path),
     "report of a picture": lambda path: write_report(results.pictured(), path),
+    "report with importances": lambda path: write_report(
+        _long(), path, importance={"x" * 80: results.importance(3, 4), "b": results.importance(3, 4, seed=1)}
+    ),
     "report with heads": lambda path: write_report(_long(), path, importance=results.importance(3, 4)),
 }
 # What is cut at the right edge, and does not scroll in a box of its own.
@@ -130,7 +133,7 @@ def _long(seed: int = 0) -> Explanation:
     return results.explanation(3, 4, words, seed=seed)
 
 
-@pytest.mark.parametrize("width", [390, 768])
+@pytest.mark.parametrize("width", [390, 768, 1280])
 @pytest.mark.parametrize("name", PAGES)
 def test_no_page_scrolls_to_the_side(name: str, width: int, clocked: Clocked, tmp_path: Path) -> None:
     path = PAGES[name](tmp_path / "page.html")
