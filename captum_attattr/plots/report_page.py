@@ -19,10 +19,10 @@ from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.image_explanation import ImageExplanation
 from captum_attattr.formatting import number, path_name, signed, whole_text
 from captum_attattr.heads.importance import HeadImportance
+from captum_attattr.plots.canvas.certainty import Certainty, certainty_html
 from captum_attattr.plots.canvas.pages import bare_page, write_page
 from captum_attattr.plots.canvas.picture import end_of, picture_data, picture_html
 from captum_attattr.plots.canvas.sentence import Sentence, scale_html, sentence_html, shown, special_note
-from captum_attattr.plots.certainty import Certainty
 from captum_attattr.plots.effects_table import checked_effects, effects_html
 from captum_attattr.plots.findings import decision, findings, value_of
 from captum_attattr.plots.head_scores import scores_of
@@ -129,11 +129,10 @@ def report_html(
     heading = "" if title is None else f'<p class="heading"><bdi>{html.escape(shown(title))}</bdi></p>'
     unit = explanation.output.replace("_", "-") + " difference" * (explanation.contrast is not None)
     flat = explanation.output == "probability" and explanation.probability > _FLAT
-    exact = Certainty.of(explanation)
     parts = [
         f"<header>{heading}",
         f"<h1>{decision(explanation)}</h1>",
-        f'<p class="certainty{" rough" * exact.rough}">{html.escape(exact.text)}</p>',
+        certainty_html(*Certainty.of(explanation)),
         picture or sentence_html(sentence),
         scale_html(end_of(sentence) if picture else sentence.largest_of(), unit, _framed(explanation, sentence)),
         f'<p class="findings">{findings(sentence, links, explanation.layers, causal=looks_back(explanation))}</p>',

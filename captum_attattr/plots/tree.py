@@ -13,6 +13,7 @@ from captum_attattr.checks import checked_arguments, instance, one_of
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.words import Floats, attention_of, joined, words
 from captum_attattr.formatting import counted, number, signed
+from captum_attattr.plots.canvas.certainty import Certainty
 from captum_attattr.plots.canvas.labels import hover_label, name_label, token_label, token_width
 from captum_attattr.plots.canvas.lines import Line, painted
 from captum_attattr.plots.canvas.theme import Changes, Theme
@@ -352,10 +353,9 @@ def plot_tree(
         "index": tree.graph["index"],
     }
     layout["updatemenus"] = [width_menu(edges, layout)]
-    told = narrow_tree(given, explanation)
-    return painted(
-        lines, layout, "tree", hint=f"{about(given)} {_HINT}", changes=changes, scripts=["tree"], tree=data, narrow=told
-    )
+    exact = [] if explanation is None else [Certainty.of(explanation).text]
+    hint, told = " ".join([*exact, about(given), _HINT]), narrow_tree(given, explanation)
+    return painted(lines, layout, "tree", hint=hint, changes=changes, scripts=["tree"], tree=data, narrow=told)
 
 
 def _output(tree: nx.DiGraph, heights: dict[int, float], reverse: bool) -> Line:

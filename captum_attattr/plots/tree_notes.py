@@ -123,6 +123,6 @@ def narrow_tree(tree: nx.DiGraph, explanation: Explanation | None) -> dict[str, 
     tokens = readable(tree.graph["tokens"], tree.graph.get("scheme", ""))
     special = {node for node, flag in tree.nodes(data="special") if flag}
     links = sentences([(data["layer"], i, j, data["score"]) for i, j, data in edges[:_LISTED]], tokens, special)
-    known = {} if explanation is None else {"sentence": narrow(explanation)["sentence"]}
+    known = {} if explanation is None else narrow(explanation)
     most = f", the {_LISTED} strongest of {len(edges)}" if len(edges) > _LISTED else ""
     return {**known, "links": links, "what": f"Links of the tree{most}", "about": about(tree)}

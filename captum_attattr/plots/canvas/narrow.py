@@ -11,6 +11,7 @@ import numpy as np
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.words import readable
 from captum_attattr.formatting import signed, visible
+from captum_attattr.plots.canvas.certainty import Certainty, certainty_html
 from captum_attattr.plots.canvas.labels import escape
 from captum_attattr.plots.canvas.sentence import Sentence, scale_html, sentence_html, shown, special_note
 
@@ -32,7 +33,13 @@ def narrow(explanation: Explanation) -> dict[str, Any]:
     told["words"] = [escape(shown(word)) for word in sentence.words]
     tokens = readable(explanation.tokens, explanation.scheme)
     special = {i for i, flag in enumerate(explanation.special) if flag}
-    return {"sentence": told, "links": sentences(links, tokens, special), "what": "Strongest links"}
+    exact = list(Certainty.of(explanation))
+    return {
+        "sentence": told,
+        "certainty": exact,
+        "links": sentences(links, tokens, special),
+        "what": "Strongest links",
+    }
 
 
 def sentences(links: Iterable[Link], tokens: Sequence[str], special: Container[int]) -> list[str]:
@@ -48,6 +55,8 @@ def sentences(links: Iterable[Link], tokens: Sequence[str], special: Container[i
 def narrow_html(title: str, told: dict[str, Any]) -> str:
     """Return the HTML of it, which a wide page hides, for a title in plain text."""
     parts = [f'<div class="narrow"><h1><bdi>{html.escape(title)}</bdi></h1>']
+    if "certainty" in told:
+        parts.append(certainty_html(*told["certainty"]))
     if "sentence" in told:
         fields = dict(told["sentence"])
         output = fields.pop("output").replace("_", "-")

@@ -47,6 +47,7 @@ def _row(i: int, row: dict[str, Any], layer: int | None) -> str:
     sentence = _sentence(row)
     at = -1 if layer is None else row["layers"].index(layer)
     value = f"<br>{html.escape(row['value'])}" if row["value"] else ""
+    value += "<br><b>rough numbers</b>" * row["rough"]
     return (
         f'<tr data-row="{i}"><td><b><bdi>{html.escape(shown(row["label"]))}</bdi></b>{value}</td>'
         f'<td class="end">±{sentence.largest_of(at):.3g}</td><td>{sentence_html(sentence, at)}</td></tr>'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 from typing import NamedTuple
 
@@ -52,6 +53,11 @@ class Certainty(NamedTuple):
         told = f"the estimated error of {maps} is {_percent(largest)}" if len(known) else _NOT_ESTIMATED
         more = "a smaller tolerance= or larger max_nodes=" if len(known) else "more nodes, or no n_steps= at all"
         return cls(f"Take these numbers as rough: {told}{miss}. What helps: {more}.", True)
+
+
+def certainty_html(text: str, rough: bool) -> str:
+    """Return the HTML of the fields of a Certainty."""
+    return f'<p class="certainty{" rough" * rough}">{html.escape(text)}</p>'
 
 
 def _percent(share: float) -> str:
