@@ -189,7 +189,7 @@ def test_findings_are_words_made_of_the_numbers(links: Any, tokens: Any, finding
             {"error": [torch.nan] * 3, "delta": [0.0, 0.0, -0.25]},
             "Take these numbers as rough: the error was not estimated; each layer adds up to what its attention did "
             "within 0.25, 25 % of the largest score of a token in a layer. "
-            "What helps: more nodes, or no n_steps= at all.",
+            "What helps: a larger n_steps=, or in explain() none, which finds it.",
         ),
         (
             {"error": [0.001] * 3, "delta": [0.0, 1e30, 0.0]},

@@ -51,7 +51,11 @@ class Certainty(NamedTuple):
             told = f"to {_percent(largest)}, the estimated error of {maps}" if len(known) else _NOT_ESTIMATED
             return cls(f"How exact: {told}{miss}.", False)
         told = f"the estimated error of {maps} is {_percent(largest)}" if len(known) else _NOT_ESTIMATED
-        more = "a smaller tolerance= or larger max_nodes=" if len(known) else "more nodes, or no n_steps= at all"
+        more = (
+            "a smaller tolerance= or larger max_nodes="
+            if len(known)
+            else "a larger n_steps=, or in explain() none, which finds it"
+        )
         return cls(f"Take these numbers as rough: {told}{miss}. What helps: {more}.", True)
 
 
