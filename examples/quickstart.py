@@ -21,8 +21,9 @@ from captum_attattr import (
     tree_text,
     write_report,
 )
-from captum_attattr.commands.main import guarded  # as its own command line ends
+from captum_attattr.commands.endings import OneLineParser, ShortHelp, guarded  # as its own command line ends
 from captum_attattr.commands.models import load_model  # as its own command line loads
+from captum_attattr.commands.work import named_class  # as it reads a class
 from captum_attattr.formatting import counted  # "1 text"
 
 TEXTS = [
@@ -35,9 +36,7 @@ TEXTS = [
 
 def arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = OneLineParser(description=__doc__.splitlines()[0], formatter_class=ShortHelp)
     parser.add_argument("--model", help="folder or hub name of another model than the demonstration model")
     parser.add_argument("--trust_remote_code", action="store_true", help="run Python code that comes with --model")
     parser.add_argument("--text", action="append", default=[], help="a text to explain; may be repeated")
@@ -86,7 +85,7 @@ def main() -> None:
         raise ValueError(f"--top {args.top} is too small: at least 1 is needed")
     model, tokenizer = load(args.model, args.trust_remote_code)
     texts = [*args.text, *map(tuple, args.pair)] or TEXTS
-    target = int(args.target) if args.target and args.target.isdecimal() else args.target
+    target = named_class(model, args.target)
     args.output.mkdir(parents=True, exist_ok=True)
     begin = time.perf_counter()
     explanations = explain(model, tokenizer, texts, target, truncate=args.truncate)

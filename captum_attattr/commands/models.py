@@ -14,6 +14,9 @@ KINDS = {
     "ForMaskedLM": "AutoModelForMaskedLM",
     "ForCausalLM": "AutoModelForCausalLM",
     "LMHeadModel": "AutoModelForCausalLM",
+    "ForConditionalGeneration": "AutoModelForSeq2SeqLM",
+    "MarianMTModel": "AutoModelForSeq2SeqLM",
+    "EncoderDecoderModel": "AutoModelForSeq2SeqLM",
 }
 """Endings of an architecture's name, and the class of transformers that loads it."""
 
@@ -61,6 +64,8 @@ def load_model(name: str, *, trust_remote_code: bool = False) -> tuple[Any, Any]
 def _check_name(name: str) -> None:
     """Check that a name is not that of a file, nor of a folder without a model."""
     path = Path(name)
+    if not name:
+        raise ValueError("--model is empty: give the folder of a model, or its name on the hub")
     if path.is_file():
         raise ValueError(
             f"--model {name!r} is a file; a model is a folder with config.json, the weights and the tokenizer, as "
@@ -68,7 +73,7 @@ def _check_name(name: str) -> None:
         )
     if path.is_dir() and not (path / "config.json").is_file():
         raise ValueError(f"--model {name!r} is a folder without config.json: it holds no model of transformers")
-    if not path.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1 or not name):
+    if not path.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise FileNotFoundError(f"--model {name!r}: there is no such folder")
 
 
@@ -80,9 +85,9 @@ def _kind(name: str, config: Any) -> str:
             if architecture.endswith(ending):
                 return kind
     raise ValueError(
-        f"--model {name!r} holds {', '.join(architectures) or 'no architecture'}; a classifier of texts or tokens, "
-        "a causal or masked language model or one that answers questions is needed (from Python, a model of any kind "
-        "can be explained with LayerAttAttr)"
+        f"--model {name!r} holds {', '.join(architectures) or 'no architecture'}; a classifier of texts or tokens, a "
+        "causal or masked language model, one that answers questions or one that translates is needed (from Python, a "
+        "model of any kind can be explained with LayerAttAttr)"
     )
 
 
