@@ -23,6 +23,7 @@ from captum_attattr import (
 )
 from captum_attattr.commands.endings import OneLineParser, ShortHelp, guarded  # as its own command line ends
 from captum_attattr.commands.models import load_model  # as its own command line loads
+from captum_attattr.commands.outputs import result_folder  # tried before the work
 from captum_attattr.commands.work import named_class  # as it reads a class
 from captum_attattr.formatting import counted  # "1 text"
 
@@ -83,21 +84,21 @@ def main() -> None:
     args = arguments()
     if args.top < 1:
         raise ValueError(f"--top {args.top} is too small: at least 1 is needed")
+    output = result_folder(args.output)
     model, tokenizer = load(args.model, args.trust_remote_code)
     texts = [*args.text, *map(tuple, args.pair)] or TEXTS
     target = named_class(model, args.target)
-    args.output.mkdir(parents=True, exist_ok=True)
     begin = time.perf_counter()
     explanations = explain(model, tokenizer, texts, target, truncate=args.truncate)
     seconds = time.perf_counter() - begin
     for count, explanation in enumerate(explanations, 1):
         report(explanation, args.top)
-        explanation.save(args.output / f"explanation_{count}.safetensors")
+        explanation.save(output / f"explanation_{count}.safetensors")
         strongest = explanation.strongest()
         effects = removal_effects(model, tokenizer, explanation, strongest) if args.effects else None
-        write_report(explanation, args.output / f"explanation_{count}.html", effects=effects)
-    print(f"\n{counted(len(texts), 'text')} in {seconds:.1f} s; pages and safetensors files in {args.output}/")
+        write_report(explanation, output / f"explanation_{count}.html", effects=effects)
+    print(f"\n{counted(len(texts), 'text')} in {seconds:.1f} s; pages and safetensors files in {output}/")
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(Path(__file__).name, main))
+    sys.exit(guarded(Path(__file__).name, main, {name: f"--{name}" for name in ("target", "truncate")}))

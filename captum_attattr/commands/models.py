@@ -14,9 +14,6 @@ KINDS = {
     "ForMaskedLM": "AutoModelForMaskedLM",
     "ForCausalLM": "AutoModelForCausalLM",
     "LMHeadModel": "AutoModelForCausalLM",
-    "ForConditionalGeneration": "AutoModelForSeq2SeqLM",
-    "MarianMTModel": "AutoModelForSeq2SeqLM",
-    "EncoderDecoderModel": "AutoModelForSeq2SeqLM",
 }
 """Endings of an architecture's name, and the class of transformers that loads it."""
 
@@ -85,9 +82,9 @@ def _kind(name: str, config: Any) -> str:
             if architecture.endswith(ending):
                 return kind
     raise ValueError(
-        f"--model {name!r} holds {', '.join(architectures) or 'no architecture'}; a classifier of texts or tokens, a "
-        "causal or masked language model, one that answers questions or one that translates is needed (from Python, a "
-        "model of any kind can be explained with LayerAttAttr)"
+        f"--model {name!r} holds {', '.join(architectures) or 'no architecture'}; a classifier of texts or tokens, "
+        "a causal or masked language model or one that answers questions is needed (from Python, a model of any kind "
+        "can be explained with LayerAttAttr)"
     )
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from captum_attattr.commands.data import read_rows
 from captum_attattr.commands.models import load_model
+from captum_attattr.commands.outputs import result_file, result_folder
 from captum_attattr.evaluation.comparison import compare_attributions
 from captum_attattr.evaluation.effects import removal_effects
 from captum_attattr.explanations.explain import explain
@@ -30,7 +29,7 @@ from captum_attattr.runs.digests import model_digest
 def explain_texts(args: argparse.Namespace) -> None:
     """Print what carried each decision."""
     _check_top(args.top)
-    folder = None if args.output is None else _folder(args.output)
+    folder = None if args.output is None else result_folder(args.output)
     explanations = _explained(args)[2]
     files = [e.save(folder / f"explanation_{index}.safetensors") for index, e in enumerate(explanations, 1) if folder]
     for index, explanation in enumerate(explanations):  # once all are saved: the lines may end at a closed pipe
@@ -41,7 +40,7 @@ def explain_texts(args: argparse.Namespace) -> None:
 
 def report_texts(args: argparse.Namespace) -> None:
     """Write a page for each decision."""
-    folder = _folder(args.output)
+    folder = result_folder(args.output)
     model, tokenizer, explanations = _explained(args)
     lines = []
     for index, explanation in enumerate(explanations, 1):
@@ -55,7 +54,7 @@ def report_texts(args: argparse.Namespace) -> None:
 def explain_answer(args: argparse.Namespace) -> None:
     """Print what each token of an answer came from, and write scores and page."""
     _check_top(args.top)
-    output = _file(args)
+    output = result_file(args.output, args.resume)
     model, tokenizer = load_model(args.model, trust_remote_code=args.trust_remote_code)
     prompt: Any = [{"role": "user", "content": args.prompt}] if tokenizer.chat_template else args.prompt
     given: dict[str, Any] = {"generated": args.answer, "max_new_tokens": args.max_new_tokens, "n_steps": args.nodes}
@@ -67,7 +66,7 @@ def explain_answer(args: argparse.Namespace) -> None:
 def score_heads(args: argparse.Namespace) -> None:
     """Score the heads, print the first and the last, and write scores and page."""
     _check_top(args.top)
-    output = _file(args)
+    output = result_file(args.output, args.resume)
     texts, labels = read_rows(args.data, needs_labels=True)
     model, tokenizer = load_model(args.model, trust_remote_code=args.trust_remote_code)
     labels = [named_class(model, label) for label in labels]
@@ -110,7 +109,7 @@ def prune_model(args: argparse.Namespace) -> None:
 
 def compare_methods(args: argparse.Namespace) -> None:
     """Measure several attributions on the same decisions, print the table, and write numbers and page."""
-    output = _file(args)
+    output = result_file(args.output, args.resume)
     texts, model, tokenizer, target, options = _asked(args)
     try:
         baseline = None if args.baseline is None else float(args.baseline)
@@ -193,28 +192,3 @@ def _check_top(top: int) -> None:
     """Check how many lines are to be printed."""
     if top < 1:
         raise ValueError(f"--top {top} is too small: at least 1 is needed")
-
-
-def _file(args: argparse.Namespace) -> Path:
-    """Return --output, the file of a result with a page beside it, before work whose result would be lost."""
-    output = checked_path(args.output, "--output")
-    if output.suffix == ".html":
-        raise ValueError(f"--output {output} is the name of the page beside the numbers: give them another ending")
-    if output.exists() and not output.is_file():
-        raise ValueError(f"--output {output} is no file, which is needed: give it a name in that folder")
-    if args.resume is not None and output.resolve() == checked_path(args.resume, "--resume").resolve():
-        raise ValueError(f"--output and --resume are both {output}: give one of them another name")
-    _folder(output.parent)
-    return output
-
-
-def _folder(path: str | Path) -> Path:
-    """Make a folder for results and try to write there, before work whose result would be lost."""
-    folder = checked_path(path, "--output")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OSError(f"--output: nothing can be written in the folder {folder}: {error.strerror}") from error
-    return folder

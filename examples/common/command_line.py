@@ -92,11 +92,12 @@ def check_flags(parser: OneLineParser, args: argparse.Namespace, *counts: str) -
             parser.error(f"--{name} is {value}; it must be {least} or more{why}")
 
 
-def run_script(work: Callable[[], object]) -> None:
+def run_script(work: Callable[[], object], args: argparse.Namespace | None = None) -> None:
     """Do a script's work; an error becomes one line on stderr and exit status 2, a warning one line.
 
     Args:
         work: the work.
+        args: the flags, of which messages speak.
     """
     disable_progress_bar()  # type: ignore[no-untyped-call]  # the one that transformers shows while it loads
     grouped = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized()
@@ -108,7 +109,8 @@ def run_script(work: Callable[[], object]) -> None:
         if grouped:  # whose threads must have ended when the interpreter does
             torch.distributed.destroy_process_group()
 
-    if status := guarded(Path(sys.argv[0]).name, in_group):
+    flags = {name: f"--{name}" for name in vars(args or argparse.Namespace())}
+    if status := guarded(Path(sys.argv[0]).name, in_group, flags):
         sys.exit(status)
 
 
