@@ -63,6 +63,8 @@ def load_model(name: str, *, trust_remote_code: bool = False) -> tuple[Any, Any]
 def _check_name(name: str) -> None:
     """Check that a name is not that of a file, nor of a folder without a model."""
     path = Path(name)
+    if not name:
+        raise ValueError("--model is empty: give the folder of a model, or its name on the hub")
     if path.is_file():
         raise ValueError(
             f"--model {name!r} is a file; a model is a folder with config.json, the weights and the tokenizer, as "
@@ -70,7 +72,7 @@ def _check_name(name: str) -> None:
         )
     if path.is_dir() and not (path / "config.json").is_file():
         raise ValueError(f"--model {name!r} is a folder without config.json: it holds no model of transformers")
-    if not path.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1 or not name):
+    if not path.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise FileNotFoundError(f"--model {name!r}: there is no such folder")
 
 

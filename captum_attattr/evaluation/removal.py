@@ -65,7 +65,6 @@ class Removals:
             raise TypeError(_NOT_AGAIN.format(type(model).__name__))
         else:
             self.texts = TextModel(model, tokenizer, False, tasks=TASKS, **reading)
-        self.texts.check_one_device()
         self.removal = removal
         self.limit = limit
         self.rows = 0

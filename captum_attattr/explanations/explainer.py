@@ -87,7 +87,6 @@ class Explainer:
         **reading: Any,
     ) -> None:
         self.texts = self.read(model, tokenizer, truncate, **reading)
-        self.texts.check_one_device()
         self.output = self.texts.chosen_output(settings.output, contrasted)
         usual = self.output == self.texts.output
         self.settings = settings.for_model(None if usual else self.output, self.texts.depth)

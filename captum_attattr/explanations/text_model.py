@@ -277,19 +277,6 @@ class TextModel(Outputs):
 
     # ------------------------------------------------------------------------------------------ layers and heads
 
-    def check_one_device(self) -> None:
-        """Check that all weights are on one device, which attribution needs.
-
-        Raises:
-            ValueError: they are spread over several.
-        """
-        devices = sorted({str(parameter.device) for parameter in self.model.parameters()})
-        if len(devices) > 1:
-            raise ValueError(
-                f"the weights of {type(self.model).__name__} are spread over {', '.join(devices)}: attribution needs "
-                "them on one device; load the model without device_map='auto', or with device_map='cuda:0'"
-            )
-
     @property
     def width(self) -> int:
         """H, heads of a layer in the original model; of the layer with the most."""

@@ -99,6 +99,7 @@ def test_corrected_rules_score_every_pattern_and_report_the_best(folder, tmp_pat
     assert (tmp_path / "attack_train_pattern_one_exp0-6.html").stat().st_size > 5e5
 
 
+@pytest.mark.slow
 def test_two_processes_resume_and_write_what_one_writes(folder, found, tmp_path):
     for script, more in (
         (CONNECTION, {"batch_size": 4, "num_batch": 2}),
@@ -187,6 +188,7 @@ def test_published_scripts_numbers(tmp_path):
     assert "--selection_rows '24:324' holds no row; the file has 24" in done.stderr
 
 
+@pytest.mark.slow
 def test_accuracies_have_the_labels_of_the_published_files(tmp_path):
     """SST-2's are "0" and "1" there."""
     model = tiny_bert(seed=6, num_labels=2)

@@ -213,6 +213,7 @@ def test_archive_of_other_options_is_not_gone_on_with(folder, tmp_path, capsys):
     assert "belongs to another run and is not resumed (options.n_steps 8 there, 16 now)" in line
 
 
+@pytest.mark.slow
 def test_two_processes_write_what_one_writes(folder, tmp_path):
     given = {"num_examples": ROWS, "get_att_attr": True, "batch_size": 2, "json": True, "quiet": True}
     done = run(SCORES, *flags(folder, tmp_path / "two", **given), processes=2)
@@ -224,6 +225,7 @@ def test_two_processes_write_what_one_writes(folder, tmp_path):
     assert files[0] == files[1]
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_examples_that_are_named(folder, tmp_path):
     done = run(SCORES, *flags(folder, tmp_path, example_index="0:5", get_att_attr=True, num_batch=1), processes=2)
     assert done.returncode == 0, done.stderr

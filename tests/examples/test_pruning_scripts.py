@@ -79,6 +79,7 @@ def test_published_takes_the_papers_definitions(folder, tmp_path):
         torch.testing.assert_close(stored.scores, importance.scores, rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_two_processes_resume_and_write_what_one_writes(folder, tmp_path):
     one = run("prune_head_with_taylor.py", *flags(folder, tmp_path / "one", eval_batch_size=2))
     given = [*flags(folder, tmp_path / "two", eval_batch_size=2), "--resume"]

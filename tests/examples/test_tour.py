@@ -30,6 +30,7 @@ def said(cell: nbformat.NotebookNode) -> str:
 
 
 @needs_encoder
+@pytest.mark.slow
 def test_tour_runs_and_says_what_it_is_shown_with(tmp_path):
     shutil.copy(EXAMPLES / "tour.ipynb", tmp_path)
     command = [sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute", "--output", "run", "tour.ipynb"]
