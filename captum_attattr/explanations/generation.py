@@ -230,9 +230,12 @@ class GenerationExplanation(Shown):
             )
         start = self.answer.index(text)
         decode, ids = scorer.explainer.texts.tokenizer.decode, self.ids[len(self.prompt_tokens) :]
-        ends = [len(str(decode(ids[: i + 1])).rstrip("\ufffd")) for i in range(len(ids))]
-        first = next(i for i, at in enumerate(ends) if at > start)
-        last = next((i for i, at in enumerate(ends) if at >= start + len(text)), len(ids) - 1)
+        texts = [str(decode(ids[: i + 1])) for i in range(len(ids))]
+        whole = [_alike(each, self.answer) for each in texts]  # characters that are there whole
+        first = next(i for i, count in enumerate(whole) if count > start)
+        while first and whole[first - 1] == start and (len(texts[first - 1]) > start or not decode([ids[first - 1]])):
+            first -= 1  # a part of the first character
+        last = next((i for i, count in enumerate(whole) if count >= start + len(text)), len(ids) - 1)
         return first, last + 1
 
     def words(self) -> WordMatrix:
@@ -355,6 +358,12 @@ class GenerationExplanation(Shown):
             if kept is not None and len(kept) != len(content["tokens"]):
                 raise ValueError(f"it holds {len(kept)} explanations for {len(content['tokens'])} tokens")
             return cls(**content, **tensors, kept=kept)
+
+
+def _alike(text: str, other: str) -> int:
+    """Return how many characters two texts begin with alike."""
+    pairs = enumerate(zip(text, other, strict=False))
+    return next((i for i, (one, two) in pairs if one != two), min(len(text), len(other)))
 
 
 def _explanation(index: int, entry: dict[str, Any], tensors: dict[str, Tensor]) -> Explanation:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from toy import BYTES, CORPUS, byte_level, tiny_bert, tiny_llama, tiny_tokenizer
 from transformers import ByT5Tokenizer, CanineTokenizer, PreTrainedTokenizerFast
@@ -115,6 +116,9 @@ def test_a_part_of_a_character_is_named_by_its_bytes(scheme):
     assert [each.label for each in result.explanations] == [result.row(i).label for i in range(4)] == PARTS
     assert (result.words().answer, result.span(0, 4).label.removesuffix("</w>")) == (["😀"], "😀")
     assert result.span(1, 3).label == "<0x9F><0x98>"
+    b = tokenizer("b", add_special_tokens=False)["input_ids"][-1:]
+    around = explain_generation(model, tokenizer, "a b", generated=[*b, *ids, *b], **options)
+    assert torch.equal(around.span("😀").scores, around.span(1, 5).scores)
     cut = explain_generation(model, tokenizer, "a b", generated=ids[:3], **options)  # by max_new_tokens, say
     assert cut.words().answer == ["<0xF0><0x9F><0x98>"]
 
