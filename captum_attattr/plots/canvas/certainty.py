@@ -46,7 +46,7 @@ class Certainty(NamedTuple):
             missed = float(np.abs(delta).max())
             share = missed / (float(columns.abs().max()) or math.inf)
             miss = f"; {sums} within {_plain(missed)}"
-            miss += f", {_percent(share)} of the {largest_score}" if share > _SURE else ""
+            miss += f" ({_percent(share)} of the {largest_score})" if share > _SURE else ""
         if max(largest, share) <= _ROUGH:
             told = f"to {_percent(largest)}, the estimated error of {maps}" if len(known) else _NOT_ESTIMATED
             return cls(f"How exact: {told}{miss}.", False)
