@@ -731,6 +731,18 @@ def test_heads_are_chosen_without_attention_too(tmp_path: Path) -> None:
     ]
 
 
+def test_a_long_text_says_that_it_has_no_links_of_single_heads(clocked: Clocked, tmp_path: Path) -> None:
+    clocked.open(write_report(explanation(2, 2, 300), tmp_path / "report.html"))
+    seen = "(() => { const warning = document.getElementById('warning');"
+    seen += " return [document.querySelectorAll('.link').length, warning.hidden ? '' : warning.textContent]; })()"
+    clocked.until(seen, lambda seen: seen == [30, ""])
+    clocked.run("document.querySelector('#heads button').click()")
+    told = "Of so long a text the page has no links of single heads: these are of all heads together."
+    clocked.until(seen, lambda seen: seen == [30, told])
+    clocked.press("Escape", 27)
+    clocked.until(seen, lambda seen: seen == [30, ""])
+
+
 @pytest.mark.parametrize("heads", [64, 128])
 def test_the_heads_of_a_wide_model_do_not_widen_the_page(heads: int, clocked: Clocked, tmp_path: Path) -> None:
     path = write_report(explanation(2, heads, 5), tmp_path / "report.html")
