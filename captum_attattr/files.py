@@ -67,7 +67,8 @@ def existing_file(path: str | os.PathLike[str]) -> Path:
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary name beside `path`, which becomes `path` when the block ends without an error.
 
-    Whoever reads `path` meanwhile sees the old file or the new one, whole; after an error only the old one is left.
+    Whoever reads `path` meanwhile sees the old file or the new one, whole; after an error only the old one is left. Of
+    a symbolic link, what it leads to is written.
 
     Args:
         path: the file to be; its directory must exist.
@@ -77,62 +78,62 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Raises:
         TypeError: `path` is no path.
-        ValueError: `path` is a directory, its directory does not exist, or nothing can be written there.
+        ValueError: `path` is a directory, a device or a pipe, its directory does not exist, or nothing can be written
+            there.
     """
     path = checked_path(path)
-    if path.is_dir():
-        raise ValueError(f"path must be a file, but {path} is a directory")
-    if not path.parent.is_dir():
-        raise ValueError(f"the directory {path.parent} does not exist: make it first, or choose another path")
+    if path.exists() and not path.is_file():
+        kind = "directory" if path.is_dir() else "device or a pipe"
+        raise ValueError(f"path must be a file, but {path} is a {kind}")
+    file = path.resolve() if path.is_symlink() else path  # what a link leads to is written, and the link stays
+    if not file.parent.is_dir():
+        raise ValueError(f"the directory {file.parent} does not exist: make it first, or choose another path")
     # In the same directory, since a rename is atomic within one file system only.
-    temporary = _temporary(path, path.parent)
-    held = None
+    temporary = _temporary(file, file.parent)
     try:
         try:
             temporary.touch()
         except OSError as error:
             raise ValueError(f"{str(path)!r} cannot be written: {error.strerror}") from error
-        held = _held(temporary)
-        mode = temporary.stat().st_mode  # some writers make their files private; the user's umask decides here
-        try:
+        with _holding(temporary):
+            mode = temporary.stat().st_mode  # some writers make their files private; the user's umask decides here
             yield temporary
             temporary.chmod(mode)
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            flush_folder(path.parent)
-        except OSError as error:  # a full disk
-            if error.errno is None or error.filename not in (None, str(temporary)):
-                raise
-            raise OSError(error.errno, error.strerror, str(path)) from error
+            with open(temporary, "rb+") as written:
+                os.fsync(written.fileno())
+            temporary.replace(file)
+            flush_folder(file.parent)
+    except OSError as error:  # a full disk
+        if error.errno is None or error.filename not in (None, str(temporary)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         with suppress(OSError):  # a file system that became read-only: the block's error says it
             temporary.unlink(missing_ok=True)
-        if held is not None:
-            os.close(held)
 
 
 def _temporary(path: Path, folder: Path) -> Path:
     """Return a new name in a folder for what becomes `path`; what killed writers of `path` left there is removed."""
     mark = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
     for left in folder.glob(f".{mark}.*.tmp"):
-        if (held := _held(left)) is not None:  # nobody writes there any more
-            os.close(held)
-            with suppress(OSError):
+        with _holding(left) as held, suppress(OSError):
+            if held:  # nobody writes there any more
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
     return folder / f".{mark}.{uuid.uuid4().hex[:16]}.tmp"
 
 
-def _held(path: Path) -> int | None:
-    """Return the descriptor of a file or folder that is held until it is closed; None where it cannot be held."""
-    descriptor = None
-    with suppress(OSError, AttributeError):  # another process holds it, or there are no locks
-        descriptor = os.open(path, os.O_RDONLY)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return descriptor
-    if descriptor is not None:
-        os.close(descriptor)
-    return None
+@contextmanager
+def _holding(path: Path) -> Iterator[bool]:
+    """Hold a file or folder as long as the block lasts, if that can be; yields whether it is held."""
+    descriptor, held = None, False
+    try:
+        with suppress(OSError):  # Windows opens no folders
+            descriptor = os.open(path, os.O_RDONLY)
+            held = bool(hold(descriptor))
+        yield held
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 @contextmanager
@@ -191,26 +192,24 @@ def replacing_files(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.mkdir(parents=True)
     except OSError as error:
         raise ValueError(f"the folder {str(path)!r} cannot be made: {error.strerror}") from error
-    held = _held(temporary)
     try:
-        yield temporary
-        if made:
-            temporary.rename(folder)
-            return
-        new = {file.name for file in temporary.iterdir()}
-        for file in sorted(temporary.iterdir(), key=lambda file: file.name == "config.json"):  # the config last
-            file.replace(folder / file.name)
-        for file in folder.iterdir():
-            if file.name not in new and _WEIGHTS.fullmatch(file.name):
-                file.unlink()
+        with _holding(temporary):
+            yield temporary
+            if made:
+                temporary.rename(folder)
+                return
+            new = {file.name for file in temporary.iterdir()}
+            for file in sorted(temporary.iterdir(), key=lambda file: file.name == "config.json"):  # the config last
+                file.replace(folder / file.name)
+            for file in folder.iterdir():
+                if file.name not in new and _WEIGHTS.fullmatch(file.name):
+                    file.unlink()
     except OSError as error:
         if error.errno is None or str(path) in str(error):
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        if held is not None:
-            os.close(held)
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> Path:
@@ -379,17 +378,17 @@ def from_entry(kind: type[Kind], entry: Any, where: str) -> Kind:
         raise type(error)(f"{where}: {error}") from error
 
 
-def hold(file: IO[bytes]) -> bool:
-    """Hold an open file for this process, until it is closed or the process ends, however it ends.
+def hold(file: IO[bytes] | int) -> bool | None:
+    """Hold an open file, or a folder's descriptor, for this process, until it is closed or the process ends.
 
     Returns:
-        Whether it is held; False where another process holds it. On a file system without locks everybody holds it.
+        Whether it is held: False where another process holds it, None on a file system without locks.
 
     Raises:
         OSError: the lock failed for another reason.
     """
     if fcntl is None:
-        return True
+        return None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -397,4 +396,5 @@ def hold(file: IO[bytes]) -> bool:
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
             raise
+        return None
     return True

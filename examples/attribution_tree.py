@@ -60,4 +60,4 @@ def main(args: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     flags = arguments()
-    run_script(lambda: main(flags))
+    run_script(lambda: main(flags), flags)

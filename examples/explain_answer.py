@@ -9,16 +9,18 @@ context than the model's answer, and `--against` the difference to one: why this
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
-from transformers import AutoModelForQuestionAnswering, AutoTokenizer
-
 from captum_attattr import explain, removal_effects, token_scores, write_report
+from captum_attattr.commands.endings import OneLineParser, guarded  # as the package's own command line ends
+from captum_attattr.commands.models import load_model  # as it loads
+from captum_attattr.commands.outputs import result_file  # tried before the work
 
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("question")
     parser.add_argument("context")
     parser.add_argument("--model", required=True, help="folder or hub name of the model")
@@ -29,10 +31,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("answer.html"), help="the page (default: answer.html)")
     args = parser.parse_args()
 
-    tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=args.trust_remote_code)
-    model = AutoModelForQuestionAnswering.from_pretrained(args.model, trust_remote_code=args.trust_remote_code)
+    result_file(args.output, beside=".safetensors")
+    model, tokenizer = load_model(args.model, trust_remote_code=args.trust_remote_code)
     pair, target = [(args.question, args.context)], args.answer
     options = {"output": "log_probability", "contrast": args.against}  # the probability of a sure answer is flat
+    options["task"] = "question_answering"  # which a model of another kind does not fit
 
     print(token_scores(model, tokenizer, pair, target, **options)[0].table(top=args.top))
     explanation = explain(model, tokenizer, pair, target, **options)[0]
@@ -44,4 +47,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    flags = {"target": "--answer", "contrast": "--against"}
+    sys.exit(guarded(Path(__file__).name, main, flags))

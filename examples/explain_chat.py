@@ -9,17 +9,19 @@ as it stands). `--answer` explains an answer of your own instead of the model's.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
 from captum_attattr import explain_generation, plot_generation, write_html
+from captum_attattr.commands.endings import OneLineParser, guarded  # as the package's own command line ends
+from captum_attattr.commands.models import load_model  # as it loads
+from captum_attattr.commands.outputs import result_file  # tried before the work
 
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("question")
     parser.add_argument("--model", required=True, help="folder or hub name of the model")
     parser.add_argument("--system", help="what the system message says")
@@ -32,13 +34,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("chat.html"), help="the page (default: chat.html)")
     args = parser.parse_args()
 
-    tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=args.trust_remote_code)
-    model = AutoModelForCausalLM.from_pretrained(args.model, trust_remote_code=args.trust_remote_code)
+    result_file(args.output, args.resume, beside=".safetensors")
+    model, tokenizer = load_model(args.model, trust_remote_code=args.trust_remote_code)
     prompt: Any = args.question
     if tokenizer.chat_template:
         system = [{"role": "system", "content": args.system}] if args.system else []
         prompt = [*system, {"role": "user", "content": args.question}]
-    given = {"generated": args.answer} if args.answer else {"max_new_tokens": args.max_new_tokens}
+    given = {"generated": args.answer} if args.answer is not None else {"max_new_tokens": args.max_new_tokens}
     result = explain_generation(model, tokenizer, prompt, n_steps=args.nodes, resume=args.resume, **given)
 
     print(result.table())
@@ -50,4 +52,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    flags = {"generated": "--answer", "max_new_tokens": "--max-new-tokens", "n_steps": "--nodes", "resume": "--resume"}
+    sys.exit(guarded(Path(__file__).name, main, flags))

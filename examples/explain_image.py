@@ -10,6 +10,7 @@ answers to pictures (LLaVA ...), of whose answer the first token is explained.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,13 @@ from transformers import (
 )
 
 from captum_attattr import explain_images, plot_image, removal_effects, write_html, write_report
+from captum_attattr.commands.endings import OneLineParser, guarded  # as the package's own command line ends
+from captum_attattr.commands.outputs import result_file  # tried before the work
 
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", nargs="+", help="files")
     parser.add_argument("--model", required=True, help="folder or hub name of the model")
     parser.add_argument("--text", action="append", help="what the pictures are compared with; several: candidates")
@@ -38,6 +41,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("image.html"), help="the page (default: image.html)")
     args = parser.parse_args()
 
+    result_file(args.output, beside=".safetensors")
     given: dict[str, Any] = {}
     kind: Any = AutoModelForImageClassification
     if args.prompt:
@@ -63,4 +67,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    flags = {"target": "--target", "n_steps": "--nodes"}
+    sys.exit(guarded(Path(__file__).name, main, flags))

@@ -159,4 +159,4 @@ def start_name(args: argparse.Namespace) -> str:
 
 if __name__ == "__main__":
     flags = read_flags()
-    run_script(lambda: main(flags))
+    run_script(lambda: main(flags), flags)

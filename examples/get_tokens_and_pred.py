@@ -79,4 +79,4 @@ if __name__ == "__main__":
     parser.add_argument("--num_examples", type=int, default=100, help="how many dev rows, from the first on")
     given = parser.parse_args()
     check_flags(parser, given, "num_examples")
-    run_script(lambda: main(given))
+    run_script(lambda: main(given), given)

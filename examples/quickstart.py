@@ -21,8 +21,10 @@ from captum_attattr import (
     tree_text,
     write_report,
 )
-from captum_attattr.commands.main import guarded  # as its own command line ends
+from captum_attattr.commands.endings import OneLineParser, ShortHelp, guarded  # as its own command line ends
 from captum_attattr.commands.models import load_model  # as its own command line loads
+from captum_attattr.commands.outputs import result_folder  # tried before the work
+from captum_attattr.commands.work import named_class  # as it reads a class
 from captum_attattr.formatting import counted  # "1 text"
 
 TEXTS = [
@@ -35,9 +37,7 @@ TEXTS = [
 
 def arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = OneLineParser(description=__doc__.splitlines()[0], formatter_class=ShortHelp)
     parser.add_argument("--model", help="folder or hub name of another model than the demonstration model")
     parser.add_argument("--trust_remote_code", action="store_true", help="run Python code that comes with --model")
     parser.add_argument("--text", action="append", default=[], help="a text to explain; may be repeated")
@@ -84,21 +84,21 @@ def main() -> None:
     args = arguments()
     if args.top < 1:
         raise ValueError(f"--top {args.top} is too small: at least 1 is needed")
+    output = result_folder(args.output)
     model, tokenizer = load(args.model, args.trust_remote_code)
     texts = [*args.text, *map(tuple, args.pair)] or TEXTS
-    target = int(args.target) if args.target and args.target.isdecimal() else args.target
-    args.output.mkdir(parents=True, exist_ok=True)
+    target = named_class(model, args.target)
     begin = time.perf_counter()
     explanations = explain(model, tokenizer, texts, target, truncate=args.truncate)
     seconds = time.perf_counter() - begin
     for count, explanation in enumerate(explanations, 1):
         report(explanation, args.top)
-        explanation.save(args.output / f"explanation_{count}.safetensors")
+        explanation.save(output / f"explanation_{count}.safetensors")
         strongest = explanation.strongest()
         effects = removal_effects(model, tokenizer, explanation, strongest) if args.effects else None
-        write_report(explanation, args.output / f"explanation_{count}.html", effects=effects)
-    print(f"\n{counted(len(texts), 'text')} in {seconds:.1f} s; pages and safetensors files in {args.output}/")
+        write_report(explanation, output / f"explanation_{count}.html", effects=effects)
+    print(f"\n{counted(len(texts), 'text')} in {seconds:.1f} s; pages and safetensors files in {output}/")
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(Path(__file__).name, main))
+    sys.exit(guarded(Path(__file__).name, main, {name: f"--{name}" for name in ("target", "truncate")}))

@@ -84,4 +84,4 @@ def arguments() -> argparse.Namespace:
 
 if __name__ == "__main__":
     flags = arguments()
-    run_script(lambda: main(flags))
+    run_script(lambda: main(flags), flags)

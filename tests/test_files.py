@@ -112,6 +112,28 @@ def test_where_nothing_can_be_written(path, error, message, tmp_path, monkeypatc
     assert os.listdir(tmp_path) == []
 
 
+def test_what_is_no_file_stays_what_it_is(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    for name in ("pipe", "link"):
+        with pytest.raises(ValueError, match=rf"path must be a file, but .*{name} is a device or a pipe"):
+            write_json(tmp_path / name, 1)
+    assert (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "link").is_symlink()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_what_a_link_leads_to_is_written(there, tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "far/result")
+    if there:
+        (tmp_path / "far/result").write_text("old")
+    write_json(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "far/result").read_text() == '"new"\n'
+    assert os.listdir(tmp_path / "far") == ["result"]
+
+
 @pytest.mark.parametrize("content", [{"a": [1, 2.5, None, "ü", "\ud800"]}, [], "text"])
 def test_what_was_written_is_read(content, tmp_path):
     with reading(write_json(tmp_path / "x", content), "thing", "write_json") as file:

@@ -100,7 +100,13 @@ def read_index(path: Path) -> Index | None:
     if not path.exists():
         return None
     with reading(path, "index of an archive", "explain_dataset") as file:
-        content = read_json(file)
+        try:
+            content = read_json(file)
+        except (ValueError, RecursionError) as error:
+            raise ResultFileError(
+                f"{str(path)!r} is no JSON: {error!s:.200}; if explain_dataset wrote it, delete it and start the run "
+                "again: shards that are whole are kept; else choose another folder"
+            ) from error
         if not isinstance(content, dict) or _HEADER not in content:
             raise ResultFileError(f"{str(path)!r} is no index of an archive; choose another folder")
         check_version(file, content[_HEADER], _VERSION)

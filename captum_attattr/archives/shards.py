@@ -109,7 +109,7 @@ class ShardWriter:
     def __enter__(self) -> ShardWriter:
         self._file = open(self.part, "a+b", buffering=0)
         try:
-            if not hold(self._file):
+            if hold(self._file) is False:
                 what = "another process is writing it; wait until it has ended (those of one run need a process group)"
                 raise BlockingIOError(errno.EWOULDBLOCK, what, str(self.part))
             self._resume()

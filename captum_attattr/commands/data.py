@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 
-def read_rows(path: str, needs_labels: bool) -> tuple[list[Any], list[Any]]:
+def read_rows(path: str, needs_labels: bool) -> tuple[list[Any], list[str]]:
     """Read texts, or pairs of texts, and labels from a file whose first line names the columns.
 
     Args:
@@ -16,16 +16,18 @@ def read_rows(path: str, needs_labels: bool) -> tuple[list[Any], list[Any]]:
         needs_labels: whether the column `label` must be there.
 
     Returns:
-        Texts or pairs, and labels: numbers where all of them are. No labels where they are not needed.
+        Texts or pairs, and labels as they stand. No labels where they are not needed.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it lacks a column, a row lacks a field, or there is no row.
+        ValueError: it lacks a column, a row lacks a field or has an empty one, or there is no row.
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, delimiter="\t" if Path(path).suffix == ".tsv" else ",")
             columns, rows = list(reader.fieldnames or []), list(reader)
+    except OSError as error:
+        raise OSError(f"--data {path} cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"--data {path}: no table in UTF-8: {error}") from error
     wanted = ["text", *["label"] * needs_labels]
@@ -36,10 +38,9 @@ def read_rows(path: str, needs_labels: bool) -> tuple[list[Any], list[Any]]:
         )
     if not rows:
         raise ValueError(f"--data {path} has no row below its first line")
-    used = [name for name in ("text", "text2", "label") if name in columns]
+    used = [name for name in ("text", "text2", *["label"] * needs_labels) if name in columns]
     for line, row in enumerate(rows, 2):
-        if lacking := [name for name in used if row[name] is None]:
+        if lacking := [name for name in used if row[name] is None or (name != "text2" and not row[name].strip())]:
             raise ValueError(f"--data {path}, row {line - 1}: no {lacking[0]}")
     texts = [(row["text"], row["text2"]) if "text2" in columns else row["text"] for row in rows]
-    labels = [row["label"] for row in rows] if needs_labels else []
-    return texts, [int(label) for label in labels] if all(label.isdecimal() for label in labels) else labels
+    return texts, [row["label"] for row in rows] if needs_labels else []

@@ -1,32 +1,21 @@
-"""`captum-attattr`: explain, report, heads, prune and compare from a shell."""
+"""`captum-attattr`: explain, report, generate, heads, prune and compare from a shell."""
 
 from __future__ import annotations
 
 import argparse
-import os
-import sys
-import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-LONGEST_MESSAGE = 600
-"""Characters after which a message is cut."""
+from captum_attattr.commands.endings import OneLineParser, ShortHelp, guarded
+
 _DETAILS = {
     "explain": "which interactions carried a decision, printed",
     "report": "the same as a page: tree, flow, all maps",
-    "generate": "what each token of a language model's answer came from",
+    "generate": "what each token of a model's answer, or translation, came from",
     "heads": "how much each head does for labelled texts",
     "prune": "a model without its least important heads",
     "compare": "which attribution tells the truth about this model",
 }
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """A parser that says what is wrong in one line and ends with status 2."""
-
-    def error(self, message: str) -> None:  # type: ignore[override]  # the program ends here
-        """End the program."""
-        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
             name,
             help=_DETAILS[name],
             description=f"{_DETAILS[name][0].upper()}{_DETAILS[name][1:]}.",
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=ShortHelp,
         )
         command.add_argument("--model", required=True, help="folder of a model and its tokenizer, or a hub name")
         command.add_argument(
@@ -87,7 +76,7 @@ def _report(command: argparse.ArgumentParser) -> None:
 
 def _generate(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
-    add("prompt", help="text for the model to go on from; with a chat template, the user's message")
+    add("prompt", help="text to go on from, or to translate or sum up; with a chat template, the user's message")
     add("--answer", metavar="TEXT", help="explain this answer instead of the model's own")
     add("--max_new_tokens", type=int, help="of the model's own answer; 20 if not given")
     add("--nodes", type=int, help="of the integral; 8 if not given, large models need 32")
@@ -140,10 +129,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; None for those of the process.
 
     Returns:
-        The exit status: 0, 2 after an error, 130 after Ctrl-C.
+        The exit status, as `guarded` returns it.
     """
     args = parser().parse_args(argv)
-    return guarded(f"captum-attattr {args.command}", lambda: _work(args))
+    return guarded(f"captum-attattr {args.command}", lambda: _work(args), _flags(args))
+
+
+def _flags(args: argparse.Namespace) -> dict[str, str]:
+    """Return what the library's arguments are called on the command line."""
+    called = {name: f"--{name}" for name in vars(args) if name not in ("command", "text", "prompt", "output")}
+    others = {"output": "attribute", "generated": "answer", "n_steps": "nodes", "attribution": "attributions"}
+    return called | {name: called[flag] for name, flag in others.items() if flag in called}
 
 
 def _work(args: argparse.Namespace) -> None:
@@ -159,37 +155,3 @@ def _work(args: argparse.Namespace) -> None:
         "compare": work.compare_methods,
     }
     commands[args.command](args)
-
-
-def guarded(name: str, work: Callable[[], object]) -> int:
-    """Do a program's work; an error, a warning and Ctrl-C become one line on stderr, a closed pipe ends quietly.
-
-    Args:
-        name: the program's, for the lines.
-        work: the work.
-
-    Returns:
-        The exit status.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_: print(f"{name}: warning: {one_line(message)}", file=sys.stderr)
-            work()
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # as by `| head`; nothing more can be written, not even when Python closes the stream
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except Exception as error:
-        known = isinstance(error, ImportError | OSError | RuntimeError | TypeError | ValueError) and str(error).strip()
-        print(f"{name}: error: {one_line(error if known else repr(error))}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def one_line(message: object) -> str:
-    """Return a message in one line, cut where it is too long."""
-    line = " ".join(str(message).split())
-    return line if len(line) <= LONGEST_MESSAGE else f"{line[:LONGEST_MESSAGE]} ..."

@@ -7,6 +7,8 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+from captum_attattr.model.families import text_to_text_models
+
 KINDS = {
     "ForSequenceClassification": "AutoModelForSequenceClassification",
     "ForQuestionAnswering": "AutoModelForQuestionAnswering",
@@ -19,7 +21,7 @@ KINDS = {
 
 
 def load_model(name: str, *, trust_remote_code: bool = False) -> tuple[Any, Any]:
-    """Load a model of one of `KINDS` and its tokenizer, as `--model` names them.
+    """Load a model of one of `KINDS`, or an encoder-decoder that writes, and its tokenizer, as `--model` names them.
 
     Args:
         name: a folder, as `save_pretrained` (or `save_pruned`) writes it, or a name on the hub.
@@ -61,6 +63,8 @@ def load_model(name: str, *, trust_remote_code: bool = False) -> tuple[Any, Any]
 def _check_name(name: str) -> None:
     """Check that a name is not that of a file, nor of a folder without a model."""
     path = Path(name)
+    if not name:
+        raise ValueError("--model is empty: give the folder of a model, or its name on the hub")
     if path.is_file():
         raise ValueError(
             f"--model {name!r} is a file; a model is a folder with config.json, the weights and the tokenizer, as "
@@ -68,7 +72,7 @@ def _check_name(name: str) -> None:
         )
     if path.is_dir() and not (path / "config.json").is_file():
         raise ValueError(f"--model {name!r} is a folder without config.json: it holds no model of transformers")
-    if not path.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1 or not name):
+    if not path.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise FileNotFoundError(f"--model {name!r}: there is no such folder")
 
 
@@ -76,13 +80,15 @@ def _kind(name: str, config: Any) -> str:
     """Return the class of transformers that loads a model, by the architecture that its configuration names."""
     architectures = config.architectures or []
     for architecture in architectures:
+        if architecture in text_to_text_models():
+            return "AutoModelForSeq2SeqLM"
         for ending, kind in KINDS.items():
             if architecture.endswith(ending):
                 return kind
     raise ValueError(
         f"--model {name!r} holds {', '.join(architectures) or 'no architecture'}; a classifier of texts or tokens, "
-        "a causal or masked language model or one that answers questions is needed (from Python, a model of any kind "
-        "can be explained with LayerAttAttr)"
+        "a causal or masked language model, one that answers questions or an encoder-decoder that writes texts is "
+        "needed (from Python, a model of any kind can be explained with LayerAttAttr)"
     )
 
 

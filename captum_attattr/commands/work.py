@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from captum_attattr.commands.data import read_rows
 from captum_attattr.commands.models import load_model
+from captum_attattr.commands.outputs import result_file, result_folder
 from captum_attattr.evaluation.comparison import compare_attributions
 from captum_attattr.evaluation.effects import removal_effects
 from captum_attattr.explanations.explain import explain
 from captum_attattr.explanations.explain_generation import explain_generation
 from captum_attattr.explanations.explanation import Explanation
+from captum_attattr.files import checked_path
 from captum_attattr.formatting import counted, output_value, visible, whole_text
 from captum_attattr.heads.importance import HeadImportance, head_importance
 from captum_attattr.model.head_pruning import prune_heads
@@ -27,47 +28,45 @@ from captum_attattr.runs.digests import model_digest
 
 def explain_texts(args: argparse.Namespace) -> None:
     """Print what carried each decision."""
-    if args.top < 1:
-        raise ValueError(f"--top {args.top} is too small: at least 1 is needed")
-    folder = _folder(args.output) if args.output else None
-    for index, explanation in enumerate(_explained(args)[2], 1):
+    _check_top(args.top)
+    folder = None if args.output is None else result_folder(args.output)
+    explanations = _explained(args)[2]
+    files = [e.save(folder / f"explanation_{index}.safetensors") for index, e in enumerate(explanations, 1) if folder]
+    for index, explanation in enumerate(explanations):  # once all are saved: the lines may end at a closed pipe
         print(told(explanation, args.top))
-        if folder:
-            print(f"  saved: {explanation.save(folder / f'explanation_{index}.safetensors')}")
+        if files:
+            print(f"  saved: {files[index]}")
 
 
 def report_texts(args: argparse.Namespace) -> None:
     """Write a page for each decision."""
-    folder = _folder(args.output)
+    folder = result_folder(args.output)
     model, tokenizer, explanations = _explained(args)
+    lines = []
     for index, explanation in enumerate(explanations, 1):
         strongest = explanation.strongest()
         effects = removal_effects(model, tokenizer, explanation, strongest) if args.effects else None
         page = write_report(explanation, folder / f"report_{index}.html", effects=effects)
-        print(f"{_decision(explanation)}: {page}")
+        lines.append(f"{_decision(explanation)}: {page}")
+    print("\n".join(lines))
 
 
 def explain_answer(args: argparse.Namespace) -> None:
     """Print what each token of an answer came from, and write scores and page."""
-    if args.top < 1:
-        raise ValueError(f"--top {args.top} is too small: at least 1 is needed")
-    output = Path(args.output)
-    _folder(output.parent)
+    _check_top(args.top)
+    output = result_file(args.output, args.resume)
     model, tokenizer = load_model(args.model, trust_remote_code=args.trust_remote_code)
     prompt: Any = [{"role": "user", "content": args.prompt}] if tokenizer.chat_template else args.prompt
     given: dict[str, Any] = {"generated": args.answer, "max_new_tokens": args.max_new_tokens, "n_steps": args.nodes}
     result = explain_generation(model, tokenizer, prompt, resume=args.resume, **given)
-    print(result.table(args.top))
-    page = write_html(plot_generation(result), output.with_suffix(".html"))
-    print(f"saved: {result.save(output)}, {page}")
+    saved = f"saved: {result.save(output)}, {write_html(plot_generation(result), output.with_suffix('.html'))}"
+    print(f"{result.table(args.top)}\n{saved}")
 
 
 def score_heads(args: argparse.Namespace) -> None:
     """Score the heads, print the first and the last, and write scores and page."""
-    if args.top < 1:
-        raise ValueError(f"--top {args.top} is too small: at least 1 is needed")
-    output = Path(args.output)
-    _folder(output.parent)
+    _check_top(args.top)
+    output = result_file(args.output, args.resume)
     texts, labels = read_rows(args.data, needs_labels=True)
     model, tokenizer = load_model(args.model, trust_remote_code=args.trust_remote_code)
     labels = [named_class(model, label) for label in labels]
@@ -87,6 +86,8 @@ def score_heads(args: argparse.Namespace) -> None:
 
 def prune_model(args: argparse.Namespace) -> None:
     """Cut the least important heads out of a model, and save it."""
+    if checked_path(args.output, "--output").is_file():
+        raise ValueError(f"--output {args.output} is a file: a folder is needed, for the model and its tokenizer")
     importance = HeadImportance.load(args.importance)
     ranking = importance.ranking()
     if not 1 <= args.count <= len(ranking):
@@ -108,8 +109,7 @@ def prune_model(args: argparse.Namespace) -> None:
 
 def compare_methods(args: argparse.Namespace) -> None:
     """Measure several attributions on the same decisions, print the table, and write numbers and page."""
-    output = Path(args.output)
-    _folder(output.parent)
+    output = result_file(args.output, args.resume)
     texts, model, tokenizer, target, options = _asked(args)
     try:
         baseline = None if args.baseline is None else float(args.baseline)
@@ -126,9 +126,9 @@ def compare_methods(args: argparse.Namespace) -> None:
         resume=args.resume,
         **options,
     )
-    print(compared.table())
     page = write_html(plot_faithfulness(compared.results), output.with_suffix(".html"))
-    print(f"saved: {compared.save(output)}, {page}")
+    saved = f"saved: {compared.save(output)}, {page}"
+    print(f"{compared.table()}\n{saved}")
 
 
 def told(explanation: Explanation, top: int) -> str:
@@ -139,6 +139,8 @@ def told(explanation: Explanation, top: int) -> str:
         lines.append(f"  {score:9.3g}  {layer:5d}  {head:4d}  {words}")
     missing = float(explanation.delta.abs().max())
     lines.append(f"  a layer's scores add up to F with its attention less F without, within {missing:.1e}")
+    if explanation.output == "probability" and (explanation.value or 0) > 0.99:
+        lines.append("  F is nearly 1, where its scores are tiny: --attribute logit tells more")
     return "\n".join(lines)
 
 
@@ -161,15 +163,23 @@ def _asked(args: argparse.Namespace) -> tuple[list[Any], Any, Any, Any, dict[str
 
 
 def named_class(model: Any, given: Any) -> Any:
-    """Return a class as functions take it: a number typed as text is one, unless the model's classes are named so.
+    """Return a class, or a score, as functions take it: a number typed as text is one, unless classes are named so.
 
     Args:
         model: whose configuration has the names.
-        given: a text of the command line, or a number or text of a file.
+        given: a text of the command line or of a file; None passes.
     """
-    if any(str(name).isdecimal() for name in getattr(model.config, "id2label", {}).values()):
-        return None if given is None else str(given)
-    return int(given) if isinstance(given, str) and given.isdecimal() else given
+    if given is None or any(str(name).isdecimal() for name in getattr(model.config, "id2label", {}).values()):
+        return given
+    if given.isdecimal():
+        return int(given)
+    if not type(model).__name__.endswith("ForSequenceClassification"):  # a token may look like a number
+        return given
+    try:
+        number = float(given)
+    except ValueError:
+        return given
+    return int(number) if number.is_integer() else number  # pandas writes classes as 1.0 where one is missing
 
 
 def _explained(args: argparse.Namespace) -> tuple[Any, Any, list[Explanation]]:
@@ -178,11 +188,7 @@ def _explained(args: argparse.Namespace) -> tuple[Any, Any, list[Explanation]]:
     return model, tokenizer, explain(model, tokenizer, texts, target, **options)
 
 
-def _folder(path: str | Path) -> Path:
-    """Make a folder for results before work whose result would be lost."""
-    folder = Path(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(error.errno, f"--output: no folder can be made: {error.strerror}", str(folder)) from error
-    return folder
+def _check_top(top: int) -> None:
+    """Check how many lines are to be printed."""
+    if top < 1:
+        raise ValueError(f"--top {top} is too small: at least 1 is needed")

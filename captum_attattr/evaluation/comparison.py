@@ -25,7 +25,7 @@ from captum_attattr.explanations.encoding import Encoded
 from captum_attattr.explanations.examples import Texts, sequence_of
 from captum_attattr.explanations.explainer import Explainer
 from captum_attattr.explanations.explanation import Explanation
-from captum_attattr.explanations.settings import Settings
+from captum_attattr.explanations.settings import Settings, checked_baseline
 from captum_attattr.explanations.targets import each
 from captum_attattr.runs.batches import run_batches
 from captum_attattr.runs.journal import Journal
@@ -146,6 +146,7 @@ def _methods(attributions: Any, unit: str, baseline: Any) -> dict[str, dict[str,
         methods = {name: {"attribution": name} for name in names}
         if len(methods) < len(names):
             raise ValueError(f"attributions names one method twice: {names}")
+    checked_baseline(baseline)
     if not methods:
         raise ValueError("attributions is empty: give at least one method, or None for all")
     for name, options in methods.items():

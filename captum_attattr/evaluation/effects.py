@@ -132,7 +132,7 @@ def removal_effects(
         explanation: what was explained, and its scores.
         edges: what to remove, each alone: (layer, head, query, key), heads (layer, head) or positions of tokens, layers
             by their own numbers; a score behind them is not read, so that those of `Explanation.strongest` can be
-            given. None for the `top` with the largest absolute scores.
+            given; or a table of pandas with these columns. None for the `top` with the largest absolute scores.
         top: how many, where `edges` is None; all where there are fewer.
         unit: "edge", "head" or "token".
         removal: "zero", or "sink": the mass of what is removed goes to the first key that the query may see.
@@ -166,10 +166,7 @@ def removal_effects(
         highest = scores.abs().flatten().argsort(descending=True, stable=True)[:top]
         positions = list(zip(*(part.tolist() for part in torch.unravel_index(highest, scores.shape)), strict=True))
     else:
-        positions = [
-            _position(i, edge, unit, explanation, scores.shape)
-            for i, edge in enumerate(checks.iterable("edges", edges))
-        ]
+        positions = [_position(i, edge, unit, explanation, scores.shape) for i, edge in enumerate(_given(edges, unit))]
         if not positions:
             raise ValueError("edges is empty: give at least one, or None for those with the largest scores")
     tokens = len(explanation.tokens)
@@ -187,6 +184,16 @@ def removal_effects(
         tokens=explanation.tokens,
         rows=runner.rows,
     )
+
+
+def _given(edges: Any, unit: str) -> list[Any]:
+    """Return the units that were given, of a table of pandas by the names of its columns."""
+    if not hasattr(edges, "itertuples"):
+        return checks.iterable("edges", edges)
+    names = list(_UNITS[unit].named._fields[:-1])
+    if missing := [name for name in names if name not in edges.columns]:
+        raise ValueError(f"edges has no column {missing[0]!r}: a table needs {', '.join(names)}")
+    return list(edges[names].itertuples(index=False, name=None))
 
 
 def _position(index: int, edge: Any, unit: str, explanation: Explanation, shape: Sequence[int]) -> tuple[int, ...]:

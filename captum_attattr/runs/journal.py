@@ -48,7 +48,8 @@ class Journal:
 
     def __init__(self, path: str | os.PathLike[str], about: dict[str, Any], rank: int) -> None:
         self.path = checked_path(path, "resume")
-        if self.path.is_dir() or not self.path.parent.is_dir():
+        special = self.path.exists() and not self.path.is_file()  # a directory, a device, a pipe
+        if special or not self.path.parent.is_dir():
             raise ValueError(f"resume must be a file in a directory that exists, not {str(path)!r}")
         self.written = self.path if rank == 0 else self.path.with_name(f"{self.path.name}.rank{rank}")
         self.header = {_HEADER: _VERSION, **json.loads(json.dumps(about))}
@@ -152,7 +153,7 @@ def _held(path: Path) -> IO[bytes]:
             file = open(path, "ab")  # noqa: SIM115 (open as long as the run lasts)
         except OSError as error:
             raise ValueError(f"resume file {str(path)!r} cannot be written: {error.strerror}") from error
-        if not hold(file):
+        if hold(file) is False:
             file.close()
             raise ValueError(
                 f"{str(path)!r} is in use: another run that has not ended writes to it; wait for that one, or choose "

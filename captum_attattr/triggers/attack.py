@@ -48,6 +48,7 @@ def attack(
     name: str = "model",
     batch_size: int = 32,
     truncate: bool | int = False,
+    task: str | None = None,
     resume: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> AttackReport:
@@ -78,8 +79,8 @@ def attack(
         transfer: other models (on the same rows), or other models on other rows, which meet the same triggers:
             {"name": (model, tokenizer)} or {"name": (model, tokenizer, examples, labels)}.
         name: what the first model is called in the report.
-        batch_size, truncate, progress: as in `head_importance`. The rows that become too long by their trigger
-            lose tokens at their end; see `insert_trigger`.
+        batch_size, truncate, task, progress: as in `head_importance`, for all models. The rows that become too long
+            by their trigger lose tokens at their end; see `insert_trigger`.
         resume: a folder, made if it is missing; what is done is kept there, and an interrupted attack is resumed.
 
     Returns:
@@ -108,14 +109,15 @@ def attack(
     k, candidates = at_least(1, k, "k"), at_least(1, candidates, "candidates")
     draws = at_least(1, control_seeds, "control_seeds") if control else 0
     run = _Run(batch_size, _folder(resume), progress)
-    first = Rows(instance("name", name, str, "a string"), model, tokenizer, examples, labels, truncate)
-    every = [first, *_transferred(transfer, first, truncate)]
+    reading: dict[str, Any] = {"truncate": truncate, "task": task}
+    first = Rows(instance("name", name, str, "a string"), model, tokenizer, examples, labels, reading)
+    every = [first, *_transferred(transfer, first, reading)]
     selected = None
     if selection is None:
         if choose_by != ALL:
             raise ValueError(f"choose_by={choose_by!r:.60} needs selection=(examples, labels), rows to choose on")
     else:
-        selected = _selection_rows(first, selection, choose_by, truncate)
+        selected = _selection_rows(first, selection, choose_by, reading)
         triggers = triggers[:candidates]
     # All that can be refused is refused before the first row is read by a model.
     if vocabulary is None:
@@ -142,7 +144,7 @@ def _with_words(given: Any) -> list[Trigger]:
     return triggers
 
 
-def _transferred(transfer: Any, first: Rows, truncate: bool | int) -> list[Rows]:
+def _transferred(transfer: Any, first: Rows, reading: dict[str, Any]) -> list[Rows]:
     """Return the other models with their rows, those of the first one where they have none."""
     if not isinstance(transfer or {}, Mapping):
         raise TypeError(f"transfer must be a dict of models by their names, not {type(transfer).__name__}")
@@ -156,7 +158,7 @@ def _transferred(transfer: Any, first: Rows, truncate: bool | int) -> list[Rows]
         rows = first.examples, [first.texts.label(gold) for gold in first.gold.tolist()]
         model, tokenizer, examples, labels = (*given, *rows)[:4]
         try:
-            others.append(Rows(name, model, tokenizer, examples, labels, truncate))
+            others.append(Rows(name, model, tokenizer, examples, labels, reading))
         except ValueError as error:
             raise ValueError(f"transfer[{name!r}]: {error}") from error
     return others
@@ -172,7 +174,7 @@ def _folder(resume: Any) -> Path | None:
     return folder
 
 
-def _selection_rows(first: Rows, selection: Any, choose_by: str, truncate: bool | int) -> Rows:
+def _selection_rows(first: Rows, selection: Any, choose_by: str, reading: dict[str, Any]) -> Rows:
     """Return the rows on which triggers are chosen.
 
     Raises:
@@ -181,7 +183,7 @@ def _selection_rows(first: Rows, selection: Any, choose_by: str, truncate: bool 
     if not isinstance(selection, tuple | list) or len(selection) != 2:
         raise TypeError("selection must be (examples, labels)")
     examples, labels = selection
-    rows = Rows("selection", first.model, first.tokenizer, examples, labels, truncate)
+    rows = Rows("selection", first.model, first.tokenizer, examples, labels, reading)
     evaluated = {digest: i for i, digest in enumerate(first.digests)}
     shared = [(i, evaluated[digest]) for i, digest in enumerate(rows.digests) if digest in evaluated]
     if shared:

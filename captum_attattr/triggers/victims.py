@@ -33,7 +33,7 @@ class Condition:
 
 
 class Rows:
-    """A model, and the rows on which triggers meet it.
+    """A model, and the rows on which triggers meet it; `reading` says how it reads them, as `TextModel` takes it.
 
     Raises:
         TypeError, ValueError: texts or labels that do not fit the model, a model that gives a score, classes whose
@@ -41,10 +41,10 @@ class Rows:
     """
 
     def __init__(
-        self, name: str, model: nn.Module, tokenizer: Any, examples: Any, labels: Any, truncate: bool | int
+        self, name: str, model: nn.Module, tokenizer: Any, examples: Any, labels: Any, reading: dict[str, Any]
     ) -> None:
         self.name, self.model, self.tokenizer, self.examples = name, model, tokenizer, examples
-        self.texts = TextModel(model, tokenizer, truncate)
+        self.texts = TextModel(model, tokenizer, **reading)
         if self.texts.regression or self.texts.multilabel:
             gives = "a score" if self.texts.regression else "several labels at once"
             raise ValueError(f"{name}: an attack is measured on classes; the model gives {gives}")

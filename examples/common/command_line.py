@@ -5,33 +5,19 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 import torch.distributed
 from transformers.utils.logging import disable_progress_bar
 
+from captum_attattr.commands.endings import OneLineParser as OneLineParser  # as the package's own command line
+from captum_attattr.commands.endings import guarded  # likewise
 from captum_attattr.tasks import Task
 from common.atomic_files import staged
 from common.classifier import load_classifier
-
-LONGEST_MESSAGE = 600
-"""Characters after which a message is cut."""
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """A parser that says what is wrong in one line, without the usage, and ends with status 2."""
-
-    def error(self, message: str) -> NoReturn:
-        """End the program.
-
-        Args:
-            message: what is wrong.
-        """
-        self.exit(2, f"{self.prog}: error: {message}\n")
 
 
 def flag_parser(
@@ -106,39 +92,26 @@ def check_flags(parser: OneLineParser, args: argparse.Namespace, *counts: str) -
             parser.error(f"--{name} is {value}; it must be {least} or more{why}")
 
 
-def run_script(work: Callable[[], object]) -> None:
+def run_script(work: Callable[[], object], args: argparse.Namespace | None = None) -> None:
     """Do a script's work; an error becomes one line on stderr and exit status 2, a warning one line.
 
     Args:
         work: the work.
+        args: the flags, of which messages speak.
     """
     disable_progress_bar()  # type: ignore[no-untyped-call]  # the one that transformers shows while it loads
-    name = Path(sys.argv[0]).name
     grouped = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized()
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_: print(f"{name}: warning: {_one_line(message)}", file=sys.stderr)
-            if grouped:
-                torch.distributed.init_process_group("gloo")
-            work()
+
+    def in_group() -> None:
+        if grouped:
+            torch.distributed.init_process_group("gloo")
+        work()
         if grouped:  # whose threads must have ended when the interpreter does
             torch.distributed.destroy_process_group()
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:  # as by `| head`; Python must not try again when it closes the stream
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
-    except Exception as error:
-        known = isinstance(error, ImportError | OSError | RuntimeError | TypeError | ValueError) and str(error).strip()
-        print(f"{name}: error: {_one_line(error if known else repr(error))}", file=sys.stderr)
-        sys.exit(2)
 
-
-def _one_line(message: object) -> str:
-    """Return a message in one line, cut where it is too long."""
-    line = " ".join(str(message).split())
-    return line if len(line) <= LONGEST_MESSAGE else f"{line[:LONGEST_MESSAGE]} ..."
+    flags = {name: f"--{name}" for name in vars(args or argparse.Namespace())}
+    if status := guarded(Path(sys.argv[0]).name, in_group, flags):
+        sys.exit(status)
 
 
 def load_model(args: argparse.Namespace, task: Task) -> tuple[Any, Any]:

@@ -61,7 +61,7 @@ def run(
         method: the method of `head_importance` and its options, from the flags.
     """
     args = read_flags(argv, description, kind)
-    run_script(lambda: _run(args, kind, method(args)))
+    run_script(lambda: _run(args, kind, method(args)), args)
 
 
 def _run(args: argparse.Namespace, kind: str, options: dict[str, Any]) -> None:

@@ -185,7 +185,7 @@ def test_damaged_index_is_refused(path, case):
 )
 def test_what_is_no_json_is_refused(path, content):
     path.write_bytes(content)
-    with pytest.raises(ResultFileError, match=f"'{path}' holds no index of an archive: .*; give a file"):
+    with pytest.raises(ResultFileError, match=f"'{path}' is no JSON: .*; if explain_dataset wrote it, delete it"):
         Archive(path.parent)
 
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import pickle
+import signal
 import subprocess
 import sys
+import tempfile
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
 from command_line import write_model
-from toy import VOCAB, bert_config, tiny_bert, tiny_llama, tiny_tokenizer
+from toy import VOCAB, bert_config, tiny_bert, tiny_llama, tiny_tokenizer, tiny_writer
 from transformers import AutoTokenizer
 
 from captum_attattr import (
@@ -22,9 +28,12 @@ from captum_attattr import (
     HeadImportance,
     explain,
     explain_generation,
+    head_importance,
     load_pruned,
 )
-from captum_attattr.commands.main import guarded, main, parser
+from captum_attattr.commands.endings import guarded
+from captum_attattr.commands.main import main, parser
+from captum_attattr.commands.work import told
 
 ROWS = "text,label,other\na b c,0,x\ngood film,1,y\n"
 
@@ -81,6 +90,23 @@ def test_report_reads_a_table_and_a_target(folder, tmp_path, capsys):
 def test_a_report_has_the_effects_that_were_asked_for(folder, tmp_path):
     assert main(["report", "--model", str(folder / "model"), "--effects", "--output", str(tmp_path), "a b c"]) == 0
     assert "measured effect" in (tmp_path / "report_1.html").read_text()
+
+
+@pytest.mark.filterwarnings("ignore::captum_attattr.ConvergenceWarning")
+@pytest.mark.parametrize("name", ["T5", "Bart", "MarianMTModel"])
+def test_generate_takes_encoder_decoders(tmp_path, capsys, name):
+    model, tokenizer = tiny_writer(name), tiny_tokenizer()
+    for part in (model, tokenizer):
+        part.save_pretrained(tmp_path / "model")
+    line = ["generate", "--model", str(tmp_path / "model"), "a good film", "--answer", "plot man", "--nodes", "2"]
+    assert main([*line, "--output", str(tmp_path / "answer.safetensors")]) == 0
+    found = GenerationExplanation.load(tmp_path / "answer.safetensors")
+    expected = explain_generation(model, tokenizer, "a good film", generated="plot man", n_steps=2, progress=False)
+    torch.testing.assert_close(found.matrix, expected.matrix)
+    assert found.given == "source"
+    assert capsys.readouterr().out.startswith(expected.table())
+    assert main(["explain", "--model", str(tmp_path / "model"), "a good film"]) == 2
+    assert "explain_generation explains what it writes" in capsys.readouterr().err
 
 
 def test_generate_prints_and_writes_where_an_answer_came_from(tmp_path, capsys):
@@ -167,21 +193,156 @@ WRONG = {
     "top of an answer": (["generate", "a", "--top", "0"], "--top 0 is too small"),
     "no language model": (["generate", "a", "--output", "a.safetensors"], "BertForSequenceClassification"),
     "output": (["explain", "a", "--output", "{folder}/rows.csv/x"], "rows.csv/x"),
+    "no output": (["explain", "a", "--output", ""], "--output is empty"),
+    "folder of a table": (["report", "--data", "{folder}"], "--data {folder} cannot be read: Is a directory"),
+    "empty text": (["explain", "--data", "{folder}/gaps.csv"], "gaps.csv, row 2: no text"),
+    "empty label": (["heads", "--data", "{folder}/gaps.csv"], "gaps.csv, row 1: no label"),
+    "page for numbers": (
+        ["heads", "--data", "{folder}/rows.csv", "--output", "heads.html"],
+        "--output heads.html: anoth",
+    ),
+    "folder for a file": (["compare", "a", "--output", "{folder}"], "--output {folder} is no file"),
+    "one file for two": (["compare", "a", "--output", "a.json", "--resume", "./a.json"], "--output and --resume are"),
+    "file for a folder": (["prune", "--importance", "no", "--count", "1", "--output", "{folder}/rows.csv"], "is a f"),
+    "start that nobody has": (["compare", "a", "--attributions", "attention", "--baseline", "x"], "--baseline 'x' is"),
+    "F": (["explain", "a", "--contrast", "x"], "--contrast 'x' of texts[0] is unknown"),
+    "method's flag": (["heads", "--data", "{folder}/rows.csv", "--method", "no"], "--method 'no' is unknown"),
+    "place to resume": (["compare", "a", "--resume", "no/a.jsonl"], "--resume must be a file in a directory"),
+    "too long": (["explain", "a " * 600], "shorten it, or pass --truncate"),
 }
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_what_is_wrong_is_said_in_one_line(folder, name, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for file, content in {"texts": "text\na\n", "empty": "text,label\n", "short": "text,label\na,1\nb\n"}.items():
+    tables = {"texts": "text\na\n", "empty": "text,label\n", "short": "text,label\na,1\nb\n"}
+    for file, content in {**tables, "gaps": "text,label\na, \n ,1\n"}.items():
         (folder / f"{file}.csv").write_text(content)
     (command, *line), message = WRONG[name]
-    line = [part.format(folder=folder) for part in line]
+    line, message = [part.format(folder=folder) for part in line], message.format(folder=folder)
     assert main([command, "--model", str(folder / "model"), *line]) == 2
     (only,) = said(capsys)
     assert only.startswith(f"captum-attattr {command}: error: ")
     assert message in only
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_table_of_scores_ranks_the_heads_of_a_regression(tmp_path, capsys):
+    write_model(tiny_bert(num_labels=1, problem_type="regression"), tmp_path)
+    (tmp_path / "rows.csv").write_text("text,label\na b c,0.5\ngood film,-1\n")
+    line = ["heads", "--model", str(tmp_path / "model"), "--data", str(tmp_path / "rows.csv"), "--method", "taylor"]
+    assert main([*line, "--output", str(tmp_path / "scores")]) == 0, said(capsys)
+    model, scores = tiny_bert(num_labels=1, problem_type="regression"), [0.5, -1]
+    expected = head_importance(model, tiny_tokenizer(), ["a b c", "good film"], scores, "taylor", progress=False)
+    torch.testing.assert_close(HeadImportance.load(tmp_path / "scores").scores, expected.scores, rtol=1e-4, atol=1e-7)
+
+
+def test_classes_that_pandas_wrote_as_1_0(folder, tmp_path, capsys):
+    written = {}
+    for name, labels in {"whole": ("0", "1"), "pandas": ("0.0", "1.0")}.items():
+        (tmp_path / "rows.csv").write_text(f"text,label\na b c,{labels[0]}\ngood film,{labels[1]}\n")
+        line = ["heads", "--model", str(folder / "model"), "--data", str(tmp_path / "rows.csv"), "--method", "taylor"]
+        assert main([*line, "--output", str(tmp_path / name)]) == 0, said(capsys)
+        written[name] = (tmp_path / name).read_bytes()
+    assert written["whole"] == written["pandas"]
+
+
+@pytest.mark.parametrize("command", ["explain", "report", "generate", "compare"])
+def test_what_was_computed_is_saved_though_nobody_reads_the_lines(command, folder, tmp_path, monkeypatch):
+    class Closed:
+        def write(self, _: str) -> None:
+            raise BrokenPipeError
+
+        def fileno(self) -> int:
+            return os.open(os.devnull, os.O_WRONLY)
+
+    write_model(tiny_llama(), tmp_path)
+    files = {
+        "explain": ["out/explanation_1.safetensors", "out/explanation_2.safetensors"],
+        "report": ["out/report_1.html", "out/report_2.html"],
+        "generate": ["out", "out.html"],
+        "compare": ["out", "out.html"],
+    }
+    line = {
+        "generate": ["--model", str(tmp_path / "model"), "good film", "--answer", " a b", "--nodes", "2"],
+        "compare": ["--model", str(folder / "model"), "a b", "c d", "--unit", "head", "--attributions", "attention"],
+    }.get(command, ["--model", str(folder / "model"), "a b", "c d"])
+    monkeypatch.setattr(sys, "stdout", Closed())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert main([command, *line, "--output", str(tmp_path / "out")]) == 141
+    assert all((tmp_path / file).is_file() for file in files[command])
+
+
+def test_a_full_disk_is_told_before_the_work(folder, tmp_path, monkeypatch, capsys):
+    def full(**_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    for command in ("explain", "report", "compare"):
+        output = str(tmp_path / ("a.json" if command == "compare" else ""))
+        assert main([command, "--model", "nowhere", "a", "--output", output]) == 2
+        (only,) = said(capsys)
+        assert f"--output: nothing can be written in the folder {tmp_path}: No space left on device" in only
+
+
+def test_where_a_probability_is_nearly_1_the_logit_is_recommended(folder):
+    [explanation] = explain(tiny_bert(seed=1), tiny_tokenizer(), "a b c", n_steps=1, progress=False)
+    assert "--attribute logit" not in told(explanation, 1)
+    assert "--attribute logit tells more" in told(replace(explanation, probability=0.999, value=0.999), 1)
+
+
+@pytest.mark.parametrize("line", [["explain", "--atribute", "logit"], ["explain", "--atribute=logit"]])
+def test_a_misspelt_flag_says_the_nearest_one(line, capsys):
+    with pytest.raises(SystemExit):
+        main([*line, "--model", "m", "a"])
+    (only,) = said(capsys)
+    assert only.startswith("captum-attattr explain: error: unrecognized arguments: --atribute")
+    assert "did you mean '--attribute'?" in only
+
+
+def test_help_says_a_default_where_there_is_one(capsys):
+    with pytest.raises(SystemExit):
+        parser().parse_args(["generate", "--help"])
+    shown = capsys.readouterr().out
+    assert "(default: 3)" in shown
+    assert "None" not in shown
+    assert "False" not in shown
+
+
+IMPORTING = """
+import sys
+sys.path.insert(0, {folder!r})
+from captum_attattr.commands.endings import guarded
+
+def work():
+    try:
+        import slow
+    except {swallowed}:
+        pass
+    print("went on")
+
+sys.exit(guarded("name", work))
+"""
+
+
+@pytest.mark.parametrize("swallowed", ["KeyboardInterrupt", "ImportError"])
+def test_ctrl_c_ends_a_program_that_is_importing(swallowed, tmp_path):
+    """Where libraries take it for a failed import, or swallow it."""
+    (tmp_path / "slow.py").write_text("print('importing', flush=True)\nimport time\ntime.sleep(60)\n")
+    source = IMPORTING.format(folder=str(tmp_path), swallowed=swallowed)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", source], text=True, **pipes) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "importing\n"
+        program.send_signal(signal.SIGINT)
+        assert program.communicate() == ("", "name: interrupted\n")
+    assert program.returncode == 130
+
+
+def test_a_closed_output_is_no_error(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    assert guarded("name", lambda: None) == 0
 
 
 def test_wrong_models_are_named_with_what_was_tried(folder, tmp_path, capsys):
@@ -242,7 +403,7 @@ def test_ends_in_one_line_or_quietly(capsys):
 
     assert guarded("name", interrupted) == 130
     assert said(capsys) == ["name: interrupted"]
-    source = "import sys; from captum_attattr.commands.main import guarded\n"
+    source = "import sys; from captum_attattr.commands.endings import guarded\n"
     source += "sys.exit(guarded('name', lambda: [print('x' * 99) for _ in range(9999)]))"
     with subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as ended:
         assert ended.stdout is not None

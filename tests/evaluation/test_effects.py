@@ -137,6 +137,23 @@ def test_edges_may_stand_in_an_array():
         assert removal_effects(model, tiny_tokenizer(), explanation, array).edges == listed.edges
 
 
+@pytest.mark.parametrize("unit", ["edge", "head", "token"])
+def test_edges_may_stand_in_a_table_by_the_names_of_its_columns(unit):
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    model = tiny_bert()
+    explanation = explained(model)
+    listed = removal_effects(model, tiny_tokenizer(), explanation, top=5, unit=unit)
+    table = pandas.DataFrame(listed.edges)
+    for rows in (table, table[table.columns[::-1]], table.assign(word="a").drop(columns="score").iloc[::-1]):
+        found = removal_effects(model, tiny_tokenizer(), explanation, rows, unit=unit)
+        assert found.edges == (listed.edges if "score" in rows else listed.edges[::-1])
+    first = table.columns[0]
+    with pytest.raises(ValueError, match=rf"edges has no column '{first}': a table needs {first}"):
+        removal_effects(model, tiny_tokenizer(), explanation, table.rename(columns=str.upper), unit=unit)
+    with pytest.raises(TypeError, match=rf"edges\[0\]: {first} must be an integer"):
+        removal_effects(model, tiny_tokenizer(), explanation, table.astype(float) + 0.5, unit=unit)
+
+
 def test_an_output_that_is_not_known_is_not_another_model_s():
     model = tiny_bert()
     unknown = dataclasses.replace(explained(model), probability=float("nan"), value=None)

@@ -135,7 +135,8 @@ def test_batch_that_the_run_does_not_have_is_refused(tmp_path):
 
 
 def test_place_that_is_no_file_is_refused(tmp_path):
-    for path in (tmp_path, tmp_path / "nowhere" / "run.jsonl"):
+    os.mkfifo(tmp_path / "pipe")  # to write there would wait for a reader
+    for path in (tmp_path, tmp_path / "nowhere" / "run.jsonl", tmp_path / "pipe"):
         with pytest.raises(ValueError, match="resume must be a file in a directory that exists"):
             run(path)
 

@@ -266,6 +266,30 @@ def test_two_models_of_one_name_and_scores_are_refused(toy):
         attack(tiny_bert(num_labels=1), toy[1], ["a"], [0.5], TRIGGERS, progress=False)
 
 
+class Own(torch.nn.Module):
+    """A module of one's own around a classifier, which no class tells what it does."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.inner = model
+
+    def forward(self, input_ids, attention_mask=None, token_type_ids=None):
+        return self.inner(input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids).logits
+
+
+def test_a_task_is_said_for_a_model_of_one_s_own(toy):
+    model, tokenizer = toy
+    selection = (["film a b", "c d"], [0, 1])
+    given = {"selection": selection, "k": 1, "control_seeds": 1, "progress": False}
+    expected = attack(model, tokenizer, TEXTS, LABELS, TRIGGERS, transfer={"other": toy}, **given)
+    own = (Own(model).eval(), tokenizer)
+    found = attack(*own, TEXTS, LABELS, TRIGGERS, transfer={"other": own}, task="classification", **given)
+    for one, two in zip(found.victims, expected.victims, strict=True):
+        assert [o.predictions for o in one.outcomes] == [o.predictions for o in two.outcomes]
+    with pytest.raises(ValueError, match="next_token"):
+        attack(*own, TEXTS, LABELS, TRIGGERS, task="next_token", **given)
+
+
 def test_an_encoder_decoder_is_attacked_too():
     tokenizer = tiny_tokenizer(model_max_length=20)
     texts = ["a b c", "good film"]
