@@ -210,7 +210,7 @@ def test_findings_are_words_made_of_the_numbers(links: Any, tokens: Any, finding
         (
             {"error": [1e-9, 0.0, 0.0], "delta": [-1e-9, 0.0, 0.0]},
             "How exact: to less than 0.001 %, the estimated error of the worst layer's map; "
-            "each layer adds up to what its attention did within less than 0.000001.",
+            "each layer adds up to what its attention did within 0.000001.",
         ),
         ({"error": [torch.nan] * 3, "delta": [torch.nan] * 3}, "How exact: the error was not estimated."),
         (

@@ -75,7 +75,6 @@ def _percent(share: float) -> str:
 
 
 def _plain(value: float) -> str:
-    """Return a small number in two digits, and without an exponent that a reader has to work out."""
-    if value < 1e-6:
-        return "less than 0.000001" if value else "0"
+    """Return a bound in two digits, and without an exponent that a reader has to work out."""
+    value = max(value, 1e-6)
     return f"{value:.6f}".rstrip("0") if value < 1e-4 else number(float(f"{value:.2g}"))
