@@ -85,7 +85,7 @@ def test_a_page_says_what_words_and_spans_came_from(tmp_path: Path, dark: bool) 
     assert seen["hovered"][2].startswith("said1: probability 0.75; from word1 +0.3, ")
     assert "word0" not in seen["hovered"][2]  # special, and not tinted
     assert seen["hovered"][3].endswith("add up to what the attention did within 0.01.")
-    assert "within 0.51, " in seen["exact"]
+    assert "within 0.51 (" in seen["exact"]
     assert "take them as rough" in seen["exact"]
     assert "; scores summed over its 5 words: word0 +2, " in seen["named"]
     assert seen["left"] == 5

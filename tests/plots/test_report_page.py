@@ -182,25 +182,25 @@ def test_findings_are_words_made_of_the_numbers(links: Any, tokens: Any, finding
         (
             {"error": [0.5, 0.25, torch.nan], "delta": [0.5, -0.25, 0.0]},
             "Take these numbers as rough: the estimated error of the worst layer's map is 50 %; each layer adds up to "
-            "what its attention did within 0.5, 50 % of the largest score of a token in a layer. "
+            "what its attention did within 0.5 (50 % of the largest score of a token in a layer). "
             "What helps: a smaller tolerance= or larger max_nodes=.",
         ),
         (
             {"error": [torch.nan] * 3, "delta": [0.0, 0.0, -0.25]},
             "Take these numbers as rough: the error was not estimated; each layer adds up to what its attention did "
-            "within 0.25, 25 % of the largest score of a token in a layer. "
+            "within 0.25 (25 % of the largest score of a token in a layer). "
             "What helps: a larger n_steps=, or in explain() none, which finds it.",
         ),
         (
             {"error": [0.001] * 3, "delta": [0.0, 1e30, 0.0]},
             "Take these numbers as rough: the estimated error of the worst layer's map is 0.1 %; each layer adds up to "
-            "what its attention did within 1e+30, more than 1000 % of the largest score of a token in a layer. "
+            "what its attention did within 1e+30 (more than 1000 % of the largest score of a token in a layer). "
             "What helps: a smaller tolerance= or larger max_nodes=.",
         ),
         (
             {"error": [torch.nan] * 3, "delta": [0.0, 0.0, -0.08]},
-            "How exact: the error was not estimated; each layer adds up to what its attention did within 0.08, "
-            "8 % of the largest score of a token in a layer.",
+            "How exact: the error was not estimated; each layer adds up to what its attention did within 0.08 "
+            "(8 % of the largest score of a token in a layer).",
         ),
         (
             {"error": [0.000999, 0.0001, 0.0], "delta": [2.95e-5, 0.0, 0.0]},
@@ -210,7 +210,7 @@ def test_findings_are_words_made_of_the_numbers(links: Any, tokens: Any, finding
         (
             {"error": [1e-9, 0.0, 0.0], "delta": [-1e-9, 0.0, 0.0]},
             "How exact: to less than 0.001 %, the estimated error of the worst layer's map; "
-            "each layer adds up to what its attention did within less than 0.000001.",
+            "each layer adds up to what its attention did within 0.000001.",
         ),
         ({"error": [torch.nan] * 3, "delta": [torch.nan] * 3}, "How exact: the error was not estimated."),
         (
@@ -243,6 +243,13 @@ def test_the_first_token_of_a_decoder_is_told_as_where_attention_rests(tmp_path:
         "Mostly “The” +0.2 (the first token, where attention rests): “of” read it in layer 2 (+0.6). "
         "No word clearly speaks against it. The strongest link against it: “of” read “the” in layer 2 (−0.06)."
     )
+
+
+def test_a_long_text_is_set_smaller_and_leaves_the_findings_in_sight(clocked: Clocked, tmp_path: Path) -> None:
+    for words, size in ((40, "23px"), (150, "17px")):
+        clocked.open(write_report(explanation(2, 2, words), tmp_path / "report.html"))
+        assert clocked.run("getComputedStyle(document.querySelector('.sentence')).fontSize") == size
+        assert clocked.run("document.querySelector('.findings').getBoundingClientRect().top") < 500  # of 800
 
 
 def test_words_are_tinted_by_their_scores(tmp_path: Path) -> None:
@@ -722,6 +729,18 @@ def test_heads_are_chosen_without_attention_too(tmp_path: Path) -> None:
     assert look(path, steps, tmp_path)["maps"] == [
         [f"layer {layer}, head 3", "The attention was not kept."] for layer in (0, 1)
     ]
+
+
+def test_a_long_text_says_that_it_has_no_links_of_single_heads(clocked: Clocked, tmp_path: Path) -> None:
+    clocked.open(write_report(explanation(2, 2, 300), tmp_path / "report.html"))
+    seen = "(() => { const warning = document.getElementById('warning');"
+    seen += " return [document.querySelectorAll('.link').length, warning.hidden ? '' : warning.textContent]; })()"
+    clocked.until(seen, lambda seen: seen == [30, ""])
+    clocked.run("document.querySelector('#heads button').click()")
+    told = "Of so long a text the page has no links of single heads: these are of all heads together."
+    clocked.until(seen, lambda seen: seen == [30, told])
+    clocked.press("Escape", 27)
+    clocked.until(seen, lambda seen: seen == [30, ""])
 
 
 @pytest.mark.parametrize("heads", [64, 128])

@@ -46,7 +46,7 @@ class Certainty(NamedTuple):
             missed = float(np.abs(delta).max())
             share = missed / (float(columns.abs().max()) or math.inf)
             miss = f"; {sums} within {_plain(missed)}"
-            miss += f", {_percent(share)} of the {largest_score}" if share > _SURE else ""
+            miss += f" ({_percent(share)} of the {largest_score})" if share > _SURE else ""
         if max(largest, share) <= _ROUGH:
             told = f"to {_percent(largest)}, the estimated error of {maps}" if len(known) else _NOT_ESTIMATED
             return cls(f"How exact: {told}{miss}.", False)
@@ -75,7 +75,6 @@ def _percent(share: float) -> str:
 
 
 def _plain(value: float) -> str:
-    """Return a small number in two digits, and without an exponent that a reader has to work out."""
-    if value < 1e-6:
-        return "less than 0.000001" if value else "0"
+    """Return a bound in two digits, and without an exponent that a reader has to work out."""
+    value = max(value, 1e-6)
     return f"{value:.6f}".rstrip("0") if value < 1e-4 else number(float(f"{value:.2g}"))

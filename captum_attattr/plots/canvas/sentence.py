@@ -18,6 +18,7 @@ from captum_attattr.plots.canvas.labels import right_to_left
 Floats = npt.NDArray[np.float64]
 
 _FAINTEST = 0.04  # of the largest score: below it a word has no tint
+_LONG = 80  # words, from which a text is set smaller
 _NAMED, _NAME = 3, 16  # special tokens that are named, and characters of such a name
 
 
@@ -102,7 +103,8 @@ def sentence_html(sentence: Sentence, row: int = -1) -> str:
             f"<bdi>{html.escape(shown(word))}</bdi></span>"
         )
     direction = ' dir="rtl"' if sentence.right_to_left else ""
-    return f'<p class="sentence"{direction}>{" ".join(parts)}</p>'
+    kind = "sentence long" if len(sentence.words) > _LONG else "sentence"
+    return f'<p class="{kind}"{direction}>{" ".join(parts)}</p>'
 
 
 def scale_html(largest: float, output: str, note: str = "") -> str:

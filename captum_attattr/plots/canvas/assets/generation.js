@@ -50,7 +50,7 @@ const exact = (from, to, total) => {
   by("exact").textContent = missing.includes(null)
     ? "How exact: this method's scores need not add up to anything."
     : `How exact: all scores, special tokens included, add up to what the attention did within ${short(miss)}` +
-      (rough ? `, ${Math.round((100 * miss) / size)} % of their sizes: take them as rough, or pass more nodes (n_steps).` : ".");
+      (rough ? ` (${Math.round((100 * miss) / size)} % of their sizes): take them as rough, or pass more nodes (n_steps).` : ".");
   by("exact").classList.toggle("rough", rough);
 };
 

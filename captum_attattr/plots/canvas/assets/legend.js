@@ -1,6 +1,6 @@
 // Tab reaches the entries of a legend that a click hides or shows; Enter and space are the click.
 const inLegend = () =>
-  [...plot.querySelectorAll(".legend .traces")].filter((entry) => plot._fullLayout.legend.itemclick && entry.querySelector(".legendtoggle"));
+  [...plot.querySelectorAll(".legend .traces")].filter((entry) => plot._fullLayout.legend?.itemclick && entry.querySelector(".legendtoggle"));
 let focused = -1; // plotly.js draws the legend anew after each change
 const follow = () => {
   inLegend().forEach((entry, at) => {

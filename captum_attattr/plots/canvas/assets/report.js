@@ -35,8 +35,8 @@ const levelsOf = (map) => {
   for (let i = map * cells; i < (map + 1) * cells; i++) counts[Math.abs(codes.attribution[i])]++;
   return counts;
 };
+const single = () => codes && scales.block === 1; // whether links of single heads are known
 const ofHead = (map) => {
-  if (!codes || scales.block > 1) return [];
   // Only what may be drawn: cells from the level that as many reach.
   let [level, count] = [levels, 0];
   for (const counts = levelsOf(map); level > 1 && (count += counts[level]) < stops.at(-1); ) level--;
@@ -90,7 +90,7 @@ const svg = make("svg", plot, { class: "main-svg", role: "img" });
 const tip = byId("tip");
 const chosenLinks = () => {
   if (state.mode === "tree") return trees[state.tree].links;
-  const all = state.head === null ? strongest : ofHead(state.head);
+  const all = state.head === null || !single() ? strongest : ofHead(state.head);
   return all.slice(0, state.mode === "all" ? stops.at(-1) : stops[state.n]);
 };
 const touches = ({ query, key, id }) =>
@@ -188,7 +188,7 @@ const sumOver = (layer, query, key) => {
   return sum;
 };
 const headsOf = ({ layer, query, key }) => {
-  if (!codes || scales.block > 1) return [];
+  if (!single()) return [];
   const scores = Array.from({ length: heads }, (_, head) => [head, attributionAt(layer * heads + head, cellOf(query, key))]);
   return scores.sort((a, b) => Math.abs(b[1]) - Math.abs(a[1]));
 };
@@ -227,11 +227,14 @@ const tell = (links) => {
     Object.assign(slider, { min: 0, max: stops.length - 1, value: state.mode === "all" ? stops.length - 1 : state.n });
     slider.disabled = state.mode === "all";
     byId("cut-name").textContent = "how many links";
-    const ofAll = state.head === null
+    const ofAll = state.head === null || !single()
       ? `${percent(absolute / (data.total || 1))} of all attribution`
       : `of head ${state.head % heads} in layer ${data.layers[Math.floor(state.head / heads)]}`;
     byId("count").textContent = `${links.length} links, ${ofAll}`;
-    if (state.mode === "all" && data.count > links.length) {
+    if (state.head !== null && !single()) {
+      warning.hidden = false;
+      warning.textContent = `${scales.block > 1 ? "Of so long a text the page has no links of single heads" : "Links of single heads need a browser of 2023 or later"}: these are of all heads together.`;
+    } else if (state.mode === "all" && data.count > links.length) {
       warning.hidden = false;
       warning.textContent = `Of ${data.count} links the ${links.length} strongest are drawn.`;
     }
