@@ -50,6 +50,9 @@ def load_model(name: str, *, trust_remote_code: bool = False) -> tuple[Any, Any]
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, **options)
     except (OSError, ValueError) as error:
         raise _explained(name, error, trust_remote_code) from error
+    except RuntimeError as error:
+        told = f"--model {name!r} cannot be loaded; its weights may not fit its config.json: {error}"
+        raise ValueError(told) from error
     except (SafetensorError, pickle.UnpicklingError) as error:
         raise ValueError(
             f"--model {name!r}: its weights are damaged, or a pickle with more than tensors, which is not loaded; save "
@@ -98,7 +101,8 @@ def _explained(name: str, error: Exception, trusted: bool) -> Exception:
             "read it first"
         )
     if Path(name).is_dir():
-        return type(error)(f"--model {name!r} cannot be loaded: {error}")
+        kind = OSError if isinstance(error, OSError) else ValueError  # its own kind may take more than a message
+        return kind(f"--model {name!r} cannot be loaded: {error}")
     offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0") else ""
     return OSError(
         f"--model {name!r} is neither a folder here ({Path.cwd()}) nor a model that the hub gave{offline}: {error}"

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -350,6 +351,31 @@ def test_wrong_models_are_named_with_what_was_tried(folder, tmp_path, capsys):
         assert f"--model {name!r}" in only
         assert message in only
     assert not (tmp_path / "ran").exists()
+
+
+BROKEN = {
+    "no tokenizer's JSON": (lambda model: (model / "tokenizer_config.json").write_text("{"), "cannot be loaded: "),
+    "no JSON": (lambda model: (model / "config.json").write_bytes(b"\xff\xfe"), "cannot be loaded: "),
+    "cut weights": (lambda model: os.truncate(model / "model.safetensors", 5000), "its weights are damaged"),
+    "no weights": (lambda model: (model / "model.safetensors").unlink(), "no file named model.safetensors"),
+    "other classes": (lambda model: more_classes(model / "config.json"), "its weights may not fit its config.json"),
+}
+
+
+def more_classes(config: Path) -> None:
+    content = json.loads(config.read_text())
+    config.write_text(json.dumps({**content, "id2label": {str(i): f"L{i}" for i in range(7)}}))
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_broken_of_a_model_is_said_with_its_name(name, folder, tmp_path, capsys):
+    shutil.copytree(folder / "model", tmp_path / "model")
+    breaks, message = BROKEN[name]
+    breaks(tmp_path / "model")
+    assert main(["explain", "--model", str(tmp_path / "model"), "a"]) == 2
+    last = said(capsys)[-1]
+    assert f"--model {str(tmp_path / 'model')!r}" in last
+    assert message in last
 
 
 class _Evil:
