@@ -195,6 +195,8 @@ def replacing_files(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         with _holding(temporary):
             yield temporary
+            for file in temporary.iterdir():  # as the user's umask has it, and not for the owner alone
+                file.chmod(temporary.stat().st_mode & (0o777 if file.is_dir() else 0o666))
             if made:
                 temporary.rename(folder)
                 return
@@ -293,16 +295,14 @@ def reading(path: str | os.PathLike[str], what: str, writer: str) -> Iterator[Pa
     except ResultFileError:
         raise
     except RecursionError:
-        raise ResultFileError(_no_result(path, what, writer, "it is nested too deeply")) from None
+        reason, cause = "it is nested too deeply", None
     except (SafetensorError, ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
-        reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise ResultFileError(_no_result(path, what, writer, reason)) from error
-
-
-def _no_result(path: object, what: str, writer: str, reason: str) -> str:
-    return (
+        reason, cause = f"it lacks {error}" if isinstance(error, KeyError) else str(error), error
+    else:
+        return
+    raise ResultFileError(
         f"{str(path)!r} holds no {what}: {reason}; give a file that {writer} wrote, and make it again if it was damaged"
-    )
+    ) from cause
 
 
 def read_json(file: Path) -> Any:

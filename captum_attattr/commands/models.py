@@ -71,6 +71,8 @@ def _check_name(name: str) -> None:
             f"--model {name!r} is a file; a model is a folder with config.json, the weights and the tokenizer, as "
             "save_pretrained writes it, or a name on the hub"
         )
+    if path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
+        raise PermissionError(f"--model {name!r} is a folder that cannot be read: permission denied")
     if path.is_dir() and not (path / "config.json").is_file():
         raise ValueError(f"--model {name!r} is a folder without config.json: it holds no model of transformers")
     if not path.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
@@ -101,6 +103,10 @@ def _explained(name: str, error: Exception, trusted: bool) -> Exception:
             "read it first"
         )
     if Path(name).is_dir():
+        # safetensors calls a file missing that it may not read, as weights that were saved for their owner alone.
+        closed = [str(file) for file in Path(name).iterdir() if not os.access(file, os.R_OK)]
+        if closed and isinstance(error, OSError):
+            return PermissionError(f"--model {name!r}: {closed[0]!r} cannot be read: permission denied")
         kind = OSError if isinstance(error, OSError) else ValueError  # its own kind may take more than a message
         return kind(f"--model {name!r} cannot be loaded: {error}")
     offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0") else ""

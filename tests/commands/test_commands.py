@@ -378,6 +378,18 @@ def test_what_is_broken_of_a_model_is_said_with_its_name(name, folder, tmp_path,
     assert message in last
 
 
+def test_weights_that_may_not_be_read_are_called_that(folder, tmp_path, monkeypatch, capsys):
+    model = tmp_path / "model"
+    shutil.copytree(folder / "model", model)
+    (model / "model.safetensors").unlink()  # which is what safetensors says of them; root may read all
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path).name != "vocab.txt")
+    assert main(["explain", "--model", str(model), "a"]) == 2
+    assert f"{str(model / 'vocab.txt')!r} cannot be read: permission denied" in said(capsys)[-1]
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != model)
+    assert main(["explain", "--model", str(model), "a"]) == 2
+    assert "is a folder that cannot be read: permission denied" in said(capsys)[-1]
+
+
 class _Evil:
     def __reduce__(self) -> object:
         return print, ("this ran",)
