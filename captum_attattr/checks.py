@@ -188,6 +188,16 @@ def iterable(name: str, value: Any) -> list[Any]:
     return list(value)
 
 
+def characters(name: str, text: str) -> None:
+    """Check that a text holds no half characters, which no tokenizer reads.
+
+    Raises:
+        ValueError: there is one.
+    """
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError(f"{name} = {text!r} holds half a character (a lone surrogate)")
+
+
 def strings(name: str, value: Any, count: int | None = None) -> list[str]:
     """Return a list of texts, of `count` texts if that is given.
 

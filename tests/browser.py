@@ -146,6 +146,21 @@ class Clocked:
                 return value
         raise AssertionError((script, value))
 
+    def downloads(self, folder: Path, script: str) -> bytes:
+        """Run a script that saves a file, and return what is in that; the folder must be empty, and is again."""
+        session, self.session = self.session, {}
+        self.ask("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+        self.session = session
+        self.run(script)
+        for _ in range(200):
+            time.sleep(0.05)
+            done = [path for path in folder.iterdir() if path.suffix != ".crdownload" and path.stat().st_size]
+            if done and len(list(folder.iterdir())) == 1:
+                content = done[0].read_bytes()
+                done[0].unlink()
+                return content
+        raise AssertionError(script)
+
     def open(self, page: Path) -> None:
         """Go to a page, and wait for its figures."""
         self.ask("Page.navigate", url=page.as_uri())

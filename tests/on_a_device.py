@@ -18,6 +18,7 @@ import torch
 import transformers
 from device import chosen
 from families import FAMILIES
+from sharded import shard
 from torch import Tensor, nn
 from toy import PAD, bert_config, sentences, tiny_bart, tiny_bert, tiny_llama, tiny_tokenizer, tiny_writer
 
@@ -77,6 +78,13 @@ BUILD: dict[str, Callable[[], nn.Module]] = {
     "Llama (language)": tiny_llama,
     "DeBERTa": partial(family, "DeBERTa"),  # attention behind a softmax of its own, not transformers' interface
     "BART": tiny_bart,
+}
+# On two devices: these modules on the chosen one, all others on the CPU, which takes no index from there.
+SHARDED: dict[str, tuple[str, ...]] = {
+    "BERT": ("bert.embeddings", "bert.encoder.layer.0"),
+    "Llama": ("model.embed_tokens", "model.rotary_emb", "model.layers.0"),
+    "Llama (language)": ("model.embed_tokens", "model.rotary_emb", "model.layers.0"),
+    "BART": ("model.shared", "model.encoder", "model.decoder.embed_tokens", "model.decoder.embed_positions"),
 }
 Case = Callable[[Any, Path], Any]
 
@@ -345,6 +353,7 @@ ALSO = {
     },
     "explain": {"": ("Llama", "Llama (language)", "DeBERTa"), " joint": ("Llama",)},
     "faithfulness": {" edge zero": ("Llama (language)", "DeBERTa")},
+    "explain_generation": {"": ("Llama (language)",), " prefix by prefix": ("Llama (language)",)},
     "head_importance": {"attattr": ("DeBERTa",), "taylor": ("Llama", "DeBERTa")},
     "mask_heads": {"": ("Llama", "DeBERTa")},
     "prune_heads, save_pruned, load_pruned": {"": ("Llama", "DeBERTa")},
@@ -359,10 +368,29 @@ CUT = pytest.mark.skipif(
 CUTTING = ("prune_heads, save_pruned, load_pruned", "pruning_curve structural", "compare_pruning")
 
 
+# What runs the model in a way of its own; all else is made of these.
+SPREAD = (
+    "LayerAttAttr",
+    "explain",
+    "methods",
+    "token_scores",
+    "faithfulness",
+    "removal_effects",
+    "explain_generation",
+    "head_importance",
+    "mask_heads",
+    "prune_heads, save_pruned, load_pruned",
+    "attack",
+)
+
+
 def cases() -> Iterator[Any]:
     for names, rows in TABLE.items():
         for row, case in rows.items():
-            for model in ("BERT", *ALSO.get(names, {}).get(row, ())):
+            models = ["BERT", *ALSO.get(names, {}).get(row, ())]
+            own = ("Llama (language)",) if names == "explain_generation" else SHARDED
+            sharded = [f"{model}, two devices" for model in models if model in own and names in SPREAD]
+            for model in models + sharded:
                 marks = [CUT] * ((names + row) in CUTTING)
                 yield pytest.param(model, case, id=f"{names} {row}-{model}".replace("  ", " "), marks=marks)
 
@@ -397,8 +425,12 @@ def test_another_device_gives_the_numbers_of_the_cpu(
 ) -> None:
     monkeypatch.setattr(latency, "_WARM_UP", 0)
     monkeypatch.setattr(latency, "_REPEATS", 1)
+    name, _, sharded = name.partition(", ")
     here, there = BUILD[name]().cpu(), BUILD[name]()
     assert next(there.parameters()).device.type == chosen().type != "cpu"
+    if sharded:
+        there = shard(there, "cpu", SHARDED[name])
+        assert {p.device.type for p in there.parameters()} == {"cpu", chosen().type}
     found = []
     for model, folder in ((here, tmp_path / "here"), (there, tmp_path / "there")):
         folder.mkdir()

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 import transformers
 from device import place
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE, WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
+from tokenizers.trainers import BpeTrainer
 from torch import Tensor, nn
 from transformers import (
     AttentionInterface,
@@ -181,6 +182,20 @@ def tiny_tokenizer(**options: Any) -> PreTrainedTokenizerFast:
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     names["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
     return PreTrainedTokenizerFast(tokenizer_object=core, **names | options)
+
+
+CORPUS = ["good film", "a b", "хор", "## @@", "naïve"] * 3
+BYTES = pre_tokenizers.ByteLevel.alphabet()
+
+
+def byte_level(decoder: bool = True) -> PreTrainedTokenizerFast:
+    """Byte-level BPE with a few merges; no special tokens are added."""
+    core = Tokenizer(BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if decoder:
+        core.decoder = decoders.ByteLevel()
+    core.train_from_iterator(CORPUS, BpeTrainer(vocab_size=270, initial_alphabet=BYTES, show_progress=False))
+    return PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>")
 
 
 def _collect_configs(value: Any, seen: dict[int, PreTrainedConfig]) -> None:

@@ -119,7 +119,7 @@ def _columns(sweep: Sweep, nodes: list[float], outputs: _Outputs, keys: Keys) ->
         sums = []
         for layer in paths:
             columns, first = edges[layer].columns(sweep.or_zeros(gradients[layer], paths[layer])), keys.first[layer]
-            sums.append(nn.functional.pad(columns, (first, keys.tokens - first - columns.shape[1])))
+            sums.append(nn.functional.pad(columns, (first, keys.tokens - first - columns.shape[1])).to(sweep.device))
         found.append(torch.stack(sums).sum(0).double().cpu())
     in_order = torch.empty(len(nodes), len(found), found[0].shape[-1], dtype=torch.float64, device="cpu")
     in_order[layout.listed] = torch.stack(found, 1)

@@ -52,6 +52,7 @@ class Edges(ArraySpace):
     @torch.no_grad()
     def of(cls, layer: int, call: LayerCall, rows: Tensor, examples: Tensor, baseline: Baseline | None) -> Edges:
         """Read the edges of a layer's call in some of its rows, which are copies of these examples."""
+        rows = rows.to(call.tensor.device)
         attention = call.attention(rows).detach()
         dtype = torch.promote_types(attention.dtype, torch.float32)
         attention = attention.to(dtype)
@@ -68,7 +69,7 @@ class Edges(ArraySpace):
 
     def at(self, nodes: Tensor) -> Tensor:
         """Return what takes the place of the rows at these nodes (k,): of each its own, or of one row all."""
-        return self.start + nodes.view(-1, 1, 1, 1).to(self.step.dtype) * self.step
+        return self.start + nodes.view(-1, 1, 1, 1).to(self.step) * self.step
 
     def maps(self, gradients: Tensor) -> Tensor:
         """Return the maps (k, H, Tq, Tk) of gradients by what is replaced."""

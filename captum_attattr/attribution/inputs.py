@@ -71,7 +71,7 @@ class Batch:
         return (*inputs, *(_take(value, rows, self.size) for value in self.additional))
 
     def evaluate(self, rows: Tensor) -> Tensor:
-        """Return F of these examples, (rows,).
+        """Return F of these examples, (rows,), where the inputs are.
 
         Raises:
             TypeError: the forward function returns no tensor.
@@ -86,7 +86,7 @@ class Batch:
             target = [index if isinstance(index, tuple) else index % output.shape[1] for index in target]
         elif isinstance(target, Tensor) and target.numel() > 1:
             target = target.to(output.device, torch.long)[rows.to(output.device)] % output.shape[1]
-        values: Tensor = _select_targets(output, target).reshape(len(rows))
+        values: Tensor = _select_targets(output, target).reshape(len(rows)).to(self.device)
         broken = (~torch.isfinite(values.detach())).nonzero()
         if len(broken):
             row = int(broken[0])

@@ -268,7 +268,7 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
         with prepared_sweep(self.layers, batch, start, self.known) as sweep:
             sweep.multiply, sweep.keep_attention = self._multiply_by_inputs, keep_attention
             dtype, shapes = sweep.facts.dtype, sweep.facts.shapes
-            self.check_shapes(batch.inputs, shapes)
+            self.check_shapes((*batch.inputs, *batch.additional), shapes)
             integrator = Integrator(
                 sweep,
                 lambda: make_integral(rule, dtype, shapes if joint else ()),
@@ -289,8 +289,8 @@ class LayerAttAttr(LayerAttribution, GradientAttribution):
         warn_unconverged(result, self.layers, rule.tolerance, dtype)
         return result
 
-    def check_shapes(self, inputs: tuple[Tensor, ...], shapes: Sequence[torch.Size]) -> None:
-        """Refuse layers by the (H, Tq, Tk) of their attention, before rows are run; here none is."""
+    def check_shapes(self, inputs: tuple[Any, ...], shapes: Sequence[torch.Size]) -> None:
+        """Refuse layers by what goes into the model and the (H, Tq, Tk) of their attention; here none is."""
 
     def attention(self, inputs: Maps, additional_forward_args: Any = None) -> Maps:
         """Read the layers' attention probabilities.

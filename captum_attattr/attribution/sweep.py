@@ -255,7 +255,8 @@ class Sweep:
                 begun = (layout.nodes == 0).nonzero().flatten()
                 self._check_constant(layer, layout.examples[begun])
             edges = Edges.of(layer, calls.pop(layer), everything, layout.examples, self.baseline)
-            maps.append(edges.maps(self.or_zeros(gradients.pop(layer), paths.pop(layer))).flatten(1))
+            found = edges.maps(self.or_zeros(gradients.pop(layer), paths.pop(layer)))
+            maps.append(found.flatten(1).to(self.device))
             if self.keep_attention:
                 for row in clean.nonzero().flatten().tolist():
                     chunk.attention.setdefault(int(layout.examples[row]), []).append(edges.attention[row])
@@ -273,7 +274,7 @@ class Sweep:
             self._check_shape(layer, call)
             calls[layer] = call
             step = call.tensor.to(torch.promote_types(call.tensor.dtype, torch.float32))
-            nodes = layout.nodes.view(-1, 1, 1, 1).to(step.dtype)
+            nodes = layout.nodes.view(-1, 1, 1, 1).to(step)
             start = self._start_of_open(layer, call, everything, layout.examples)
             path = (start + nodes * (step - start)).to(call.tensor.dtype)
             paths[layer] = path if path.requires_grad or not backward else path.requires_grad_()

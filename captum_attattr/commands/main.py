@@ -11,7 +11,7 @@ from captum_attattr.commands.endings import OneLineParser, ShortHelp, guarded
 _DETAILS = {
     "explain": "which interactions carried a decision, printed",
     "report": "the same as a page: tree, flow, all maps",
-    "generate": "what each token of a language model's answer came from",
+    "generate": "what each token of a model's answer, or translation, came from",
     "heads": "how much each head does for labelled texts",
     "prune": "a model without its least important heads",
     "compare": "which attribution tells the truth about this model",
@@ -76,7 +76,7 @@ def _report(command: argparse.ArgumentParser) -> None:
 
 def _generate(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
-    add("prompt", help="text for the model to go on from; with a chat template, the user's message")
+    add("prompt", help="text to go on from, or to translate or sum up; with a chat template, the user's message")
     add("--answer", metavar="TEXT", help="explain this answer instead of the model's own")
     add("--max_new_tokens", type=int, help="of the model's own answer; 20 if not given")
     add("--nodes", type=int, help="of the integral; 8 if not given, large models need 32")

@@ -7,6 +7,8 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+from captum_attattr.model.families import text_to_text_models
+
 KINDS = {
     "ForSequenceClassification": "AutoModelForSequenceClassification",
     "ForQuestionAnswering": "AutoModelForQuestionAnswering",
@@ -19,7 +21,7 @@ KINDS = {
 
 
 def load_model(name: str, *, trust_remote_code: bool = False) -> tuple[Any, Any]:
-    """Load a model of one of `KINDS` and its tokenizer, as `--model` names them.
+    """Load a model of one of `KINDS`, or an encoder-decoder that writes, and its tokenizer, as `--model` names them.
 
     Args:
         name: a folder, as `save_pretrained` (or `save_pruned`) writes it, or a name on the hub.
@@ -83,13 +85,15 @@ def _kind(name: str, config: Any) -> str:
     """Return the class of transformers that loads a model, by the architecture that its configuration names."""
     architectures = config.architectures or []
     for architecture in architectures:
+        if architecture in text_to_text_models():
+            return "AutoModelForSeq2SeqLM"
         for ending, kind in KINDS.items():
             if architecture.endswith(ending):
                 return kind
     raise ValueError(
         f"--model {name!r} holds {', '.join(architectures) or 'no architecture'}; a classifier of texts or tokens, "
-        "a causal or masked language model or one that answers questions is needed (from Python, a model of any kind "
-        "can be explained with LayerAttAttr)"
+        "a causal or masked language model, one that answers questions or an encoder-decoder that writes texts is "
+        "needed (from Python, a model of any kind can be explained with LayerAttAttr)"
     )
 
 

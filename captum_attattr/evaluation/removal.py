@@ -30,11 +30,17 @@ from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.image_explanation import ImageExplanation
 from captum_attattr.explanations.image_kinds import image_model, takes_images
 from captum_attattr.explanations.text_model import TextModel
+from captum_attattr.explanations.translation_explanation import TranslationExplanation
 from captum_attattr.model.attention_control import LayerCall, times_values
 from captum_attattr.model.attention_layers import AttentionLayer
 from captum_attattr.model.modes import evaluation_mode
-from captum_attattr.model.wrappers import TASKS
+from captum_attattr.model.wrappers import TASKS, writes_from_source
 from captum_attattr.runs.memory import in_chunks
+
+_NOT_AGAIN = (
+    "{} is of an encoder-decoder that writes, which is not run again with attention removed; of these there are maps "
+    "and token scores, by explain_generation"
+)
 
 
 class Removals:
@@ -55,9 +61,10 @@ class Removals:
     ) -> None:
         if takes_images(tokenizer) and reading.get("task") is None:
             self.texts: TextModel = image_model(model, tokenizer)
+        elif writes_from_source(model):
+            raise TypeError(_NOT_AGAIN.format(type(model).__name__))
         else:
             self.texts = TextModel(model, tokenizer, False, tasks=TASKS, **reading)
-        self.texts.check_one_device()
         self.removal = removal
         self.limit = limit
         self.rows = 0
@@ -82,6 +89,8 @@ class Removals:
     def _again(self, index: int, given: Any) -> Explanation:
         """Return one explanation with its inputs."""
         explanation: Explanation = checks.instance(f"explanations[{index}]", given, Explanation, "an Explanation")
+        if isinstance(explanation, TranslationExplanation):
+            raise TypeError(_NOT_AGAIN.format(f"explanations[{index}]"))
         texts, (_, heads, *_) = self.texts, explanation.attributions.shape
         if self.removal == "replace" and isinstance(explanation, ImageExplanation):
             raise ValueError("removal='replace' puts other tokens in a text, and this is a picture: use 'zero', 'sink'")

@@ -25,6 +25,7 @@ from captum_attattr.explanations.encoding import Encoded
 from captum_attattr.explanations.explainer import Explainer
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.token_scores import TokenScores
+from captum_attattr.explanations.words import text_of
 from captum_attattr.model.head_masks import active_gates
 from captum_attattr.model.modes import evaluation_mode
 from captum_attattr.runs.digests import data_digest, model_digest
@@ -63,7 +64,8 @@ class AnswerScorer:
 
     def encoded(self, end: int, target: int | None = None, contrast: int | None = None) -> Encoded:
         """Return the text up to a token, as the model takes it."""
-        return self.explainer.texts.encode(0, self.ids[:end], target, contrast)
+        row = {"input_ids": self.ids[:end], "attention_mask": [1] * end}  # of padding too, if that is what was written
+        return self.explainer.texts.encode(0, row, target, contrast)
 
     def keys(self, item: Encoded) -> Keys:
         """Return which tokens of a text the columns of the layers' maps are."""
@@ -81,6 +83,12 @@ class AnswerScorer:
         fixed = ATTRIBUTIONS[settings.attribution].maps is None and settings.rule.n_steps is not None
         return fixed and settings.path == "joint"
 
+    @property
+    def _shares(self) -> bool:
+        """Whether tokens share forwards: nothing reads what follows, nor at the start B, as it does from a number."""
+        start = self.explainer.settings.baseline
+        return self._integrated and (isinstance(start, str) or start == 0) and self.causal
+
     @cached_property
     def causal(self) -> bool:
         """Whether tokens that follow change no prediction: seen at the prompt's last token, before all of the answer.
@@ -93,10 +101,11 @@ class AnswerScorer:
         precision = torch.finfo(next(self.explainer.texts.model.parameters()).dtype).eps
         return bool((alone - within).abs().max() <= precision**0.5 * alone.abs().max())
 
-    def probability(self, token: int) -> float:
-        """Return the probability that the model gives a token of the answer behind its prefix."""
-        end = self.length + token
-        return float(self._probabilities(end, token)[0, self.ids[end]])
+    def likely(self) -> Tensor:
+        """Return (n,) the probabilities that the model gives the answer's tokens: all, of one forward, or the first."""
+        end = len(self.ids) - 1 if self.causal else self.length
+        found = self._probabilities(end, 0).double().cpu()
+        return found.gather(1, torch.tensor(self.ids[self.length : end + 1])[:, None])[:, 0]
 
     def _probabilities(self, end: int, token: int) -> Tensor:
         """Return (n, V) the softmax of `_logits`."""
@@ -113,7 +122,7 @@ class AnswerScorer:
 
     def batches(self) -> list[list[int]]:
         """Return the answer's tokens, those that are scored together in one list."""
-        if not self._integrated or not self.causal:
+        if not self._shares:
             return [[token] for token in range(self.count)]
         return [list(range(i, min(i + TOGETHER, self.count))) for i in range(0, self.count, TOGETHER)]
 
@@ -127,7 +136,7 @@ class AnswerScorer:
 
     def work(self, tokens: list[int]) -> Tensor:
         """Return (n, 4 + T + G) of some tokens: F, probability, prediction, total delta, then the scores."""
-        if self._integrated and self.causal:
+        if self._shares:
             return self._together(tokens)
         return torch.stack([self.entry(self.explanation(token)) for token in tokens])
 
@@ -234,7 +243,7 @@ class AnswerScorer:
             scores=scores,
             text=item.text,
             target=wanted[0],
-            label=str(texts.tokenizer.decode(wanted)),
+            label=text_of(texts.tokenizer, wanted),
             probability=math.exp(value),
             prediction=int(self._probabilities(self.length + begin, begin)[0].argmax()),
             segments=item.segments,

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from captum_attattr import checks
-from captum_attattr.explanations.encoding import Encoded
+from captum_attattr.explanations.encoding import Encoded, check_unpadded
 from captum_attattr.explanations.examples import sequence_of
 from captum_attattr.explanations.text_model import TextModel
 from captum_attattr.model.modes import evaluation_mode
 from captum_attattr.model.wrappers import OwnModel, parameters_of
 
+_ONE_ANSWER = {"num_beams": 1, "num_return_sequences": 1, "return_dict_in_generate": False}
+"""Of `generate`: its ids alone."""
 USUAL_LENGTH = 20
 """Of an answer, where neither it nor its length is given; transformers' own."""
 
@@ -51,7 +52,10 @@ class Writing:
         heat = None if temperature is None else checks.real(temperature)
         if temperature is not None and (heat is None or not 0 < heat < math.inf):
             raise ValueError(f"temperature={temperature!r} must be a number above 0")
-        return cls(length, sample, heat, None if seed is None else checks.at_least(0, seed, "seed"))
+        number = None if seed is None else checks.at_least(0, seed, "seed")
+        if number is not None and number >= 2**64:
+            raise ValueError(f"seed={seed!r} must be below 2**64")
+        return cls(length, sample, heat, number)
 
     @property
     def name(self) -> str:
@@ -66,15 +70,27 @@ def encoded_prompt(texts: TextModel, prompt: Any) -> Encoded:
     """Return one prompt as the model takes it.
 
     Raises:
-        TypeError, ValueError: none, or several, or nothing that `explain` takes.
+        TypeError, ValueError: none, or several, or nothing that `explain` takes; inputs that an answer has not.
     """
     examples = sequence_of(prompt, name="prompt")
     if len(examples) != 1:
         raise ValueError(f"prompt holds {len(examples)} texts, and one is explained at a time: give each by itself")
     try:
-        return texts.encode(0, examples[0])
+        item = texts.encode(0, examples[0])
     except (TypeError, ValueError) as error:
-        raise type(error)(str(error).replace("texts[0]", "prompt")) from None
+        told = str(error).replace("texts[0]", "prompt").replace(", or pass truncate=True", "")  # which is explain's
+        raise type(error)(told) from None
+    types = item.encoding["token_type_ids"][0].tolist() if "token_type_ids" in item.encoding else []
+    if any(t for t, special in zip(types, item.special, strict=False) if not special) and _reads_types(texts.model):
+        raise ValueError("prompt is a pair whose texts have types of their own, which an answer has not: give one text")
+    if more := sorted(item.encoding.keys() - {"input_ids", "attention_mask", "token_type_ids"}):
+        raise ValueError(f"prompt is an encoding with {more[0]!r}, which an answer has not: leave it out")
+    return item
+
+
+def _reads_types(model: Any) -> bool:
+    """Return whether a part of a model takes token types; by name, since all take anything more."""
+    return any("token_type_ids" in parameters_of(part) for part in model.modules())
 
 
 @dataclass
@@ -121,20 +137,37 @@ class Prompt:
             TypeError: it is neither.
             ValueError: it holds no token, or one that the tokenizer does not have; as `split`.
         """
-        if isinstance(generated, Tensor | np.ndarray):
-            row = generated[0] if generated.ndim == 2 and len(generated) == 1 else generated
-            generated = row.tolist() if row.ndim == 1 else generated
         if isinstance(generated, str):
+            checks.characters("generated", generated)
             ids = self.split(generated)
-        elif isinstance(generated, list | tuple) and all(checks.integer(i) is not None for i in generated):
-            ids = self.without_start(checks.integers("generated", list(generated), smallest=0))
+            self._check_words(generated, ids)
         else:
-            raise TypeError(f"generated must be the answer's text or its token ids, not {generated!r:.100}")
+            ids = self.without_start(_ids(generated))
+            check_unpadded(self.texts.tokenizer, "generated", ids)
         if not ids:
             raise ValueError(f"generated={generated!r:.60} holds no token")
+        return self._known(ids, "generated has")
+
+    def _check_words(self, generated: str, ids: list[int]) -> None:
+        """Check that the tokenizer knows what an answer's text holds.
+
+        Raises:
+            ValueError: there is something that it does not know.
+        """
+        tokenizer = self.texts.tokenizer
+        unknown = tokenizer.unk_token_id
+        if unknown in ids and str(tokenizer.unk_token) not in generated:
+            before = str(tokenizer.decode(ids[: ids.index(unknown)]))
+            raise ValueError(
+                f"generated={generated!r:.60} holds something that the tokenizer reads as {tokenizer.unk_token!r}, "
+                f"behind {before!r:.60}: the model cannot write it; give ids to explain that token all the same"
+            )
+
+    def _known(self, ids: list[int], having: str) -> list[int]:
+        """Return the ids of an answer, which model and tokenizer must have."""
         for what, known in (("tokenizer", len(self.texts.tokenizer)), ("model", self.texts.size)):
             if strange := [i for i in ids if i >= known]:
-                raise ValueError(f"generated has the token id {strange[0]}, and the {what} knows 0 to {known - 1}")
+                raise ValueError(f"{having} the token id {strange[0]}, and the {what} knows 0 to {known - 1}")
         return ids
 
     def split(self, generated: str) -> list[int]:
@@ -156,7 +189,17 @@ class Prompt:
         return [int(i) for i in both[len(own) :]]
 
     def without_start(self, ids: list[int]) -> list[int]:
-        """Return the ids of an answer without what stands before it."""
+        """Return the ids of an answer without what stands before it.
+
+        Raises:
+            ValueError: the prompt, which the answer may repeat, but only as a text.
+        """
+        prompt = self.item.ids
+        if len(ids) > len(prompt) and ids[: len(prompt)] == prompt:
+            raise ValueError(
+                "generated begins with the ids of the prompt, as generate() returns them: give the answer alone, "
+                f"generated[{len(prompt)}:]; or a text, where the answer does repeat the prompt"
+            )
         return ids
 
     def written(self, writing: Writing) -> list[int]:
@@ -165,7 +208,7 @@ class Prompt:
         A seed counts for this answer alone: torch's generators are put back.
 
         Raises:
-            ValueError: the model has no `generate`.
+            ValueError: the model has no `generate`, or writes a token that the tokenizer does not have.
         """
         texts = self.texts
         model: Any = texts.model.inner if isinstance(texts.model, OwnModel) else texts.model
@@ -174,18 +217,34 @@ class Prompt:
         inputs = {name: part for name, part in texts.inputs([self.item]).items() if name in parameters_of(model)}
         config = getattr(model, "generation_config", None)
         padding = next((i for i in (texts.tokenizer.pad_token_id, texts.tokenizer.eos_token_id) if i is not None), None)
-        options: dict[str, Any] = {"do_sample": writing.do_sample, "num_beams": 1, "pad_token_id": padding}
+        options: dict[str, Any] = {"do_sample": writing.do_sample, "pad_token_id": padding, **_ONE_ANSWER}
+        options |= {"tokenizer": texts.tokenizer} if getattr(config, "stop_strings", None) else {}
         if not writing.do_sample:
             options |= {name: None for name in ("temperature", "top_p", "top_k") if hasattr(config, name)}
         elif writing.temperature is not None:
             options["temperature"] = writing.temperature
         with evaluation_mode(texts.model), _seeded(writing.seed, texts.device):
-            return self.write(model, inputs, writing, options)
+            return self._known(self.write(model, inputs, writing, options), f"{type(model).__name__} writes")
 
     def write(self, model: Any, inputs: dict[str, Tensor], writing: Writing, options: dict[str, Any]) -> list[int]:
         """Return the ids that `generate` writes behind the prompt."""
         ids = model.generate(**inputs, max_new_tokens=writing.max_new_tokens, **options)
         return [int(i) for i in ids[0, self.item.length :].tolist()]
+
+
+def _ids(generated: Any) -> list[int]:
+    """Return ids, which may be the one row of an array or a tensor.
+
+    Raises:
+        TypeError: they are something else.
+        ValueError: one is negative.
+    """
+    one = generated[0] if getattr(generated, "ndim", 0) == 2 and len(generated) == 1 else generated
+    ids = checks.listed(one)
+    ids = list(ids) if isinstance(ids, Iterable) and not isinstance(ids, bytes | Mapping | Tensor) else ids
+    if not isinstance(ids, list) or not all(checks.integer(i) is not None for i in ids):
+        raise TypeError(f"generated must be the answer's text or its token ids, not {generated!r:.100}")
+    return checks.integers("generated", ids, smallest=0)
 
 
 @contextmanager

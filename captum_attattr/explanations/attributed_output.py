@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_attattr import checks
 from captum_attattr.checks import integer, listed, real, scalar
+from captum_attattr.explanations.words import text_of
 from captum_attattr.model.wrappers import SIMILARITIES, TEXT_TO_TEXT
 
 CHOICES = ("probability", "logit", "log_probability")
@@ -166,23 +168,28 @@ class Outputs:
     def _named(self, index: int, name: str, what: str) -> int:
         """Return the index of the class, or the id of the token, of a name."""
         if self.vocabulary:
+            checks.characters(f"{what} of texts[{index}]", name)
             ids = self.tokenizer(name, add_special_tokens=False)["input_ids"]
             if len(ids) != 1:
-                tokens = self.tokenizer.convert_ids_to_tokens(ids)
-                raise ValueError(f"{what} {name!r} of texts[{index}] is {len(ids)} tokens {tokens}; one is needed")
+                tokens, spaced = self.tokenizer.convert_ids_to_tokens(ids), f" {name.strip()}"
+                one = name != spaced and len(self.tokenizer(spaced, add_special_tokens=False)["input_ids"]) == 1
+                raise ValueError(
+                    f"{what} {name!r} of texts[{index}] is {len(ids)} tokens {tokens}; one is needed"
+                    + f", as {spaced!r} is" * one
+                )
             unknown = getattr(self.tokenizer, "unk_token", None)
             if unknown and ids[0] == self.tokenizer.unk_token_id and name.strip() != unknown:
                 raise ValueError(
                     f"{what} {name!r} of texts[{index}] is no word of the tokenizer: it reads as {unknown!r}"
                 )
             return int(ids[0])
-        labels = [(str(label), int(i)) for i, label in self.config.id2label.items()]
-        found = [i for label, i in labels if label == name]
-        numerals = any(label.isdecimal() for label, _ in labels)  # "1 star" is none, "1" of "1" to "5" is
-        if not found and not numerals and any(str(i) == name for _, i in labels):  # a number that no class is called
+        labels = self._class_names
+        found = [i for i, label in labels.items() if label == name]
+        numerals = any(label.isdecimal() for label in labels.values())  # "1 star" is none, "1" of "1" to "5" is
+        if not found and not numerals and any(str(i) == name for i in labels):  # a number that no class is called
             return int(name)
         if not found:
-            names = sorted(label for label, _ in labels)
+            names = sorted(labels.values())
             numbers = ", whose names are numerals: as a number it would have to be an int" * numerals
             raise ValueError(f"{what} {name!r} of texts[{index}] is unknown; the model has {names}{numbers}")
         if len(found) > 1:
@@ -192,8 +199,13 @@ class Outputs:
     def label(self, target: int) -> str:
         """Return the name of a class or token."""
         if self.vocabulary:
-            return str(self.tokenizer.decode([target]))
-        return str(self.config.id2label.get(target, target))
+            return text_of(self.tokenizer, [target])
+        return self._class_names.get(target, str(target))
+
+    @property
+    def _class_names(self) -> dict[int, str]:
+        """The names of the classes; their numbers may be strings in a configuration that was not loaded."""
+        return {int(i): str(name) for i, name in self.config.id2label.items()}
 
     def names(self, gold: Tensor) -> list[str]:
         """Return the names of the gold labels that some text has, each once; scores have none."""

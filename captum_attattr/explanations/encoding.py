@@ -187,7 +187,8 @@ def _encoded_ids(tokenizer: Any, index: int, row: dict[str, Any], longest: int |
             padding without a mask.
     """
     if "attention_mask" not in row:
-        _check_unpadded(tokenizer, index, row["input_ids"])
+        instead = ", or give the tokenizer's encoding with its attention_mask"
+        check_unpadded(tokenizer, f"texts[{index}]", row["input_ids"], instead)
     row = {name: part[:longest] for name, part in row.items()}
     ids, segments, tokens = row["input_ids"], row.pop("segments", None), row.pop("tokens", None)
     known = len(tokenizer) if hasattr(tokenizer, "__len__") else None
@@ -220,7 +221,7 @@ def _encoded_ids(tokenizer: Any, index: int, row: dict[str, Any], longest: int |
     return Encoded(index, text, encoding, flags, types)
 
 
-def _check_unpadded(tokenizer: Any, index: int, ids: Sequence[int]) -> None:
+def check_unpadded(tokenizer: Any, name: str, ids: Sequence[int], instead: str = "") -> None:
     """Refuse ids with padding at an end, which the model would read; one token may be there for another role.
 
     Raises:
@@ -232,9 +233,8 @@ def _check_unpadded(tokenizer: Any, index: int, ids: Sequence[int]) -> None:
         count = next((i for i, token in enumerate(order) if token != pad), len(ids))
         if most < count < len(ids):
             raise ValueError(
-                f"texts[{index}] {where} with {count} token{'s' * (count > 1)} of padding ({tokenizer.pad_token!r}, id "
-                f"{pad}), which the model would read: leave them out, or give the tokenizer's encoding with its "
-                "attention_mask"
+                f"{name} {where} with {count} token{'s' * (count > 1)} of padding ({tokenizer.pad_token!r}, id "
+                f"{pad}), which the model would read: leave them out{instead}"
             )
 
 

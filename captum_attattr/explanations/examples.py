@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from captum_attattr import checks
 from captum_attattr.checks import integer
 
 Text = str | tuple[str, str]
@@ -254,7 +255,7 @@ def _checked_text(where: str, text: Any) -> Text:
     for part in parts:
         if not isinstance(part, str):
             raise TypeError(f"{where} must hold text, got {type(part).__name__}: {part!r}")
-        _check_characters(where, part)
+        checks.characters(where, part)
     if not any(part.strip() for part in parts):  # one text of a pair may be empty, as in QQP
         raise ValueError(f"{where} = {text!r} is empty")
     return str(text) if isinstance(text, str) else (str(parts[0]), str(parts[1]))  # of numpy too
@@ -272,7 +273,7 @@ def _strings(where: str, given: Any) -> list[str]:
     if not isinstance(given, list) or not all(isinstance(word, str) for word in given):
         raise TypeError(f"{where} must be a list of words, since split_into_words=True; got {given!r:.200}")
     for word in given:
-        _check_characters(where, word)
+        checks.characters(where, word)
     if not any(word.strip() for word in given):
         raise ValueError(f"{where} = {given!r:.200} is empty")
     return list(given)
@@ -285,7 +286,7 @@ def _checked_messages(where: str, messages: list[Any]) -> list[dict[str, Any]]:
             raise TypeError(f"message {j} of {where} must be a dict with 'role' and 'content', got {message!r:.200}")
         content = message.get("content")
         if isinstance(content, str):
-            _check_characters(where, content)
+            checks.characters(where, content)
         elif isinstance(content, list):
             _check_parts(f"message {j} of {where}", content)
         elif content is None and len(message) == 1:
@@ -308,14 +309,4 @@ def _check_parts(where: str, content: list[Any]) -> None:
             raise TypeError(f"{where} must have parts like {{'type': 'text', 'text': '...'}}, got {part!r:.200}")
         if "text" not in part or part.get("type", "text") != "text":
             raise ValueError(f"{where} has a part of type {part.get('type')!r}: only texts are explained; leave it out")
-        _check_characters(where, part["text"])
-
-
-def _check_characters(where: str, text: str) -> None:
-    """Refuse half characters.
-
-    Raises:
-        ValueError: there is one.
-    """
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError(f"{where} = {text!r} holds half a character (a lone surrogate)")
+        checks.characters(where, part["text"])

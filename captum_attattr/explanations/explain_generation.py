@@ -86,7 +86,8 @@ def explain_generation(
             of the answer's.
         generated: the answer, as text or ids, instead of letting the model write one. A text is split as the tokenizer
             splits it behind the prompt; for an encoder-decoder as its target side does (`text_target=`), without an end
-            token. Ids of an encoder-decoder may begin with those that the decoder starts with, as `generate` has them.
+            token. Ids of an encoder-decoder may begin with those that the decoder starts with, as `generate` has them;
+            of a language model they begin behind the prompt.
         do_sample: let the model sample; else it takes the likeliest token each time.
         temperature: of sampling; None for the model's own. Its other options are those of `model.generation_config`.
         seed: of sampling; torch's own generators stay as they are.
@@ -142,11 +143,8 @@ def explain_generation(
     writing = Writing.of(generated is not None, max_new_tokens, do_sample, temperature, seed)
     _check_resume(resume, keep, writing)
     answering = Answering.of(model)
-    explainer = answering.explainer(model, tokenizer, False, settings, contrast is not None, task=task)
+    explainer = answering.of_model(model, tokenizer, settings, contrast is not None, task)
     texts = explainer.texts
-    if not texts.language:
-        does = "classifies texts" if texts.task_name == "classification" else f"is for {texts.task_name}"
-        raise ValueError(f"{type(texts.model).__name__} {does.replace('_', ' ')} and writes none: use explain")
     begun = answering.prompt(texts, encoded_prompt(texts, prompt))
     if generated is None:
         begun.check_length(writing.max_new_tokens, "max_new_tokens asks for")

@@ -28,7 +28,7 @@ class PatchAttAttr(TokenAttAttr):
         super().__init__(forward, layers)
         self._seeing = seeing
 
-    def token_count(self, inputs: tuple[Tensor, ...]) -> int:
+    def token_count(self, inputs: tuple[Any, ...]) -> int:
         """Return how many tokens each picture of a batch has."""
         return self._seeing.token_count(inputs)
 
@@ -161,6 +161,7 @@ def explain_images(
             explainer.texts.encode_image(i, image, *rest)
             for i, (image, *rest) in enumerate(zip(read, texts, targets, contrasts, strict=True))
         ]
+        explainer.texts.check_sizes(items)
         with text_bar(len(items), progress, "explain", "picture") as bar:
             explanations = dict(explainer.run(items, bar.update, row_counter(bar)))
     return ExplanationList(explanations[i] for i in range(len(items)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,11 +33,11 @@ _CLEAN_ROWS = 32  # of a forward that gives predictions
 class TokenAttAttr(LayerAttAttr):
     """Attributes to attention between the tokens of the first input, and to nothing else."""
 
-    def token_count(self, inputs: tuple[Tensor, ...]) -> int:
+    def token_count(self, inputs: tuple[Any, ...]) -> int:
         """Return how many tokens each example of a batch has."""
         return int(inputs[0].shape[1])
 
-    def check_shapes(self, inputs: tuple[Tensor, ...], shapes: Sequence[torch.Size]) -> None:
+    def check_shapes(self, inputs: tuple[Any, ...], shapes: Sequence[torch.Size]) -> None:
         """Check that every layer has a map of the tokens.
 
         Raises:
@@ -86,7 +87,6 @@ class Explainer:
         **reading: Any,
     ) -> None:
         self.texts = self.read(model, tokenizer, truncate, **reading)
-        self.texts.check_one_device()
         self.output = self.texts.chosen_output(settings.output, contrasted)
         usual = self.output == self.texts.output
         self.settings = settings.for_model(None if usual else self.output, self.texts.depth)
@@ -229,6 +229,7 @@ class Explainer:
             check_attention_baselines(settings.integral["attention_baselines"], len(attribution.layers)),
             settings.rule.internal_batch_size,
             settings.attention,
+            partial(attribution.check_shapes, (inputs, *further)),
         )
         return maps(request).as_integral()
 

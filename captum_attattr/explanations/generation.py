@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -27,6 +28,9 @@ from captum_attattr.notebooks import Shown, View, figure_view
 
 _HEADER, _VERSION = "captum_attattr generation", 1
 _KEPT = "explanations"
+_APART, _SMALLEST = 0.15, 1e-30
+"""Of the logarithms of an answer's probabilities, on average: more than another device or precision makes. And the
+smallest probability that is told from 0."""
 
 
 class WordMatrix(NamedTuple):
@@ -295,15 +299,20 @@ class GenerationExplanation(Shown):
         settings = Settings.of(**options, baseline=self.baseline if start else None)
         contrasted = any(each is not None for each in self.contrast_ids)
         answering = Answering.of(model)
-        explainer = answering.explainer(model, tokenizer, False, settings, contrasted, task=task)
+        if answering.given != self.given:
+            raise ValueError(f"the model is another one: it writes from a {answering.given}, not from a {self.given}")
+        explainer = answering.of_model(model, tokenizer, settings, contrasted, task)
         if tokenizer.convert_ids_to_tokens(self.ids) != [*self.prompt_tokens, *self.tokens]:
             raise ValueError("the tokenizer is another one: its tokens are not those of this result")
         scorer = answering.scorer(explainer, self.ids, len(self.prompt_tokens), self.contrast_ids, source)
-        likely = scorer.probability(0)
-        if abs(likely - float(self.probabilities[0])) > 1e-2:
+        here = scorer.likely()
+        there = self.probabilities[: len(here)].double()
+        apart = (here.clamp(min=_SMALLEST) / there.clamp(min=_SMALLEST)).log().abs()
+        if apart.mean() > _APART:
+            at = int(apart.argmax())
             raise ValueError(
-                f"the model is another one: it gives the answer's first token the probability {likely:.3g}, and "
-                f"{float(self.probabilities[0]):.3g} is this result's"
+                f"the model is another one: it gives token {at} of the answer the probability {float(here[at]):.3g}, "
+                f"and {float(there[at]):.3g} is this result's"
             )
         return replace(self, scorer=scorer)
 
@@ -367,9 +376,10 @@ class _OnDemand(Sequence[Explanation]):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(self._count))]
-        if not -self._count <= index < self._count:
+        at = operator.index(index)
+        if not -self._count <= at < self._count:
             raise IndexError(f"explanations[{index}]: there are {self._count}")
-        return self._scorer.explanation(range(self._count)[index])
+        return self._scorer.explanation(range(self._count)[at])
 
     def __repr__(self) -> str:
         return f"<{counted(self._count, 'explanation')}, computed when asked for>"

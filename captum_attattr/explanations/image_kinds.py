@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from captum_attattr import checks
 from captum_attattr.exceptions import UnsupportedModelError
 from captum_attattr.explanations.image_language import ImageLanguageModel
 from captum_attattr.explanations.image_model import ImageModel, ImageTextModel
@@ -17,7 +18,8 @@ from captum_attattr.model.wrappers import check_whole, language_tower, parameter
 def takes_images(processor: Any) -> bool:
     """Return whether something is a processor of images, alone or beside a tokenizer."""
     names = getattr(processor, "model_input_names", None) or ()
-    return callable(processor) and (hasattr(processor, "image_processor") or "pixel_values" in names)
+    made = callable(processor) and not isinstance(processor, type)
+    return made and (hasattr(processor, "image_processor") or "pixel_values" in names)
 
 
 def image_model(model: Any, processor: Any, candidates: Any = None) -> ImageModel:
@@ -66,6 +68,7 @@ def checked_candidates(candidates: Any) -> list[str] | None:
     for text in texts:
         if not isinstance(text, str) or not text.strip():
             raise TypeError(f"candidates must be texts, not {type(text).__name__}: {text!r:.60}")
+        checks.characters("one of candidates", text)
     if len(set(texts)) < len(texts) or len(texts) < 2:
         raise ValueError(f"candidates must be two or more different texts, not {texts!r:.100}")
     return texts

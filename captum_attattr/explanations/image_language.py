@@ -12,9 +12,10 @@ from torch import Tensor
 
 from captum_attattr.exceptions import UnsupportedModelError
 from captum_attattr.explanations.image_model import EncodedImage, ImageModel, patch_names
-from captum_attattr.explanations.images import Image
+from captum_attattr.explanations.images import Image, check_text
 from captum_attattr.explanations.schemes import scheme_of
 from captum_attattr.explanations.special_tokens import special_ids
+from captum_attattr.explanations.text_model import most_tokens
 from captum_attattr.model.attention_layers import family_name
 
 _GRID = "image_grid_thw"
@@ -49,10 +50,7 @@ class ImageLanguageModel(ImageModel):
         """
         if text is None:
             raise ValueError(f"text: {type(self.model).__name__} answers to a picture and a prompt; give the prompt")
-        if not isinstance(text, str):
-            raise TypeError(f"text of images[{index}] must be a string, not {type(text).__name__}: {text!r:.60}")
-        if not text.strip():
-            raise ValueError(f"text of images[{index}] is empty: {text!r:.60}")
+        check_text(index, text)
 
     def processed(self, index: int, image: Image, text: Any) -> dict[str, Tensor]:
         """Return the inputs of a picture and its prompt, the ids first.
@@ -86,7 +84,9 @@ class ImageLanguageModel(ImageModel):
         Raises:
             UnsupportedModelError: there are not as many as the patches of one grid, or two pictures' worth.
         """
-        ids = encoding["input_ids"][0].tolist()
+        ids, longest = encoding["input_ids"][0].tolist(), most_tokens(self.model.config, self.tokenizer)
+        if len(ids) > longest:
+            raise ValueError(f"images[{index}] and its text have {len(ids)} tokens and the model takes {longest}")
         patches = [i for i, token in enumerate(ids) if token == self.placeholder]
         whole = tuple(encoding[_GRID][0, 1:].tolist()) if _GRID in encoding else self.grid_of(encoding["pixel_values"])
         rows, columns = self._grid(index, whole, len(patches))

@@ -16,11 +16,12 @@ from torch import Tensor
 from captum_attattr.exceptions import UnsupportedModelError
 from captum_attattr.explanations.attributed_output import Outputs
 from captum_attattr.explanations.encoding import Encoded
-from captum_attattr.explanations.images import Image
+from captum_attattr.explanations.images import Image, check_text
 from captum_attattr.explanations.tasks.whole_text import WholeText
-from captum_attattr.explanations.text_model import TextModel, device_of
+from captum_attattr.explanations.text_model import TextModel, device_of, most_tokens
 from captum_attattr.model.attention_layers import attention_layers, every_layer, family_name, without_attention
 from captum_attattr.model.families import TOKENS_BEFORE_PATCHES
+from captum_attattr.model.modes import evaluation_mode
 from captum_attattr.model.wrappers import parameters_of
 
 
@@ -198,6 +199,23 @@ class ImageModel(TextModel):
 
     # ------------------------------------------------------------------------------------------ inputs to outputs
 
+    def check_sizes(self, items: Sequence[Encoded]) -> None:
+        """Check that the model takes pictures of these sizes, each of which runs once.
+
+        Raises:
+            ValueError: it does not, or the processor makes other sizes than it should.
+        """
+        sizes = {item.encoding["pixel_values"].shape: item for item in reversed(items)}
+        for size, item in sizes.items():
+            try:
+                with evaluation_mode(self.model), torch.no_grad():
+                    self.output_of(self.inputs([item]))
+            except ValueError as error:
+                raise ValueError(
+                    f"images[{item.index}]: {family_name(self.model)} does not take pixels of shape {tuple(size)}, "
+                    f"which the processor makes of it: {error}"
+                ) from error
+
     def token_count(self, inputs: tuple[Tensor, ...]) -> int:
         """Return T of a batch of inputs, of which the first are the pixels."""
         return len(self.special_names) + math.prod(self.grid_of(inputs[0]))
@@ -261,10 +279,13 @@ class ImageTextModel(ImageModel):
                 f"{type(self.model).__name__} compares pictures with texts: give text, for the similarity with it, or "
                 "candidates, for the choice among several" + "; not both" * (text is not None)
             )
-        if text is not None and not isinstance(text, str):
-            raise TypeError(f"text of images[{index}] must be a string, not {type(text).__name__}: {text!r:.60}")
-        if text is not None and not text.strip():
-            raise ValueError(f"text of images[{index}] is empty: {text!r:.60}")
+        if text is not None:
+            check_text(index, text)
+        texts, longest = self.candidates or [text], most_tokens(self.model.config, self.tokenizer)
+        for each, ids in zip(texts, self.tokenizer(texts, verbose=False)["input_ids"], strict=True):
+            if len(ids) > longest:
+                told = f"has {len(ids)} tokens and the model takes {longest}; shorten it"
+                raise ValueError(f"the text {each!r:.60} {told}")
 
     def processed(self, index: int, image: Image, text: Any) -> dict[str, Tensor]:
         """Return the pixels, and the texts as (1, texts, tokens)."""

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from captum_attattr import checks
+
 WANTED = (
     "a PIL image, an array (height, width, 3) of uint8, a tensor (3, height, width) of uint8 or of floats from 0 to 1, "
     "or the path of a file"
@@ -34,13 +36,28 @@ def read_images(images: Any) -> list[Image]:
         FileNotFoundError: a path of no file.
     """
     given = [images] if _single(images) else images
-    if isinstance(given, np.ndarray | Tensor) or not isinstance(given, Iterable) or isinstance(given, Mapping | bytes):
+    none = isinstance(given, np.ndarray | Tensor | Mapping | bytes) or hasattr(given, "read")  # a file that is open
+    if none or not isinstance(given, Iterable):
         shape = f" of shape {tuple(given.shape)}; use list(images)" if hasattr(given, "shape") else f": {given!r:.60}"
         raise TypeError(f"images must be a picture or a list of pictures, not {type(given).__name__}{shape}")
     read = [_read(i, image) for i, image in enumerate(given)]
     if not read:
         raise ValueError("images is empty: give at least one")
     return read
+
+
+def check_text(index: int, text: Any) -> None:
+    """Check a text that goes with a picture.
+
+    Raises:
+        TypeError, ValueError: it is none, or empty.
+    """
+    name = f"text of images[{index}]"
+    if not isinstance(text, str):
+        raise TypeError(f"{name} must be a string, not {type(text).__name__}: {text!r:.60}")
+    if not text.strip():
+        raise ValueError(f"{name} is empty: {text!r:.60}")
+    checks.characters(name, text)
 
 
 def _single(images: Any) -> bool:
@@ -57,7 +74,7 @@ def _read(index: int, given: Any) -> Image:
     if isinstance(given, str | os.PathLike):
         return _opened(where, given)
     if isinstance(given, pillow.Image):
-        picture = given
+        picture = _of_bytes(where, given)
     elif isinstance(given, np.ndarray):
         picture = pillow.fromarray(_array(where, given))
     elif isinstance(given, Tensor):
@@ -103,6 +120,20 @@ def _of_tensor(where: str, tensor: Tensor) -> Any:
     return values.permute(1, 2, 0).contiguous().numpy()
 
 
+def _of_bytes(where: str, picture: Any) -> Any:
+    """Return a PIL image whose pixels are bytes.
+
+    Raises:
+        ValueError: they are larger numbers or fractions, all of which Pillow makes white or black in RGB.
+    """
+    if picture.mode[0] in "IF":
+        raise ValueError(
+            f"{where} has pixels of the mode {picture.mode!r}, from {picture.getextrema()[0]:.3g} to "
+            f"{picture.getextrema()[1]:.3g}, which Pillow cuts off at 255: bring them to 0 to 255 as uint8 first"
+        )
+    return picture
+
+
 def _opened(where: str, path: str | os.PathLike[str]) -> Image:
     """Return the picture of a file."""
     from PIL import ImageOps, UnidentifiedImageError
@@ -113,7 +144,7 @@ def _opened(where: str, path: str | os.PathLike[str]) -> Image:
         raise FileNotFoundError(f"{where}: no file {str(path)!r}")
     try:
         with _pillow().open(path) as picture:
-            turned = ImageOps.exif_transpose(picture)
+            turned = ImageOps.exif_transpose(_of_bytes(where, picture))
             return Image(Path(path).name, turned.convert("RGB"))
     except (UnidentifiedImageError, OSError, SyntaxError, _pillow().DecompressionBombError) as error:
         raise ValueError(f"{where}: {str(path)!r} cannot be read as a picture: {error}") from error

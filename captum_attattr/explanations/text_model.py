@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from captum_attattr import checks
 from captum_attattr.checks import at_least, integer, scalar
+from captum_attattr.exceptions import UnsupportedModelError
 from captum_attattr.explanations.attributed_output import Outputs
 from captum_attattr.explanations.encoding import Encoded, check_tokenizer, encode_text
 from captum_attattr.explanations.examples import sequence_of
@@ -19,8 +20,14 @@ from captum_attattr.explanations.schemes import scheme_of
 from captum_attattr.explanations.special_tokens import special_ids
 from captum_attattr.explanations.tasks.table import TASKS
 from captum_attattr.explanations.tasks.whole_text import BESIDE, CONTRAST, POSITION
-from captum_attattr.model.attention_layers import AttentionLayer, attention_layers, every_layer, without_attention
-from captum_attattr.model.families import OFFSET_POSITIONS, POSITION_LIMITS, POSITION_TABLES
+from captum_attattr.model.attention_layers import (
+    AttentionLayer,
+    attention_layers,
+    every_layer,
+    family_name,
+    without_attention,
+)
+from captum_attattr.model.families import OFFSET_POSITIONS, POSITION_LIMITS, POSITION_TABLES, STREAMS
 from captum_attattr.model.head_masks import active_gates
 from captum_attattr.model.projections import Heads, head_count
 from captum_attattr.model.wrappers import WHOLE_TEXTS, parameters_of, understood
@@ -77,6 +84,8 @@ class TextModel(Outputs):
         self.scheme = scheme_of(tokenizer)
         config, model = self.model.config, self.model
         super().__init__(config, tokenizer, self.task_name, device_of(model))
+        if self.language and (reason := STREAMS.get(getattr(config, "model_type", ""))):
+            raise UnsupportedModelError(f"{family_name(model)} {reason}")
         self.task = TASKS[self.task_name](self)
         self.split_into_words = checks.instance("split_into_words", split_into_words, bool, "True or False")
         self.truncate, self.longest = _truncation(truncate, most_tokens(config, tokenizer))
@@ -267,19 +276,6 @@ class TextModel(Outputs):
         """Get ready to run an explained example again, where that needs something of it."""
 
     # ------------------------------------------------------------------------------------------ layers and heads
-
-    def check_one_device(self) -> None:
-        """Check that all weights are on one device, which attribution needs.
-
-        Raises:
-            ValueError: they are spread over several.
-        """
-        devices = sorted({str(parameter.device) for parameter in self.model.parameters()})
-        if len(devices) > 1:
-            raise ValueError(
-                f"the weights of {type(self.model).__name__} are spread over {', '.join(devices)}: attribution needs "
-                "them on one device; load the model without device_map='auto', or with device_map='cuda:0'"
-            )
 
     @property
     def width(self) -> int:

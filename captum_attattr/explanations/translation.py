@@ -31,7 +31,7 @@ from captum_attattr.formatting import whole_text
 from captum_attattr.model.attention_layers import AttentionLayer, attention_calls, every_layer
 from captum_attattr.model.wrappers import TEXT_TO_TEXT, writes_from_source
 
-DECODER_IDS = "decoder_input_ids"
+SOURCE_IDS, DECODER_IDS = "input_ids", "decoder_input_ids"
 
 
 @dataclass
@@ -80,21 +80,20 @@ class TranslationModel(TextModel):
 class TranslationAttAttr(TokenAttAttr):
     """Attributes to attention among the tokens of a source and those of the decoder."""
 
-    def check_shapes(self, inputs: tuple[Tensor, ...], shapes: Sequence[torch.Size]) -> None:
-        """Check that every layer has a map of these tokens, and that the decoder's agree on how many it has read.
+    def check_shapes(self, inputs: tuple[Any, ...], shapes: Sequence[torch.Size]) -> None:
+        """Check that every layer has a map of these tokens: of the source, of those that the decoder has read, or both.
 
         Raises:
             UnsupportedModelError: the model pools its tokens, or puts positions of its own beside them.
         """
-        count = self.token_count(inputs)
-        found = list(zip(self.layers, shapes, strict=True))
-        written = min((shape[1] for layer, shape in found if layer.kind != "encoder"), default=count)
-        for layer, (_, rows, columns) in found:
-            queries = count if layer.kind == "encoder" else written
-            if (rows, columns) != (queries, written if layer.kind == "decoder" else count):
+        source, written = (tensor.shape[1] for tensor in inputs[:2])  # the order of `TranslationScorer.encoded`
+        for layer, (_, rows, columns) in zip(self.layers, shapes, strict=True):
+            queries = source if layer.kind == "encoder" else written
+            if (rows, columns) != (queries, written if layer.kind == "decoder" else source):
                 raise UnsupportedModelError(
-                    f"{layer!r} has maps of {rows} x {columns} for a source of {count} tokens: the model pools its "
-                    "tokens, or puts positions of its own beside them. LayerAttAttr attributes maps of any size"
+                    f"{layer!r} has maps of {rows} x {columns} for {source} tokens of a source and {written} of the "
+                    "decoder: the model pools its tokens, or puts positions of its own beside them. LayerAttAttr "
+                    "attributes maps of any size"
                 )
 
 
@@ -151,11 +150,11 @@ class TranslationScorer(AnswerScorer):
         item = texts.encode(0, self.ids[: self.source], target, contrast)
         written, special = self.ids[self.source : end], special_ids(texts.tokenizer)
         with torch.device("cpu"):
-            encoding = item.encoding | {DECODER_IDS: torch.tensor([written])}
+            ids = {SOURCE_IDS: item.encoding[SOURCE_IDS], DECODER_IDS: torch.tensor([written])}
         return Translated(
             index=item.index,
             text=(whole_text(item.text), str(texts.tokenizer.decode(written))),
-            encoding=encoding,
+            encoding=ids | item.encoding,
             special=item.special + [i in special for i in written],
             segments=[0] * self.source + [1] * len(written),
             target=item.target,
@@ -199,18 +198,11 @@ class Source(Prompt):
         Those before it, as a language, are what the decoder starts with.
 
         Raises:
-            ValueError: the tokenizer does not know a part of it, or starts with other tokens than the model.
+            ValueError: the tokenizer starts with other tokens than the model.
         """
         tokenizer = self.texts.tokenizer
         whole = tokenizer(text_target=generated)["input_ids"]
         ids: list[int] = tokenizer(text_target=generated, add_special_tokens=False)["input_ids"]
-        unknown = tokenizer.unk_token_id
-        if unknown in ids and str(tokenizer.unk_token) not in generated:
-            before = str(tokenizer.decode(ids[: ids.index(unknown)]))
-            raise ValueError(
-                f"generated={generated!r:.60} holds something that the tokenizer reads as {tokenizer.unk_token!r}, "
-                f"behind {before!r:.60}: the model cannot write it; give ids to explain that token all the same"
-            )
         at = next((i for i in range(len(whole)) if whole[i : i + len(ids)] == ids), 0)
         leading = [int(i) for i in whole[:at]]
         if self._forced is None:
@@ -252,3 +244,21 @@ class Answering(NamedTuple):
         if isinstance(model, nn.Module) and writes_from_source(model):
             return cls(TranslationExplainer, Source, TranslationScorer)
         return cls(Explainer, Prompt, AnswerScorer)
+
+    @property
+    def given(self) -> str:
+        """What answers are written from: "prompt", or "source" of an encoder-decoder."""
+        return "source" if self.prompt is Source else "prompt"
+
+    def of_model(self, model: Any, tokenizer: Any, settings: Settings, contrasted: bool, task: str | None) -> Explainer:
+        """Return what explains the answers of a model.
+
+        Raises:
+            TypeError, ValueError: as `Explainer`; the model writes no text.
+        """
+        explainer = self.explainer(model, tokenizer, False, settings, contrasted, task=task)
+        texts = explainer.texts
+        if not texts.language:
+            does = "classifies texts" if texts.task_name == "classification" else f"is for {texts.task_name}"
+            raise ValueError(f"{type(texts.model).__name__} {does.replace('_', ' ')} and writes none: use explain")
+        return explainer

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from captum_attattr.explanations.schemes import CONTINUED, ENDS, INSIDE, SPACE, guessed
+from captum_attattr.explanations.schemes import CONTINUED, ENDS, INSIDE, SPACE, guessed, scheme_of
 
 Floats = npt.NDArray[np.float64]
 
@@ -87,7 +88,7 @@ def readable(tokens: Sequence[str], scheme: str = "") -> list[str]:
     """Return tokens as a reader knows them: without the marks of words, and bytes as the text that they stand for.
 
     WordPiece's "##" and the "@@" of BERTweet stay. Tokens that are parts of one character read as that character with
-    their number; bytes that are no character as "\ufffd", the replacement character.
+    their number; bytes that are no character by their numbers, "<0xC3>", as SentencePiece writes them.
 
     Args:
         tokens: as the tokenizer has them, or words of `joined`.
@@ -105,6 +106,20 @@ def readable(tokens: Sequence[str], scheme: str = "") -> list[str]:
     if scheme == "ends":
         return [token.removesuffix(ENDS) or token for token in tokens]
     return [_without_space(text) for text in _texts_of([_bytes_of(token, scheme) for token in tokens])]
+
+
+def text_of(tokenizer: Any, ids: Sequence[int]) -> str:
+    """Return the text of tokens together, as the tokenizer decodes it; bytes that are no character as in `readable`.
+
+    A token may be a part of a character alone: tokenizers decode it to "\ufffd", whatever its bytes, or to nothing. One
+    that the model has and the tokenizer has not is "token 553".
+    """
+    decoded = str(tokenizer.decode(ids))
+    if decoded and "\ufffd" not in decoded:
+        return decoded
+    scheme, tokens = scheme_of(tokenizer), tokenizer.convert_ids_to_tokens(ids)
+    parts = [_utf8(f"token {i}") if t is None else _bytes_of(t, scheme) for i, t in zip(ids, tokens, strict=True)]
+    return _texts_of([b"".join(parts)])[0]
 
 
 def _bytes_of(token: str, scheme: str) -> bytes:
@@ -138,10 +153,7 @@ def _texts_of(parts: Sequence[bytes]) -> list[str]:
         try:
             character = data[position : position + length].decode()
         except UnicodeDecodeError:
-            character, length = "\ufffd", 1
-            if texts[owners[position]].endswith(character):  # one for all such bytes of a token
-                position += 1
-                continue
+            character, length = f"<0x{lead:02X}>", 1
         its = list(dict.fromkeys(owners[position : position + length]))
         for number, owner in enumerate(its, start=1):
             texts[owner] += character + (str(number).translate(_SUBSCRIPTS) if len(its) > 1 else "")

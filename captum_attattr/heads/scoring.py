@@ -322,9 +322,8 @@ def options_for(texts: TextModel, options: dict[str, Any]) -> dict[str, Any]:
     """Return the options of "attattr" for a model: the output is None where it is the usual one.
 
     Raises:
-        ValueError: an output or a contrast that a regression does not have; weights on several devices.
+        ValueError: an output or a contrast that a regression does not have.
     """
-    texts.check_one_device()
     output = texts.chosen_output(options["output"], options["contrast"] is not None)
     return options | {"output": None if output == texts.output else output}
 

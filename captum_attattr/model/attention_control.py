@@ -70,7 +70,7 @@ class LayerCall:
 
     def attention(self, rows: Tensor) -> Tensor:
         """Return the probabilities of these rows, (n, H, Tq, Tk)."""
-        return self.tensor[rows] if self._eager is None else self._eager(rows)
+        return self.tensor[rows.to(self.tensor.device)] if self._eager is None else self._eager(rows)
 
     def visible(self, rows: Tensor) -> Tensor | None:
         """Return which keys the queries of these rows may see.
@@ -81,7 +81,8 @@ class LayerCall:
         """
         if self.mask is None:
             return None
-        mask = self.mask[rows] if self.mask.dim() == 4 and len(self.mask) == len(self.tensor) else self.mask
+        by_row = self.mask.dim() == 4 and len(self.mask) == len(self.tensor)
+        mask = self.mask[rows.to(self.mask.device)] if by_row else self.mask
         return mask if mask.dtype == torch.bool else mask > _MASKED
 
 
@@ -107,9 +108,7 @@ class AttentionControl:
         self.runs = Counter(id(module) for _, module, _ in attention_calls(self.model))
         self.fused: Collection[int] = ()
         """Ids of the modules whose fused attention is known to compute what their eager function does."""
-        self.usual = {
-            id(config): config._attn_implementation_internal or "eager" for config in attention_configs(self.model)
-        }
+        self.usual = {id(c): c._attn_implementation_internal or "eager" for c in attention_configs(self.model)}
 
     def __enter__(self) -> AttentionControl:
         self._stack = ExitStack()
@@ -259,6 +258,7 @@ def _attention_interface(
             watch.fused.add(id(module))
 
     def eager(rows: Tensor) -> Tensor:
+        rows = rows.to(value.device)
         chosen: list[Any] = [_of_rows(state, rows, len(value)) for state in states]
         options = {name: _of_rows(option, rows, len(value)) for name, option in kwargs.items()}
         return _eager(kind)(module, *chosen, **options)[1]

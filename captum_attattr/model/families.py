@@ -25,6 +25,11 @@ CAUSAL_OUTSIDE_INTERFACE = frozenset(
     {"bloom", "mpt", "codegen", "gptj", "gpt_neo", "xglm", "falcon", "ctrl", "openai-gpt"}
 )
 
+# Families whose maps say little of the next token, by config.model_type.
+STREAMS = {
+    "prophetnet": "predicts in streams of its own beside the tokens that it has read, and no map has their attention"
+}
+
 # What cross-attention modules are called in their parents, in lower case.
 CROSS_ATTENTION_NAMES = frozenset(
     {"encoder_attn", "encdecattention", "crossattention", "cross_attn", "cross_attention", "visual_attention"}
@@ -68,6 +73,13 @@ def causal_language_models() -> frozenset[str]:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     return frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+
+
+def text_to_text_models() -> frozenset[str]:
+    """Return the class names of the encoder-decoders that transformers lists as writing a text for a text."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+
+    return frozenset(MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.values())
 
 
 # ------------------------------------------------------------------------------ the linear maps around attention

@@ -214,6 +214,8 @@ def understood(
     if not own and task in SIMILARITIES:
         if getattr(model.config, "is_encoder_decoder", False) and hasattr(model, "decoder"):
             raise ValueError(f"task={task!r}: {type(model).__name__} has a decoder too; give model.get_encoder()")
+        if model.main_input_name != "input_ids" or hasattr(model, "get_image_features"):
+            raise ValueError(f"task={task!r}: {type(model).__name__} takes more than texts; explain_images takes CLIP")
         return model, str(task)
     if not own and task is None:
         sees = getattr(model, "main_input_name", "") == "pixel_values" or hasattr(model, "get_image_features")

@@ -1,9 +1,8 @@
-"""What an explanation says, in words: which tokens, which links, how sure."""
+"""What an explanation says, in words: which tokens, which links."""
 
 from __future__ import annotations
 
 import html
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,14 +10,18 @@ import numpy as np
 
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.words import PATCH
-from captum_attattr.formatting import number, output_value, signed
+from captum_attattr.formatting import output_value, signed, visible
 from captum_attattr.plots.canvas.sentence import Floats, Sentence, shown
 
 _HALF = 0.5  # of what speaks for the decision: so much makes a word, or some of them, "mostly"
 _MOST_WORDS = 3
 _LINKS_OF_A_WORD = 2
-_AGAINST = 0.25  # of the strongest word for: from here a word against is named
+_MORE = 2.0  # times as much against the decision as for it: what is against it is told first
+_AGAINST = 0.25  # of the strongest word, or link, on the other side: from here one is named
+_FEW, _FAINT = 10, 0.05  # a weaker link is named if fewer are stronger, down to this share of the strongest
 _SMALL_LINK = 0.2  # of the strongest link of a word: a weaker one is not named
+_WORD_LENGTH = 40  # characters
+_SIDES = {1: "for", -1: "against"}
 
 
 class Link(NamedTuple):
@@ -54,35 +57,44 @@ def value_of(explanation: Explanation) -> str:
     return output_value(explanation.output, explanation.value, explanation.contrast is not None)
 
 
-def findings(sentence: Sentence, links: Floats, numbers: Sequence[int]) -> str:
+def findings(sentence: Sentence, links: Floats, numbers: Sequence[int], *, causal: bool = False) -> str:
     """Return the HTML of a line of findings; each phrase is a button that shows what it names.
+
+    What speaks for the decision comes first, unless more than twice as much speaks against it.
 
     Args:
         sentence: the words.
         links: (L, T, T) the attributions, summed over heads.
         numbers: the layers' own numbers.
+        causal: whether no token sees what follows; attention that goes nowhere else then rests on the first one.
     """
     if not np.abs(links).max(initial=0) > 0:
         return "Nothing to tell: the attributions of all heads are 0, or cancel out."
-    groups = _groups(sentence)
-    positive = sum(max(group.score, 0.0) for group in groups)
-    if positive <= 0:
-        none = f"No {sentence.noun} speaks for it."
-        return f"{none} {_against(groups, sentence)}{_opposed(sentence, links, numbers)}".strip()
-    named: list[_Group] = []
-    total = 0.0
-    for group in groups[:_MOST_WORDS]:
-        if group.score > 0 and total < _HALF * positive:
-            named.append(group)
-            total += group.score
-    told = []
-    for group in named:
-        read = [_read(link, sentence, numbers) for link in _links_of(group.tokens, links)]
-        told.append(_word(group, sentence) + (f": {', '.join(read)}" if read else ""))
-    start = "Mostly"
-    if total < _HALF * positive:
-        start = f"Spread over many {sentence.nouns}, of which these have {100 * total / positive:.0f} %:"
-    return f"{start} {'; '.join(told)}. {_against(groups, sentence)}{_opposed(sentence, links, numbers)}".strip()
+    groups = _groups(sentence, causal)
+    amounts = {sign: sum(max(sign * group.score, 0.0) for group in groups) for sign in (1, -1)}
+    sign = -1 if amounts[-1] > _MORE * amounts[1] else 1
+    total, told, named = 0.0, [], []
+    ordered = groups[::sign]
+    for group in ordered[:_MOST_WORDS]:
+        if sign * group.score > 0 and total < _HALF * amounts[sign]:
+            total += sign * group.score
+            read = _links_of(group.tokens, links, sign)
+            named += read
+            phrases = ", ".join(_phrase(link, sentence, numbers, "it") for link in read)
+            told.append(": ".join(filter(None, [_word(group, sentence, causal), phrases])))
+    share = f"these have {100 * total / amounts[sign]:.0f} %:" if amounts[sign] else ""
+    start = ["Mostly", f"Spread over many {sentence.nouns}, of which {share}"]
+    if sign < 0:
+        start = ["Mostly against it:", f"Against it many {sentence.nouns}, of which {share}"]
+    main = f"{start[total < _HALF * amounts[sign]]} {'; '.join(told)}." if told else ""
+    other = _other(ordered, sentence, -sign)
+    parts = [other, main] if sign < 0 else [main, other]
+    for side in (sign, -sign):
+        link = _strongest(links, side)
+        if side * link.score > 0 and link not in named and (side == sign or _counts(link, links)):
+            phrase = _phrase(link, sentence, numbers)
+            parts.append(f"The strongest link {_SIDES[side]} it: {phrase}.")
+    return " ".join(filter(None, parts))
 
 
 class _Group(NamedTuple):
@@ -94,12 +106,12 @@ class _Group(NamedTuple):
     score: float
 
 
-def _groups(sentence: Sentence) -> list[_Group]:
-    """Return the words of a text, equal ones together, by falling score; a special token stands alone."""
+def _groups(sentence: Sentence, causal: bool) -> list[_Group]:
+    """Return the words of a text by falling score, equal ones together but for special tokens and where all rests."""
     scores = sentence.scores[-1]
     places: dict[Any, list[int]] = {}
     for i, (word, special) in enumerate(zip(sentence.words, sentence.special, strict=True)):
-        places.setdefault(i if special else word.lower(), []).append(i)
+        places.setdefault(i if special or (causal and not i) else word.lower(), []).append(i)
     groups = [
         _Group(
             sorted(words, key=lambda i: -abs(float(scores[i]))),
@@ -111,80 +123,66 @@ def _groups(sentence: Sentence) -> list[_Group]:
     return sorted(groups, key=lambda group: -group.score)
 
 
-def certainty(explanation: Explanation) -> str:
-    """Return the text of how exact the numbers are."""
-    delta, error = (part.double().numpy(force=True) for part in (explanation.delta, explanation.error))
-    maps, sums = "every layer's map", "each layer adds up to what its attention did"
-    if explanation.path == "joint":  # one integral for all layers
-        delta, error = np.array([explanation.total_delta]), np.array([explanation.total_error])
-        maps, sums = "all maps together", "all layers together add up to what attention did"
-    parts = []
-    known = error[~np.isnan(error)]
-    if len(known) and math.isfinite(known.max()):
-        parts.append(f"the estimated error of {maps} is at most {number(100 * float(known.max()))} %")
-    elif len(known):
-        parts.append("one layer's map is known to be wrong")
-    else:
-        parts.append("the error was not estimated")
-    if np.isfinite(delta).all():
-        parts.append(f"{sums} within {number(float(np.abs(delta).max()))}")
-    return f"How exact: {'; '.join(parts)}."
-
-
 def _quoted(i: int, sentence: Sentence) -> str:
     """Return a word for a finding; a special token and a patch need no quotes."""
-    name = f"<bdi>{html.escape(shown(sentence.words[i]))}</bdi>"
+    name = f"<bdi>{html.escape(visible(sentence.words[i], _WORD_LENGTH))}</bdi>"
     return name if sentence.special[i] or PATCH.fullmatch(sentence.words[i]) else f"“{name}”"
 
 
-def _word(group: _Group, sentence: Sentence) -> str:
+def _word(group: _Group, sentence: Sentence, causal: bool) -> str:
     times = f" ({len(group.words)} times)" if len(group.words) > 1 else ""
     text = f"{_quoted(group.words[0], sentence)}{times} {signed(group.score)}"
-    return f'<button type="button" class="phrase" data-word="{group.words[0]}">{text}</button>'
+    rests = " (the first token, where attention rests)" if causal and group.words == [0] else ""
+    return f'<button type="button" class="phrase" data-word="{group.words[0]}">{text}</button>{rests}'
 
 
-def _links_of(tokens: list[int], links: Floats) -> list[Link]:
-    """Return the links that read a word and speak for the decision, the strongest first."""
+def _links_of(tokens: list[int], links: Floats, sign: int) -> list[Link]:
+    """Return the links that read a word and speak for the decision, or against it, the strongest first."""
     size = links.shape[-1]
     columns = links[:, :, tokens]
-    order = np.argsort(-columns, axis=None, kind="stable")[: 4 * _LINKS_OF_A_WORD]
+    order = np.argsort(-sign * columns, axis=None, kind="stable")[: 4 * _LINKS_OF_A_WORD]
     chosen: list[Link] = []
     for at in order:
         layer, query, place = (int(part) for part in np.unravel_index(at, columns.shape))
         score, key = float(columns[layer, query, place]), tokens[place]
         if query in tokens and size > 1:  # a word that reads itself is not told as a link
             continue
-        if score <= 0 or len(chosen) == _LINKS_OF_A_WORD or (chosen and score < _SMALL_LINK * chosen[0].score):
+        weak = sign * score < _SMALL_LINK * abs(chosen[0].score) if chosen else sign * score <= 0
+        if weak or len(chosen) == _LINKS_OF_A_WORD:
             break
         chosen.append(Link(layer, query, key, score))
     return chosen
 
 
-def _opposed(sentence: Sentence, links: Floats, numbers: Sequence[int]) -> str:
-    """Return the strongest link against the decision, if it is near the strongest one for it."""
-    at = int(links.argmin())
-    layer, query, key = (int(part) for part in np.unravel_index(at, links.shape))
-    score = float(links[layer, query, key])
-    if score >= 0 or -score < _HALF * float(links.max()):
-        return ""
-    reader, read = (_quoted(_word_of(token, sentence), sentence) for token in (query, key))
-    text = f"{reader} read {read} in layer {numbers[layer]} ({signed(score)})"
-    phrase = f'<button type="button" class="phrase" data-link="{layer},{query},{key}">{text}</button>'
-    return f" The strongest link against it: {phrase}."
+def _strongest(links: Floats, sign: int) -> Link:
+    layer, query, key = (int(part) for part in np.unravel_index(int((sign * links).argmax()), links.shape))
+    return Link(layer, query, key, float(links[layer, query, key]))
+
+
+def _counts(link: Link, links: Floats) -> bool:
+    """Whether the strongest link on the other side is to be named: it is not small, or one of the strongest of all."""
+    sizes = np.abs(links)
+    share = abs(link.score) / float(sizes.max())
+    return share >= _AGAINST or (share >= _FAINT and int((sizes > abs(link.score)).sum()) < _FEW)
 
 
 def _word_of(token: int, sentence: Sentence) -> int:
     return next(i for i, word in enumerate(sentence.positions) if token in word)
 
 
-def _read(link: Link, sentence: Sentence, numbers: Sequence[int]) -> str:
-    reader = _quoted(_word_of(link.query, sentence), sentence)
-    text = f"{reader} read it in layer {numbers[link.layer]} ({signed(link.score)})"
+def _phrase(link: Link, sentence: Sentence, numbers: Sequence[int], what: str = "") -> str:
+    """Return a link as a button; `what` is how its key is called, by default its word."""
+    reader, read = (_quoted(_word_of(token, sentence), sentence) for token in (link.query, link.key))
+    read = what or ("itself" if link.query == link.key else read)
+    text = f"{reader} read {read} in layer {numbers[link.layer]} ({signed(link.score)})"
     return f'<button type="button" class="phrase" data-link="{link.layer},{link.query},{link.key}">{text}</button>'
 
 
-def _against(groups: list[_Group], sentence: Sentence) -> str:
-    strongest, worst = groups[0].score, groups[-1]
-    if worst.score >= 0 or -worst.score < _AGAINST * strongest:
-        return f"No {sentence.noun} clearly speaks against it." if strongest > 0 else ""
-    return f"Against it: {_word(worst, sentence)}."
+def _other(ordered: Sequence[_Group], sentence: Sentence, sign: int) -> str:
+    """Return the strongest word on the side that is not told first, if it counts."""
+    best, side = ordered[-1], _SIDES[sign]
+    if sign * best.score <= 0 and sign > 0:
+        return f"No {sentence.noun} speaks for it."
+    if sign * best.score <= 0 or abs(best.score) < _AGAINST * abs(ordered[0].score):
+        return f"No {sentence.noun} clearly speaks {side} it."
+    return f"{side.capitalize()} it: {_word(best, sentence, False)}."

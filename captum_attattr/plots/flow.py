@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from captum_attattr.checks import checked_arguments, fraction, instance, integer
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.formatting import counted, signed, visible, whole_text
+from captum_attattr.plots.canvas.certainty import Certainty
 from captum_attattr.plots.canvas.codes import Codes, coarse, fitting, room
 from captum_attattr.plots.canvas.labels import HOVER_LENGTH, escape, fitted, hover_label, prediction_title
 from captum_attattr.plots.canvas.layout import WIDTH
@@ -59,7 +60,7 @@ _TOP, _HEIGHT = 130, 516  # pixels
 _REST = 7e5  # bytes of a page beside its scores
 _HINT = (
     "The slider, or the arrow keys, move the cut: the edges with the largest |score| are drawn, negative ones dashed "
-    f"up to {_DASHED}. Point at an edge for its numbers."
+    f"up to {_DASHED}. Point at an edge for its numbers. Special tokens are those added to what was given."
 )
 
 
@@ -246,7 +247,7 @@ def plot_flow(
         [*_lines(shown, flow.shape[2], float(np.abs(shown.score[0]))), _points(flow, shown, view), *_legend()],
         _layout(explanation, flow, summary(shown, whole, view), view),
         "flow",
-        hint=f"{_HINT} {coarse(codes.levels)}".strip(),
+        hint=" ".join([Certainty.of(explanation).text, _HINT, coarse(codes.levels)]).strip(),
         changes=_GRID if second_text(flow.segments.tolist()) is None else _DIVIDED,
         scripts=["flow"],
         narrow=narrow(explanation),

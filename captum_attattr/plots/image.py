@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from captum_attattr.checks import checked_arguments
 from captum_attattr.explanations.image_explanation import ImageExplanation
 from captum_attattr.formatting import signed
+from captum_attattr.plots.canvas.certainty import Certainty
 from captum_attattr.plots.canvas.labels import escape, fitted
 from captum_attattr.plots.canvas.layout import WIDTH, Area
 from captum_attattr.plots.canvas.picture import address, end_of, grey, picture_data
@@ -52,7 +53,14 @@ def plot_image(explanations: ImageExplanation | Iterable[ImageExplanation], *, l
     beside = (WIDTH - 2 * MARGIN + _GAP) // (_SIDE + _GAP)
     for i, each in enumerate(every):
         at, sentence = row_of(each, layer), Sentence.of(each)
-        rows.append({**tokens_row(each), "text": each.text, "picture": picture_data(each, sentence)})
+        rows.append(
+            {
+                **tokens_row(each),
+                "text": each.text,
+                "certainty": [*Certainty.of(each)],
+                "picture": picture_data(each, sentence),
+            }
+        )
         corner = (i % beside * (_SIDE + _GAP), i // beside * (_SIDE + _GAP + _HEADING + _WORDS))
         under = address(grey(each.picture.numpy(force=True)))
         for name, drawn in _drawn(rows[-1], under, sentence, at, *corner).items():

@@ -46,7 +46,7 @@ def report_data(explanation: Explanation, sentence: Sentence, links: Floats, thr
         "segments": explanation.segments,
         "shape": list(explanation.attributions.shape[:3]),
         "label": visible(explanation.label, _TOKEN_LENGTH),
-        "readers": _readers(explanation),
+        "readers": readers(explanation),
         "rtl": sentence.right_to_left,
         "links": {"index": order.tolist(), "score": _digits(links.ravel()[order])},
         "total": float(np.abs(links).sum()),
@@ -61,7 +61,7 @@ def _digits(values: Floats) -> list[float]:
     return [float(f"{value:.6g}") for value in values]
 
 
-def _readers(explanation: Explanation) -> list[int]:
+def readers(explanation: Explanation) -> list[int]:
     """Return the positions that the decision is read at: its own; else a decoder's last, an encoder's first."""
     last = len(explanation.tokens) - 1
     if explanation.positions:

@@ -14,17 +14,19 @@ import torch
 
 from captum_attattr.checks import checked_arguments, fraction, instance
 from captum_attattr.evaluation.effects import RemovalEffects
+from captum_attattr.explanations.decided import looks_back
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.image_explanation import ImageExplanation
 from captum_attattr.formatting import number, path_name, signed, whole_text
 from captum_attattr.heads.importance import HeadImportance
+from captum_attattr.plots.canvas.certainty import Certainty, certainty_html
 from captum_attattr.plots.canvas.pages import bare_page, write_page
 from captum_attattr.plots.canvas.picture import end_of, picture_data, picture_html
-from captum_attattr.plots.canvas.sentence import Sentence, scale_html, sentence_html, shown
+from captum_attattr.plots.canvas.sentence import Sentence, scale_html, sentence_html, shown, special_note
 from captum_attattr.plots.effects_table import checked_effects, effects_html
-from captum_attattr.plots.findings import certainty, decision, findings, value_of
+from captum_attattr.plots.findings import decision, findings, value_of
 from captum_attattr.plots.head_scores import scores_of
-from captum_attattr.plots.report_data import blob_script, data_script, maps_blob, report_data
+from captum_attattr.plots.report_data import blob_script, data_script, maps_blob, readers, report_data
 
 _FLAT = 0.99
 _NOTE_FLAT = (
@@ -33,8 +35,12 @@ _NOTE_FLAT = (
     " another class (contrast=)."
 )
 
+_TREE = (
+    "which follows the decision down: from the token that gathers most to those that it reads most in each layer, and"
+    " on from these. Its threshold is the share of the layer's largest score that a link must have"
+)
 _NOTE_PICTURE = (
-    "Opacity is the share of the largest score but for special tokens', which has 70 %. Point at a patch, or choose"
+    "Opacity is the share of the largest score of a patch, which has 70 %. Point at a patch, or choose"
     " one: arrows lead from what is read to what reads it; they are of all layers together."
 )
 
@@ -126,10 +132,10 @@ def report_html(
     parts = [
         f"<header>{heading}",
         f"<h1>{decision(explanation)}</h1>",
+        certainty_html(*Certainty.of(explanation)),
         picture or sentence_html(sentence),
-        f"{scale_html(end_of(sentence) if picture else sentence.largest_of(), unit)}",
-        f'<p class="findings">{findings(sentence, links, explanation.layers)}</p>',
-        f'<p class="certainty">{html.escape(certainty(explanation))}</p>',
+        scale_html(end_of(sentence) if picture else sentence.largest_of(), unit, _framed(explanation, sentence)),
+        f'<p class="findings">{findings(sentence, links, explanation.layers, causal=looks_back(explanation))}</p>',
         f'<p class="note">{html.escape(_sentence(explanation.note))}</p>' if explanation.note else "",
         f'<p class="note">{_NOTE_FLAT}</p></header>' if flat else "</header>",
         _views(explanation, [each["name"] for each in heads], measured, sentence.nouns),
@@ -137,16 +143,31 @@ def report_html(
         data_script(data),
         blob_script(blob),
     ]
-    scripts = ["report_tools.js", "report.js", *["picture.js", "report_picture.js"] * bool(picture), "report_heads.js"]
+    scripts = [
+        "report_tools.js",
+        "report.js",
+        *["picture.js", "report_picture.js"] * bool(picture),
+        "report_heads.js",
+        "report_save.js",
+    ]
     styles = ["sentence.css", "report.css", *["picture.css"] * bool(picture)]
     return bare_page(_title(explanation), "\n".join(parts), styles, scripts)
+
+
+def _framed(explanation: Explanation, sentence: Sentence) -> str:
+    """Return what the special tokens of an explanation are, and whether its decision is read at one of them."""
+    at = readers(explanation)
+    words = [i for i, word in enumerate(sentence.positions) if at[0] in word and sentence.special[i]]
+    return special_note(sentence.framed, sentence.words[words[0]] if len(at) == 1 and words else "")
 
 
 def _views(explanation: Explanation, importances: list[str], effects: str, nouns: str) -> str:
     """Return the HTML of the picture, the heads and the map, which the script fills."""
     modes = {"strongest": "strongest links", "tree": "attribution tree", "all": "all links"}
+    told = {"tree": f' title="The tree, {html.escape(_TREE)}"'}
     radios = "".join(
-        f'<label><input type="radio" name="mode" value="{mode}"> {text}</label>' for mode, text in modes.items()
+        f'<label{told.get(mode, "")}><input type="radio" name="mode" value="{mode}"> {text}</label>'
+        for mode, text in modes.items()
     )
     names = "".join(f"<option>{html.escape(name)}</option>" for name in importances)
     choice = f'<select id="scores" aria-label="what the heads show">{names}</select>' if len(importances) > 1 else ""
@@ -166,8 +187,12 @@ def _views(explanation: Explanation, importances: list[str], effects: str, nouns
 <div class="figure" id="picture"><div id="tip" hidden></div></div>
 <p class="key">{nouns.capitalize()} below, layers upward, the decision at the top. Orange lines speak for it, blue
 dashed ones against it; the wider, the more. A grey outline: also in the attribution tree.</p>
+<p class="save">The picture as a file: <button type="button" id="png" title="Download the picture as PNG">PNG</button>
+<button type="button" id="svg" title="Download the picture as SVG">SVG</button></p>
 <h2 id="list-title">Strongest links</h2>
 <ol class="list" id="list"></ol>
+<p class="key" id="tree-key">◦ tree: the link is in the attribution tree too, {_TREE}.</p>
+<p class="key wider">A wider window shows the picture of the links.</p>
 {effects}
 </div>
 <aside>

@@ -12,6 +12,7 @@ from captum_attattr.checks import checked_arguments
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.token_scores import TokenScores
 from captum_attattr.formatting import output_value, signed
+from captum_attattr.plots.canvas.certainty import Certainty
 from captum_attattr.plots.canvas.labels import escape, fitted, name_label, text_width
 from captum_attattr.plots.canvas.layout import WIDTH, Area
 from captum_attattr.plots.canvas.sentence import Sentence, shown
@@ -103,6 +104,7 @@ def tokens_row(explanation: Explanation | TokenScores) -> dict[str, Any]:
         "value": output_value(explanation.output, explanation.value, explanation.contrast is not None),
         "layers": list(explanation.layers),
         "joint": explanation.path == "joint",
+        "rough": isinstance(explanation, Explanation) and Certainty.of(explanation).rough,
         "sentence": {**sentence._asdict(), "scores": sentence.scores.tolist()},
     }
 

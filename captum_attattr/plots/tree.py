@@ -13,11 +13,12 @@ from captum_attattr.checks import checked_arguments, instance, one_of
 from captum_attattr.explanations.explanation import Explanation
 from captum_attattr.explanations.words import Floats, attention_of, joined, words
 from captum_attattr.formatting import counted, number, signed
+from captum_attattr.plots.canvas.certainty import Certainty
 from captum_attattr.plots.canvas.labels import hover_label, name_label, token_label, token_width
 from captum_attattr.plots.canvas.lines import Line, painted
 from captum_attattr.plots.canvas.theme import Changes, Theme
 from captum_attattr.plots.canvas.token_columns import NEGATIVE, NODE, POSITIVE, RIGHT, Columns, divider, second_text
-from captum_attattr.plots.tree_notes import in_columns, missing_links, narrow_tree, titles, width_menu
+from captum_attattr.plots.tree_notes import about, in_columns, missing_links, narrow_tree, titles, width_menu
 from captum_attattr.plots.tree_paper import paper_tree
 from captum_attattr.plots.tree_places import curve, heights_of
 from captum_attattr.trees.attributes import check_tree
@@ -115,7 +116,7 @@ def _edges(tree: nx.DiGraph, heights: dict[int, float], attention: dict[int, Flo
     largest = abs(ordered[-1][2]["score"]) or 1.0
     lines = []
     for i, j, data in ordered:
-        x, y = curve((j, heights[j]), (i, heights[i]))
+        x, y = curve((j, heights[j]), (i, heights[i]), len(tree.graph["tokens"]))
         width = _width(data["score"] / largest)
         negative = data["score"] < 0
         trace = {
@@ -352,8 +353,9 @@ def plot_tree(
         "index": tree.graph["index"],
     }
     layout["updatemenus"] = [width_menu(edges, layout)]
-    told = narrow_tree(given, explanation)
-    return painted(lines, layout, "tree", hint=_HINT, changes=changes, scripts=["tree"], tree=data, narrow=told)
+    exact = [] if explanation is None else [Certainty.of(explanation).text]
+    hint, told = " ".join([*exact, about(given), _HINT]), narrow_tree(given, explanation)
+    return painted(lines, layout, "tree", hint=hint, changes=changes, scripts=["tree"], tree=data, narrow=told)
 
 
 def _output(tree: nx.DiGraph, heights: dict[int, float], reverse: bool) -> Line:

@@ -17,6 +17,7 @@ from captum_attattr.trees.attributes import counting
 ALL_COLUMNS = 60  # tokens; of longer texts only those of the tree and their neighbours have a column
 _WARN = 0.9  # of the positive attribution: where more is left out, the figure says so in bold
 _MISSING = 3  # links that are named
+_LISTED = 50  # links of a tree in a narrow page
 _ALGORITHMS = {"paper": "Algorithm 1", "reference": "the published script's algorithm"}
 
 
@@ -91,6 +92,17 @@ def titles(tree: nx.DiGraph, low: int, missing: list[tuple[float, int, int, int]
     return f"{title}; threshold {graph['threshold']:g}, {_ALGORITHMS[graph['algorithm']]}", subtitle
 
 
+def about(tree: nx.DiGraph) -> str:
+    """Return what a tree is, in a sentence for those who have not read the paper."""
+    told = (
+        "The tree goes down from its root, the square: each token brings in, layer by layer, those that it reads with "
+        f"more than {100 * tree.graph['threshold']:g} % of the layer's largest score"
+    )
+    if not any(data["class_edge"] for *_, data in tree.edges(data=True)):
+        return f"{told}."
+    return f"{told}; in the end the first token, a special one where the decision is read, gathers them all."
+
+
 def width_menu(edges: list[Line], layout: dict[str, Any]) -> dict[str, Any]:
     """Return the menu of what the widths of the edges are."""
     targets = [1 + i for i in range(len(edges))]
@@ -109,6 +121,8 @@ def narrow_tree(tree: nx.DiGraph, explanation: Explanation | None) -> dict[str, 
     """Return what a narrow page shows of a tree: its links, the strongest first, and the words where they are known."""
     edges = sorted(tree.edges(data=True), key=lambda edge: -abs(edge[2]["score"]))
     tokens = readable(tree.graph["tokens"], tree.graph.get("scheme", ""))
-    links = sentences([(data["layer"], i, j, data["score"]) for i, j, data in edges], tokens)
-    known = {} if explanation is None else {"sentence": narrow(explanation)["sentence"]}
-    return {**known, "links": links, "what": "Links of the tree"}
+    special = {node for node, flag in tree.nodes(data="special") if flag}
+    links = sentences([(data["layer"], i, j, data["score"]) for i, j, data in edges[:_LISTED]], tokens, special)
+    known = {} if explanation is None else narrow(explanation)
+    most = f", the {_LISTED} strongest of {len(edges)}" if len(edges) > _LISTED else ""
+    return {**known, "links": links, "what": f"Links of the tree{most}", "about": about(tree)}

@@ -19,7 +19,7 @@ import pytest
 import torch
 import transformers
 from command_line import write_model
-from toy import VOCAB, bert_config, tiny_bert, tiny_llama, tiny_tokenizer
+from toy import VOCAB, bert_config, tiny_bert, tiny_llama, tiny_tokenizer, tiny_writer
 from transformers import AutoTokenizer
 
 from captum_attattr import (
@@ -91,6 +91,23 @@ def test_report_reads_a_table_and_a_target(folder, tmp_path, capsys):
 def test_a_report_has_the_effects_that_were_asked_for(folder, tmp_path):
     assert main(["report", "--model", str(folder / "model"), "--effects", "--output", str(tmp_path), "a b c"]) == 0
     assert "measured effect" in (tmp_path / "report_1.html").read_text()
+
+
+@pytest.mark.filterwarnings("ignore::captum_attattr.ConvergenceWarning")
+@pytest.mark.parametrize("name", ["T5", "Bart", "MarianMTModel"])
+def test_generate_takes_encoder_decoders(tmp_path, capsys, name):
+    model, tokenizer = tiny_writer(name), tiny_tokenizer()
+    for part in (model, tokenizer):
+        part.save_pretrained(tmp_path / "model")
+    line = ["generate", "--model", str(tmp_path / "model"), "a good film", "--answer", "plot man", "--nodes", "2"]
+    assert main([*line, "--output", str(tmp_path / "answer.safetensors")]) == 0
+    found = GenerationExplanation.load(tmp_path / "answer.safetensors")
+    expected = explain_generation(model, tokenizer, "a good film", generated="plot man", n_steps=2, progress=False)
+    torch.testing.assert_close(found.matrix, expected.matrix)
+    assert found.given == "source"
+    assert capsys.readouterr().out.startswith(expected.table())
+    assert main(["explain", "--model", str(tmp_path / "model"), "a good film"]) == 2
+    assert "explain_generation explains what it writes" in capsys.readouterr().err
 
 
 def test_generate_prints_and_writes_where_an_answer_came_from(tmp_path, capsys):

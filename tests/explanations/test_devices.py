@@ -1,9 +1,11 @@
-"""Models that accelerate has placed: its hooks change nothing, and what cannot be explained is refused by name."""
+"""Models that accelerate has placed: its hooks change nothing, and offloaded weights are refused by name.
+
+Models on two devices are in `on_a_device.py`.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -69,14 +71,3 @@ def test_offloaded_weights_are_refused_by_name(function, where, tmp_path: Path):
     with pytest.raises(ValueError, match=r"weights of BertForSequenceClassification are not there: '.*' is on the m"):
         FUNCTIONS[function](model, tmp_path)
     assert not (tmp_path / "archive").exists()
-
-
-@pytest.mark.parametrize("function", FUNCTIONS)
-def test_weights_on_several_devices_are_refused_by_name(function, tmp_path: Path, monkeypatch):
-    model = tiny_bert()
-    devices = [SimpleNamespace(device=torch.device(name)) for name in ("cpu", "cuda:0", "cpu")]
-    monkeypatch.setattr(model, "parameters", lambda: iter(devices))
-    message = "weights of BertForSequenceClassification are spread over cpu, cuda:0: attribution needs them on one"
-    with pytest.raises(ValueError, match=message):
-        FUNCTIONS[function](model, tmp_path)
-    assert not list(tmp_path.iterdir())

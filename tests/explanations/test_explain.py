@@ -664,6 +664,12 @@ def test_unknown_tokens_of_a_language_model(llama, tokenizer, target, error, mes
         explain(llama, tokenizer, ["a b"], target)
 
 
+def test_classes_of_a_configuration_may_be_numbered_by_strings(tokenizer):
+    model = tiny_bert()
+    model.config.id2label = {"0": "no", "1": "maybe", "2": "yes"}
+    assert [one.label for one in explain(model, tokenizer, ["a", "b"], ["yes", 1], n_steps=1)] == ["yes", "maybe"]
+
+
 @pytest.mark.parametrize("name", ["BertModel", "BertForMultipleChoice", "BertForNextSentencePrediction"])
 def test_models_of_other_tasks_are_refused(tokenizer, name):
     model = getattr(transformers, name)(bert_config()).eval()

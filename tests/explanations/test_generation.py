@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 
+import pandas
 import pytest
 import results
 import torch
 from device import place
 from families import FAMILIES
-from toy import CLS, PAD, SEP, tiny_bert, tiny_llama, tiny_tokenizer, unchanged
-from transformers import XLNetConfig, XLNetLMHeadModel
+from toy import CLS, PAD, SEP, byte_level, tiny_bert, tiny_llama, tiny_tokenizer, tiny_writer, unchanged
+from transformers import GPT2Config, GPT2LMHeadModel, XLNetConfig, XLNetLMHeadModel
 
 from captum_attattr import (
     ConvergenceWarning,
@@ -47,6 +48,7 @@ def alone(model, result, token, **options):
         {"output": "logit", "contrast": "z"},
         {"baseline": "uniform", "n_steps": 3, "layers": [0, 2]},
         {"internal_batch_size": 3},
+        {"baseline": 0.5, "n_steps": 3},  # a start at which what follows is read too
     ],
 )
 def test_a_row_is_the_prefix_explained_alone(options):
@@ -193,6 +195,43 @@ def test_sampling_goes_by_its_seed_and_leaves_torchs_own():
     assert hot.written == "sampled at the temperature 0.0001 with the seed 1"
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"return_dict_in_generate": True, "output_scores": True, "output_attentions": True},
+        {"num_beams": 4, "num_return_sequences": 2},
+        {"num_beams": 3, "early_stopping": True, "length_penalty": 2.0},
+        {"max_length": 3},
+        {"use_cache": False},
+    ],
+    ids=str,
+)
+def test_one_answer_is_written_whatever_the_models_configuration_asks_for(changes):
+    plain, model = made(max_new_tokens=4, n_steps=1), tiny_llama()
+    for name, value in changes.items():
+        setattr(model.generation_config, name, value)
+    assert made(model, max_new_tokens=4, n_steps=1).ids == plain.ids
+
+
+def test_an_answer_stops_at_the_models_own_strings():
+    tokenizer, model = byte_level(), tiny_llama(vocab_size=271)
+    options = {"max_new_tokens": 8, "n_steps": 1, "progress": False}
+    plain = explain_generation(model, tokenizer, "a b", **options)
+    assert tokenizer.decode(plain.ids[-1:]) == "##"
+    model.generation_config.stop_strings = ["##"]
+    assert explain_generation(model, tokenizer, "a b", **options | {"max_new_tokens": 12}).ids == plain.ids
+    with pytest.raises(ValueError, match=r"LlamaForCausalLM writes the token id \d+, and the tokenizer knows 0 to 270"):
+        explain_generation(tiny_llama(vocab_size=700), tokenizer, "a b", **options)
+
+
+def test_padding_that_a_model_writes_is_one_of_its_tokens():
+    result = made(generated=[33, PAD, PAD, 34])
+    assert result.tokens == ["plot", "[PAD]", "[PAD]", "man"]
+    with torch.no_grad():
+        likely = tiny_llama()(place(torch.tensor([result.ids]))).logits[0, 4:-1].softmax(-1)
+    assert result.values.tolist() == pytest.approx([float(p[i]) for p, i in zip(likely, result.ids[5:], strict=True)])
+
+
 def test_training_mode_and_everything_else_stay():
     model = tiny_llama(attention_dropout=0.5).train()
     with unchanged(model):
@@ -237,10 +276,24 @@ def test_prompts_and_answers_in_all_forms(prompt):
     model = tiny_llama()
     expected = made(model, generated=" plot man", n_steps=2)
     ids = expected.ids[5:]
-    for answer in (" plot man", ids, tuple(ids), torch.tensor(ids), torch.tensor([ids]), torch.tensor(ids).numpy()):
+    rows = torch.tensor(ids), torch.tensor([ids]), torch.tensor(ids).numpy(), pandas.Series(ids)
+    for answer in (" plot man", ids, tuple(ids), iter(ids), range(ids[0], ids[-1] + 1), *rows):
         result = made(model, prompt=prompt, generated=answer, n_steps=2)
         assert result.tokens == ["plot", "man"]
         torch.testing.assert_close(result.matrix, expected.matrix)
+
+
+def test_a_prompt_with_more_than_tokens_is_refused():
+    """GPT-2 adds embeddings of types and positions: F of the ids alone would be another one."""
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 60, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 24}
+    model = place(GPT2LMHeadModel(GPT2Config(**sizes, initializer_range=0.2)).eval())
+    with pytest.raises(ValueError, match=r"prompt is a pair whose texts have types of their own.*: give one text"):
+        made(model, prompt=[("a good", "film")])
+    with pytest.raises(ValueError, match=r"prompt is an encoding with 'position_ids'.*: leave it out"):
+        made(model, prompt={"input_ids": [4, 5, 6], "position_ids": [0, 5, 6]})
+    result = made(tiny_llama(), prompt=[("a good", "film")], n_steps=1)  # which has no types
+    assert result.prompt == ("a good", "film")
 
 
 def test_a_conversation_is_a_prompt():
@@ -296,11 +349,16 @@ def test_files_bring_everything_back(tmp_path, keep):
     torch.testing.assert_close(again.span(0, 2).scores, result.span(0, 2).scores)
     assert again.explanations[0].layers == [1]
     torch.testing.assert_close(again.explanations[0].attributions, result.explanations[0].attributions)
-    other = tiny_llama(seed=1)
-    with torch.no_grad():
-        other.lm_head.weight.mul_(20)
-    with pytest.raises(ValueError, match="the model is another one"):
-        loaded.attach(other, tiny_tokenizer())
+    for seed in range(1, 4):
+        with pytest.raises(ValueError, match=r"the model is another one: it gives token \d of the answer the prob"):
+            loaded.attach(tiny_llama(seed=seed), tiny_tokenizer())
+    loaded.attach(tiny_llama().to(torch.bfloat16), tiny_tokenizer())
+    with pytest.raises(ValueError, match="the model is another one: it writes from a source, not from a prompt"):
+        loaded.attach(tiny_writer(), tiny_tokenizer())
+    with pytest.raises(ValueError, match="classifies texts and writes none: use explain"):
+        loaded.attach(tiny_bert(), tiny_tokenizer())
+    with pytest.raises(ValueError, match="the tokenizer is another one"):
+        loaded.attach(model, byte_level())
     (tmp_path / "cut").write_bytes((tmp_path / "generation.safetensors").read_bytes()[:-9])
     with pytest.raises(ResultFileError, match="holds no explanation of a generation"):
         GenerationExplanation.load(tmp_path / "cut")
@@ -352,9 +410,18 @@ MISTAKES = [
     ({"generated": ""}, ValueError, "generated='' holds no token"),
     ({"generated": []}, ValueError, "holds no token"),
     ({"generated": 3}, TypeError, "generated must be the answer's text or its token ids, not 3"),
+    ({"generated": torch.tensor(4)}, TypeError, r"or its token ids, not tensor\(4\)"),
+    ({"generated": torch.ones(2, 2, dtype=torch.long)}, TypeError, "generated must be the answer's text or its token"),
+    ({"generated": {"input_ids": [4]}}, TypeError, "generated must be the answer's text or its token ids"),
+    ({"generated": " \ud800"}, ValueError, "holds half a character"),
+    ({"generated": " quux"}, ValueError, r"reads as '\[UNK\]', behind '': the model cannot write it; give ids"),
+    ({"generated": [CLS, 4, 30, 32, SEP, 33]}, ValueError, r"begins with the ids of the prompt.*, generated\[5:\]; or"),
+    ({"contrast": "\ud800"}, ValueError, "holds half a character"),
+    ({"max_new_tokens": 3, "do_sample": True, "seed": 2**64}, ValueError, r"seed=\d+ must be below 2\*\*64"),
     ({"generated": ["a"]}, TypeError, "generated must be the answer's text or its token ids"),
     ({"generated": [4, 999]}, ValueError, "generated has the token id 999, and the tokenizer knows 0 to"),
     ({"generated": [4, -1]}, ValueError, "generated must be 0 or more"),
+    ({"generated": [4, 5, PAD, PAD]}, ValueError, r"generated ends with 2 tokens of padding .*: leave them out$"),
     ({"generated": "s and"}, ValueError, "generated='s and' does not follow the prompt.*'film' becomes"),
     ({"generated": " a" * 21}, ValueError, "prompt has 5 tokens and generated has 21 more, and the model reads 24"),
     ({"generated": " a", "max_new_tokens": 3}, ValueError, "max_new_tokens is of an answer that the model writes"),
@@ -393,6 +460,11 @@ def test_mistakes_are_named_before_the_model_runs(options, error, message, tmp_p
 def test_a_classifier_writes_nothing():
     with pytest.raises(ValueError, match="BertForSequenceClassification classifies texts and writes none: use explain"):
         made(tiny_bert())
+
+
+def test_an_answer_that_repeats_the_prompt_is_given_as_a_text():
+    result = made(prompt=[4, 30, 32], generated=f" {PROMPT}", n_steps=1)
+    assert result.tokens == result.prompt_tokens == PROMPT.split()
 
 
 @pytest.mark.parametrize(

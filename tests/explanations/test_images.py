@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from seeing import (
     siglip,
 )
 from toy import tiny_bert, tiny_tokenizer, unchanged
+from transformers import CLIPProcessor
 
 from captum_attattr import (
     Explanation,
@@ -39,6 +41,7 @@ from captum_attattr import (
     faithfulness,
     removal_effects,
 )
+from captum_attattr.explanations.explainer import Explainer
 
 QUIET = {"progress": False}
 QUICK = {"n_steps": 2, "progress": False}
@@ -424,6 +427,9 @@ BAD: list[tuple[Any, type[Exception], str]] = [
     (torch.full((3, 8, 8), 1.5), ValueError, r"images\[0\] has values from 1.5 to 1.5: floats must be from 0 to 1"),
     (torch.full((3, 8, 8), torch.nan), ValueError, r"images\[0\] has values from nan to nan"),
     (torch.zeros(3, 0, 8), ValueError, r"images\[0\] has no pixels: it is 8 x 0"),
+    (PIL.Image.fromarray(np.full((8, 8), 60_000, np.uint16)), ValueError, r"mode 'I;16', from 6e\+04 to 6e\+04, which"),
+    ([GOOD, PIL.Image.fromarray(np.ones((8, 8), np.float32))], ValueError, r"images\[1\] has pixels of the mode 'F'"),
+    (BytesIO(b"x"), TypeError, r"images must be a picture or a list of pictures, not BytesIO"),
     ("nowhere.png", FileNotFoundError, r"images\[0\]: no file 'nowhere.png'"),
     (["https://example.org/cat.png"], ValueError, r"is an address: nothing is downloaded; give a file"),
     ([__file__], ValueError, r"images\[0\]: '.*test_images.py' cannot be read as a picture"),
@@ -456,6 +462,11 @@ WRONG: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("CLIP", {"text": ["a", "b"]}, ValueError, r"text lists 2 entries for 1 images"),
     ("CLIP", {"text": 3}, TypeError, r"text of images\[0\] must be a string, not int: 3"),
     ("CLIP", {"text": "  "}, ValueError, r"text of images\[0\] is empty"),
+    ("CLIP", {"text": "\ud800"}, ValueError, r"text of images\[0\] = .* holds half a character"),
+    ("CLIP", {"candidates": ["a", "\ud800"]}, ValueError, r"one of candidates = .* holds half a character"),
+    ("CLIP", {"text": "a " * 63}, ValueError, r"the text 'a a .* has 65 tokens and the model takes 64; shorten it"),
+    ("CLIP", {"candidates": ["b", "a " * 63]}, ValueError, r"the text 'a a .* has 65 tokens and the model takes 64"),
+    ("CLIP", {"text": "a", "processor": CLIPProcessor}, TypeError, r"processor of images, got type"),
     ("CLIP", {"text": "a", "target": 1}, ValueError, r"target 1 of images\[0\] is out of range: the model has 1"),
     ("CLIP", {"text": "a", "contrast": "b"}, ValueError, r"contrast: one text is a similarity"),
     ("CLIP", {"text": "a", "output": "probability"}, ValueError, r"output='probability': one text is a similarity"),
@@ -475,6 +486,8 @@ WRONG += [
         r"text: LlavaForConditionalGeneration answers to a picture and a prompt; give",
     ),
     ("LLaVA", {"text": 3}, TypeError, r"text of images\[0\] must be a string, not int: 3"),
+    ("LLaVA", {"text": "\ud800"}, ValueError, r"text of images\[0\] = .* holds half a character"),
+    ("LLaVA", {"text": "a " * 60}, ValueError, r"images\[0\] and its text have 71 tokens and the model takes 64"),
     ("LLaVA", {"text": ""}, ValueError, r"text of images\[0\] is empty: ''"),
     ("LLaVA", {"text": "<image> a <image>"}, ValueError, r"text of images\[0\] has 2 places for a picture"),
     ("LLaVA", {"text": "a", "target": "good film"}, ValueError, r"target 'good film' of images\[0\] is 2 tokens"),
@@ -497,6 +510,17 @@ def test_wrong_choices_are_refused_before_the_model_runs(
     model.register_forward_pre_hook(lambda *_: pytest.fail("the model ran"))
     with pytest.raises(error, match=message):
         explain_images(**{"model": model, "processor": reading, "images": GOOD} | given, **QUICK)
+
+
+@pytest.mark.parametrize("bad", [0, 1])
+def test_sizes_that_the_model_does_not_take_are_refused_before_any_is_explained(
+    bad: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Explainer, "run", lambda *_: pytest.fail("explained"))
+    given = [GOOD if i == bad else np.zeros((12, 12, 3), np.uint8) for i in range(2)]
+    message = rf"images\[{bad}\]: ViTFor.* does not take pixels of shape \(1, 3, 8, 8\), which the processor makes"
+    with pytest.raises(ValueError, match=message):
+        explain_images(classifier(), processor(do_resize=False), given, **QUICK)
 
 
 @pytest.mark.parametrize(

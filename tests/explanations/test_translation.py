@@ -8,7 +8,7 @@ import torch
 import transformers
 from device import place
 from tiny_families import exists, tiny_model
-from toy import CLS, PAD, SEP, VOCAB, tiny_tokenizer, tiny_writer, unchanged
+from toy import CLS, PAD, SEP, VOCAB, tiny_llama, tiny_tokenizer, tiny_writer, unchanged
 from transformers import (
     BertConfig,
     BertLMHeadModel,
@@ -32,6 +32,7 @@ from captum_attattr import (
     attribution_tree,
     explain,
     explain_generation,
+    faithfulness,
     plot_attention,
     plot_flow,
     plot_generation,
@@ -42,7 +43,7 @@ from captum_attattr import (
     write_report,
 )
 from captum_attattr.attribution.methods.table import ATTRIBUTIONS, WITH_HEADS
-from captum_attattr.explanations import answer_scores
+from captum_attattr.explanations import answer_scores, text_model
 from captum_attattr.model.head_pruning import prune_heads
 from captum_attattr.model.wrappers import writes_from_source
 
@@ -246,6 +247,14 @@ def test_a_text_that_carries_its_special_tokens_gets_none_twice():
     torch.testing.assert_close(carried.matrix[:2, :9], plain.matrix, rtol=0, atol=1e-6)
 
 
+def test_pairs_are_sources_where_the_model_has_no_types_for_them():
+    result = made(source=[("a good", "film")], generated="plot", n_steps=1)
+    assert result.prompt == ("a good", "film")
+    assert result.values.tolist() == pytest.approx(own_probabilities(tiny_writer(), result, source=6), abs=1e-5)
+    with pytest.raises(ValueError, match=r"prompt is a pair whose texts have types of their own.*: give one text"):
+        made(two_berts(), source=[("a good", "film")])
+
+
 def test_sampling_goes_by_its_seed():
     model = tiny_writer("Bart")
     first, again, other = (made(model, max_new_tokens=6, do_sample=True, seed=s, n_steps=1) for s in (1, 1, 2))
@@ -362,8 +371,10 @@ def test_trees_and_views_take_them(tmp_path):
     assert "<h2>prompt</h2>" not in whole
     assert "<iframe" in result._repr_html_()
     assert result.words().sources == ["[CLS]", "a", "good", "film", "[SEP]", "[PAD]", "[CLS]", "plot", "man", "work"]
-    with pytest.raises(TypeError, match="explain_generation explains what it writes"):
-        removal_effects(tiny_writer(), tiny_tokenizer(), explanation)
+    for function, given in ((removal_effects, explanation), (faithfulness, [explanation])):
+        for model, name in ((tiny_writer(), "T5ForConditionalGeneration"), (tiny_llama(), r"explanations\[0\]")):
+            with pytest.raises(TypeError, match=f"^{name} is of an encoder-decoder that writes, which is not run"):
+                function(model, tiny_tokenizer(), given)
 
 
 def test_heads_that_are_gone_have_zeros_and_the_model_stays():
@@ -382,11 +393,12 @@ def test_heads_that_are_gone_have_zeros_and_the_model_stays():
 MISTAKES = [
     ({"source": ""}, ValueError, "prompt = '' is empty"),
     ({"source": ["a", "b"]}, ValueError, "prompt holds 2 texts, and one is explained at a time"),
-    ({"source": "a " * 30}, ValueError, "prompt has 32 tokens and the model takes 24"),
+    ({"source": "a " * 30}, ValueError, "prompt has 32 tokens and the model takes 24; shorten it$"),
     ({"generated": ""}, ValueError, "generated='' holds no token"),
     ({"generated": []}, ValueError, "holds no token"),
     ({"generated": 3}, TypeError, "generated must be the answer's text or its token ids, not 3"),
     ({"generated": [4, 999]}, ValueError, "generated has the token id 999, and the tokenizer knows 0 to"),
+    ({"generated": [4, 5, SEP, PAD, PAD]}, ValueError, r"generated ends with 2 tokens of padding .*: leave them out$"),
     ({"generated": "plot quux"}, ValueError, r"reads as '\[UNK\]', behind 'plot': the model cannot write it"),
     ({"generated": "a " * 24}, ValueError, "the decoder starts with 2 tokens and generated has 24 more.*reads 24 at"),
     ({"max_new_tokens": 25}, ValueError, "the decoder starts with 1 tokens and max_new_tokens asks for 25 more"),
@@ -421,12 +433,32 @@ def test_models_and_tokenizers_that_do_not_fit():
         made(model)
 
 
-def test_decoders_without_a_map_of_what_was_written_are_refused():
+CHOICES = [
+    {},
+    *({"layers": layers} for layers in ([2], [3], [3, 5], [4])),
+    *({"attribution": name} for name in ("gradient_attention", "attention")),
+    {"keep": "maps"},
+    {"path": "layer"},
+]
+
+
+@pytest.mark.parametrize("options", CHOICES, ids=str)
+def test_maps_that_are_not_of_the_tokens_are_refused_whatever_is_asked_for(options, monkeypatch):
+    """ProphetNet predicts in streams beside its tokens: cross attention has rows of both, its own has none of them."""
     sizes = {"vocab_size": 36, "hidden_size": 32, "num_encoder_layers": 2, "num_decoder_layers": 2, "dropout": 0.0}
     heads = {"num_encoder_attention_heads": 4, "num_decoder_attention_heads": 4, "decoder_start_token_id": CLS}
-    streams = ProphetNetForConditionalGeneration(ProphetNetConfig(**sizes, **heads)).eval()
-    with pytest.raises(UnsupportedModelError, match=r"cross .* has maps of .* puts positions of its own beside them"):
-        made(place(streams))
+    streams = place(ProphetNetForConditionalGeneration(ProphetNetConfig(**sizes, **heads)).eval())
+    with pytest.raises(UnsupportedModelError, match="predicts in streams of its own beside the tokens"):
+        made(streams, **options)
+    monkeypatch.setattr(text_model, "STREAMS", {})
+    if options.get("layers") in ([2], [4]):  # the decoder's own attention alone looks as it should
+        return
+    told = r"cross .* maps of \d+ x 5 for 5 tokens of a source and \d+ of the decoder.* positions of its own beside"
+    with pytest.raises(UnsupportedModelError, match=told):
+        made(streams, **options)
+
+
+def test_source_and_answer_need_attention_of_their_own():
     config = BertConfig(vocab_size=VOCAB, hidden_size=32, num_hidden_layers=1, num_attention_heads=4)
     apart = two_berts()
     apart.decoder = BertLMHeadModel(BertConfig(**config.to_dict() | {"is_decoder": True}))

@@ -7,31 +7,20 @@ from typing import Any
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from toy import tiny_bert, tiny_tokenizer
+from toy import BYTES, CORPUS, byte_level, tiny_bert, tiny_llama, tiny_tokenizer
 from transformers import ByT5Tokenizer, CanineTokenizer, PreTrainedTokenizerFast
 from transformers.models.bertweet.tokenization_bertweet import BertweetTokenizer
 
-from captum_attattr import Explanation, attribution_tree, explain, explain_dataset
+from captum_attattr import Explanation, attribution_tree, explain, explain_dataset, explain_generation
 from captum_attattr.explanations.schemes import SCHEMES, scheme_of
 from captum_attattr.explanations.words import joined, readable, words
 
 TEXTS = ("good films", "хороший фильм", "فيلم جيد", "a 😀🙂 film", "## a @@ b </w>", "naïve café")
 CHINESE = "我喜欢电影"
-CORPUS = ["good film", "a b", "хор", "## @@", "naïve"] * 3
-BYTES = pre_tokenizers.ByteLevel.alphabet()
 
 
 def fast(core: Tokenizer) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>")
-
-
-def byte_level(decoder: bool = True) -> PreTrainedTokenizerFast:
-    core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    if decoder:
-        core.decoder = decoders.ByteLevel()
-    core.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=270, initial_alphabet=BYTES, show_progress=False))
-    return fast(core)
 
 
 def clip_like() -> PreTrainedTokenizerFast:
@@ -107,6 +96,42 @@ def test_chinese_is_read_character_by_character_never_cut(scheme):
     read = readable([joined([tokens[i] for i in group], scheme) for group in groups], scheme)
     assert "".join(read).strip() == CHINESE
     assert len([part for part in read if part.strip()]) == len(CHINESE)
+
+
+PARTS = ["<0xF0>", "<0x9F>", "<0x98>", "<0x80>"]
+
+
+@pytest.mark.filterwarnings("ignore::captum_attattr.ConvergenceWarning")
+@pytest.mark.parametrize("scheme", ["bytes", "byte_ends", "sentencepiece", "byte_characters"])
+def test_a_part_of_a_character_is_named_by_its_bytes(scheme):
+    """Tokenizers decode all such tokens to the same replacement character, or to nothing."""
+    tokenizer: Any = TOKENIZERS[scheme]()
+    ids = tokenizer("😀", add_special_tokens=False)["input_ids"][-4:]
+    model, options = tiny_llama(vocab_size=700), {"n_steps": 1, "progress": False}
+    assert [explain(model, tokenizer, "a b", i, **options)[0].label for i in ids] == PARTS
+    one = explain(model, tokenizer, "a b", ids[0], contrast=ids[1], **options)[0]
+    assert (one.label, one.contrast) == ("<0xF0>", "<0x9F>")
+    result = explain_generation(model, tokenizer, "a b", generated=ids, **options)
+    assert [each.label for each in result.explanations] == [result.row(i).label for i in range(4)] == PARTS
+    assert (result.words().answer, result.span(0, 4).label.removesuffix("</w>")) == (["😀"], "😀")
+    assert result.span(1, 3).label == "<0x9F><0x98>"
+    cut = explain_generation(model, tokenizer, "a b", generated=ids[:3], **options)  # by max_new_tokens, say
+    assert cut.words().answer == ["<0xF0><0x9F><0x98>"]
+
+
+def test_a_token_that_the_tokenizer_does_not_have_is_named_by_its_id():
+    one = explain(tiny_llama(vocab_size=700), byte_level(), "a b", 553, n_steps=1, progress=False)[0]
+    assert one.label == "token 553"
+
+
+def test_a_word_that_is_one_token_behind_a_space_is_found_there():
+    tokenizer, model = byte_level(), tiny_llama(vocab_size=700)
+    tokenizer.add_tokens([" film"])
+    assert explain(model, tokenizer, "a b", " film", n_steps=1, progress=False)[0].label == " film"
+    with pytest.raises(ValueError, match=r"target 'film' of texts\[0\] is 2 tokens .*; one is needed, as ' film' is$"):
+        explain(model, tokenizer, "a b", "film", progress=False)
+    with pytest.raises(ValueError, match=r"target 'good' of texts\[0\] is 2 tokens .*; one is needed$"):
+        explain(model, tokenizer, "a b", "good", progress=False)
 
 
 def test_marks_are_those_of_the_scheme_alone():

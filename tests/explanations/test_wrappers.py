@@ -42,6 +42,7 @@ from captum_attattr import (
     token_scores,
 )
 from captum_attattr.attribution.integration import Integrator
+from captum_attattr.attribution.methods.table import ATTRIBUTIONS
 
 pytestmark = [  # of peft, and of torch.compile
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),
@@ -251,6 +252,14 @@ def test_maps_that_are_not_of_the_tokens_are_refused_before_any_is_made(name, mo
         with pytest.raises(UnsupportedModelError, match=message):
             function(model, tokenizer, [TEXT], *more, **QUIET)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("attribution", ATTRIBUTIONS)
+@pytest.mark.parametrize("name", SIZES)
+def test_every_method_refuses_them(name, attribution):
+    make, message = SIZES[name]
+    with pytest.raises(UnsupportedModelError, match=message):
+        explain(*make(), TEXT, attribution=attribution, progress=False)
 
 
 def test_layers_of_the_tokens_can_be_chosen_where_others_are_pooled():

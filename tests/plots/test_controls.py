@@ -11,7 +11,7 @@ import pytest
 import results
 from browser import Clocked
 from browser import clocked as clocked
-from pictured import comparison, several
+from pictured import comparison, curve, several
 from results import importance
 
 from captum_attattr import (
@@ -125,3 +125,52 @@ def test_a_figure_of_others_keeps_its_menus(clocked: Clocked, tmp_path: Path) ->
     clocked.open(write_html(go.Figure(layout={"updatemenus": [menu]}), tmp_path / "page.html"))
     assert clocked.run("document.querySelectorAll('.updatemenu-header').length") == 1
     assert clocked.run("document.querySelectorAll('.controls').length") == 0
+
+
+ENTRY = """(() => {
+  const at = document.activeElement;
+  if (!at.matches(".legend .traces")) return null;
+  return [at.getAttribute("aria-label").replaceAll(/[\\u2068\\u2069]/g, ""), at.getAttribute("role"),
+    at.getAttribute("aria-checked"), getComputedStyle(at).outlineStyle];
+})()"""
+HIDDEN = """(() => {
+  const plot = [...document.querySelectorAll(".plot")].find((each) => each.getClientRects().length);
+  return plot._fullData.filter(({ visible }) => visible === "legendonly").map(({ name }) => name);
+})()"""
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: plot_pruning_curve([curve("attattr"), curve("<b>taylor</b>")]),
+        lambda: plot_correlation(importance(3, 4), importance(3, 4, seed=1)),
+    ],
+)
+def test_the_entries_of_a_legend_are_reached_by_keys(make: Any, width: int, clocked: Clocked, tmp_path: Path) -> None:
+    clocked.ask("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+    clocked.open(write_html(make(), tmp_path / "page.html"))
+    names: list[str] = []
+    for _ in range(40):
+        clocked.press("Tab", 9)
+        entry = clocked.run(ENTRY)
+        if entry is None:
+            if names:
+                break
+            continue
+        name, role, checked, outline = entry
+        assert (role, checked, outline) == ("checkbox", "true", "solid")
+        names.append(name)
+        for key, number, state in ((" ", 32, "false"), ("Enter", 13, "true")):
+            clocked.press(key, number)
+            clocked.until(
+                ENTRY, lambda seen, name=name, state=state: seen and seen[::2] == [name, state]
+            )  # the focus stays
+            assert bool(clocked.run(HIDDEN)) == (state == "false")
+    assert len(names) == len(set(names)) >= 2
+
+
+def test_a_legend_that_only_explains_is_not_reached(clocked: Clocked, tmp_path: Path) -> None:
+    clocked.open(write_html(FIGURES["tree"][0](), tmp_path / "page.html"))
+    assert clocked.run("document.querySelectorAll('.legend .traces').length") >= 2
+    assert clocked.run("document.querySelectorAll('.legend [tabindex]').length") == 0

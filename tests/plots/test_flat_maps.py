@@ -13,7 +13,15 @@ import results
 import torch
 from browser import look
 
-from captum_attattr import Explanation, plot_attention, plot_flow, write_html, write_report
+from captum_attattr import (
+    Explanation,
+    attribution_tree,
+    plot_attention,
+    plot_flow,
+    plot_tree,
+    write_html,
+    write_report,
+)
 from captum_attattr.plots import flow, report_data
 from captum_attattr.plots.canvas import packing
 from captum_attattr.plots.canvas.codes import LEVELS, fitting, packed, room, signed_codes, unsigned_codes
@@ -45,6 +53,16 @@ def test_pages_of_200_tokens_keep_to_their_size(page: str, heads: int, tmp_path:
     assert NOTE in text
     if page == "report":
         assert json.loads(re.search('id="data">(.*?)</script>', text)[1])["maps"]["levels"] != list(LEVELS[0])  # type: ignore[index]
+
+
+@pytest.mark.parametrize("heads", [6, 12])
+def test_a_tree_of_200_tokens_keeps_to_its_size(heads: int, tmp_path: Path) -> None:
+    given = flat(heads, 12, 200)
+    tree = attribution_tree(given)
+    assert tree.number_of_edges() == 397  # all tokens are in it
+    path = write_html(plot_tree(tree, given), tmp_path / "tree.html")
+    assert path.stat().st_size <= 0.8e6
+    assert "Links of the tree, the 50 strongest of 397</h2>" in path.read_text("utf-8")
 
 
 def test_what_has_room_keeps_all_levels(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import plotly.graph_objects as go
 import pytest
@@ -57,7 +58,9 @@ def test_a_phone_has_the_words_and_the_links(name: str, clocked: Clocked, tmp_pa
         assert len(seen["links"]) == 10
         layer, query, key = (int(part) for part in (sums.abs() == sums.abs().max()).nonzero()[0])
         value = f"{float(sums[layer, query, key]):+.3g}".replace("-", "−")
-        assert seen["links"][0] == f"“{given.tokens[query]}” read “{given.tokens[key]}” in layer {layer}: {value}"
+        reader, read = (given.tokens[i] if given.special[i] else f"“{given.tokens[i]}”" for i in (query, key))
+        read = "itself" if query == key else read
+        assert seen["links"][0] == f"{reader} read {read} in layer {layer}: {value}"
     clocked.ask("Emulation.setDeviceMetricsOverride", width=1280, height=800, deviceScaleFactor=1, mobile=False)
     seen = clocked.until(SEEN, lambda seen: not seen["links"])
     assert seen["picture"]
@@ -65,6 +68,20 @@ def test_a_phone_has_the_words_and_the_links(name: str, clocked: Clocked, tmp_pa
     seen = clocked.until(SEEN, lambda seen: bool(seen["links"]))  # both: the picture scrolls in its own box
     assert seen["width"] <= 768
     assert seen["picture"]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_phone_saves_the_picture_that_it_has_no_room_for(name: str, clocked: Clocked, tmp_path: Path) -> None:
+    figure = FIGURES[name](results.explanation(3, 4, ["[CLS]", "a", "<b>fine</b>", "film", "[SEP]"]))
+    clocked.ask("Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1, mobile=False)
+    clocked.open(write_html(figure, tmp_path / "page.html"))
+    (folder := tmp_path / "saved").mkdir()
+    click = "[...document.querySelectorAll('.narrow .save button')].find((each) => each.textContent === '{}').click()"
+    assert clocked.downloads(folder, click.format("PNG")).startswith(b"\x89PNG")
+    drawn = ElementTree.fromstring(clocked.downloads(folder, click.format("SVG")))
+    assert float(drawn.get("width", 0)) == figure.layout.width
+    texts = [each.text or "" for each in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert any("<b>fine</b>" in text for text in texts)
 
 
 def test_the_mouse_finds_a_token_of_a_picture_that_is_scrolled(clocked: Clocked, tmp_path: Path) -> None:
@@ -94,6 +111,9 @@ PAGES: dict[str, Callable[[Path], Path]] = {
     "picture": lambda path: write_html(plot_image(results.pictured()), path),
     "report": lambda path: write_report(_long(), path),
     "report of a picture": lambda path: write_report(results.pictured(), path),
+    "report with importances": lambda path: write_report(
+        _long(), path, importance={"x" * 80: results.importance(3, 4), "b": results.importance(3, 4, seed=1)}
+    ),
     "report with heads": lambda path: write_report(_long(), path, importance=results.importance(3, 4)),
 }
 # What is cut at the right edge, and does not scroll in a box of its own.
@@ -113,7 +133,7 @@ def _long(seed: int = 0) -> Explanation:
     return results.explanation(3, 4, words, seed=seed)
 
 
-@pytest.mark.parametrize("width", [390, 768])
+@pytest.mark.parametrize("width", [390, 768, 1280])
 @pytest.mark.parametrize("name", PAGES)
 def test_no_page_scrolls_to_the_side(name: str, width: int, clocked: Clocked, tmp_path: Path) -> None:
     path = PAGES[name](tmp_path / "page.html")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import html
+import io
 import json
 import re
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ import torch
 from browser import Clocked, look
 from browser import clocked as clocked
 from hostile import HOSTILE, Page
+from PIL import Image
 from results import importance
 
 from captum_attattr.explanations.explanation import Explanation
@@ -116,12 +119,52 @@ def test_the_first_line_is_the_decision_and_the_text_reads_as_it_is(tmp_path: Pa
             5,
             "Mostly [SEP] +0.1: [CLS] read it in layer 1 (+0.3). No word clearly speaks against it.",
         ),
-        ([(1, 1, 1, 1, 0.3)], 5, "Mostly “word1” +0.1. No word clearly speaks against it."),
+        (
+            [(1, 1, 1, 1, 0.3)],
+            5,
+            "Mostly “word1” +0.1. No word clearly speaks against it. "
+            "The strongest link for it: “word1” read itself in layer 1 (+0.3).",
+        ),
         (
             [(1, 1, 2, 1, -0.3)],
             5,
-            "No word speaks for it. Against it: “word1” −0.1. "
-            "The strongest link against it: “word2” read “word1” in layer 1 (−0.3).",
+            "No word speaks for it. Mostly against it: “word1” −0.1: “word2” read it in layer 1 (−0.3).",
+        ),
+        (  # its word has no tint, but of all links only one is stronger
+            [(2, 1, 0, 1, 0.9), (1, 0, 0, 2, -0.1), (0, 0, 0, 2, 0.1)],
+            5,
+            "Mostly “word1” +0.3: [CLS] read it in layer 2 (+0.9). No word clearly speaks against it. "
+            "The strongest link against it: [CLS] read “word2” in layer 1 (−0.1).",
+        ),
+        (  # many are stronger, and it is no quarter of the strongest
+            [(2, 1, 0, i, 0.9) for i in range(1, 12)] + [(1, 0, 0, 2, -0.2)],
+            14,
+            "Spread over many words, of which these have 28 %: “word1” +0.3: [CLS] read it in layer 2 (+0.9); "
+            "“word3” +0.3: [CLS] read it in layer 2 (+0.9); “word4” +0.3: [CLS] read it in layer 2 (+0.9). "
+            "No word clearly speaks against it.",
+        ),
+        (  # a hundredth of the strongest is nothing to tell
+            [(2, 1, 0, 1, 0.9), (1, 0, 0, 2, -0.009)],
+            5,
+            "Mostly “word1” +0.3: [CLS] read it in layer 2 (+0.9). No word clearly speaks against it.",
+        ),
+        (  # the strongest link is not that of the strongest word
+            [(2, 1, 0, 1, 0.3), (1, 1, 0, 1, 0.3), (1, 1, 2, 1, 0.3), (0, 0, 0, 2, 0.4)],
+            5,
+            "Mostly “word1” +0.3: [CLS] read it in layer 1 (+0.3), “word2” read it in layer 1 (+0.3). "
+            "No word clearly speaks against it. "
+            "The strongest link for it: [CLS] read “word2” in layer 0 (+0.4).",
+        ),
+        (
+            [(2, 1, 0, 1, -0.9), (1, 1, 0, 2, 0.3)],
+            5,
+            "For it: “word2” +0.1. Mostly against it: “word1” −0.3: [CLS] read it in layer 2 (−0.9). "
+            "The strongest link for it: [CLS] read “word2” in layer 1 (+0.3).",
+        ),
+        (
+            [(2, 1, 0, 1, 0.3)],
+            ["[CLS]", "x" * 60, "[SEP]"],
+            f"Mostly “{'x' * 39}…” +0.1: [CLS] read it in layer 2 (+0.3). No word clearly speaks against it.",
         ),
         ([], 5, "Nothing to tell: the attributions of all heads are 0, or cancel out."),
     ],
@@ -138,19 +181,68 @@ def test_findings_are_words_made_of_the_numbers(links: Any, tokens: Any, finding
     [
         (
             {"error": [0.5, 0.25, torch.nan], "delta": [0.5, -0.25, 0.0]},
-            "How exact: the estimated error of every layer's map is at most 50 %; "
-            "each layer adds up to what its attention did within 0.5.",
+            "Take these numbers as rough: the estimated error of the worst layer's map is 50 %; each layer adds up to "
+            "what its attention did within 0.5, 50 % of the largest score of a token in a layer. "
+            "What helps: a smaller tolerance= or larger max_nodes=.",
         ),
         (
-            {"error": [torch.nan] * 3, "delta": [torch.nan] * 3},
-            "How exact: the error was not estimated.",
+            {"error": [torch.nan] * 3, "delta": [0.0, 0.0, -0.25]},
+            "Take these numbers as rough: the error was not estimated; each layer adds up to what its attention did "
+            "within 0.25, 25 % of the largest score of a token in a layer. "
+            "What helps: a larger n_steps=, or in explain() none, which finds it.",
         ),
-        ({"error": [torch.inf, 0, 0], "delta": [torch.nan] * 3}, "How exact: one layer's map is known to be wrong."),
+        (
+            {"error": [0.001] * 3, "delta": [0.0, 1e30, 0.0]},
+            "Take these numbers as rough: the estimated error of the worst layer's map is 0.1 %; each layer adds up to "
+            "what its attention did within 1e+30, more than 1000 % of the largest score of a token in a layer. "
+            "What helps: a smaller tolerance= or larger max_nodes=.",
+        ),
+        (
+            {"error": [torch.nan] * 3, "delta": [0.0, 0.0, -0.08]},
+            "How exact: the error was not estimated; each layer adds up to what its attention did within 0.08, "
+            "8 % of the largest score of a token in a layer.",
+        ),
+        (
+            {"error": [0.000999, 0.0001, 0.0], "delta": [2.95e-5, 0.0, 0.0]},
+            "How exact: to 0.1 %, the estimated error of the worst layer's map; "
+            "each layer adds up to what its attention did within 0.00003.",
+        ),
+        (
+            {"error": [1e-9, 0.0, 0.0], "delta": [-1e-9, 0.0, 0.0]},
+            "How exact: to less than 0.001 %, the estimated error of the worst layer's map; "
+            "each layer adds up to what its attention did within less than 0.000001.",
+        ),
+        ({"error": [torch.nan] * 3, "delta": [torch.nan] * 3}, "How exact: the error was not estimated."),
+        (
+            {"error": [torch.nan] * 3, "delta": [torch.nan] * 3, "nodes": [0] * 3},
+            "How exact: this method has no error to estimate, and its scores need not add up to anything.",
+        ),
+        (
+            {"error": [torch.inf, 0, 0], "delta": [torch.nan] * 3},
+            "Take these numbers as rough: the estimated error of the worst layer's map is not bounded. "
+            "What helps: a smaller tolerance= or larger max_nodes=.",
+        ),
     ],
 )
-def test_certainty_is_said_in_words(changed: Any, certainty: str, tmp_path: Path) -> None:
-    given = explanation(**{name: torch.tensor(value) for name, value in changed.items()})
-    assert told(write_report(given, tmp_path / "report.html"), "certainty") == certainty
+def test_certainty_is_said_in_words_below_the_first_line(changed: Any, certainty: str, tmp_path: Path) -> None:
+    maps = torch.zeros(3, 4, 8, 8)
+    maps[:, 0, 0, :2] = torch.tensor([1.0, -0.5])
+    given = explanation(attributions=maps, **{name: torch.tensor(value) for name, value in changed.items()})
+    path = write_report(given, tmp_path / "report.html")
+    rough = certainty.startswith("Take")
+    assert told(path, "certainty rough" if rough else "certainty") == certainty
+    assert re.search(r"</h1>\s*<p class=\"certainty", path.read_text("utf-8"))
+
+
+def test_the_first_token_of_a_decoder_is_told_as_where_attention_rests(tmp_path: Path) -> None:
+    maps = torch.zeros(3, 4, 4, 4)
+    maps[2, 1, 3, 0], maps[2, 1, 3, 2] = 0.6, -0.06
+    tokens = ["The", "cat", "the", "of"]
+    given = explanation(3, 4, tokens, attributions=maps, attention=torch.ones(3, 4, 4, 4).tril(), special=[False] * 4)
+    assert told(write_report(given, tmp_path / "report.html"), "findings") == (
+        "Mostly “The” +0.2 (the first token, where attention rests): “of” read it in layer 2 (+0.6). "
+        "No word clearly speaks against it. The strongest link against it: “of” read “the” in layer 2 (−0.06)."
+    )
 
 
 def test_words_are_tinted_by_their_scores(tmp_path: Path) -> None:
@@ -428,16 +520,29 @@ def test_keys_alone_are_enough(clocked: Clocked, tmp_path: Path) -> None:
         clocked.press("Tab")
         clocked.run("1")
         order.append(clocked.run(focus))
-    for each in ("0", "7", "mode", "cut", "layer", "reset"):
+    for each in ("0", "mode", "cut", "layer", "reset"):
         assert each in order
+    assert not {"1", "7"} & set(order)  # a long text would need as many keys as it has words
     assert order.index("cut") < order.index("layer") < order.index("reset")
     clocked.run("document.querySelector('#heads [tabindex=\"0\"]').focus()")
     before = int(clocked.run("document.activeElement.dataset.head"))
     clocked.press("ArrowRight" if before % 4 < 3 else "ArrowLeft")
     assert abs(int(clocked.run("document.activeElement.dataset.head")) - before) == 1
     clocked.run("document.querySelector('.sentence .word').focus()")
+    for key, word in (("ArrowRight", "1"), ("End", "7"), ("ArrowRight", "7"), ("ArrowUp", "6"), ("Home", "0")):
+        clocked.press(key)
+        assert clocked.run(focus) == word
+        assert clocked.run("document.querySelectorAll('.sentence [tabindex=\"0\"]').length") == 1
     clocked.press("Enter")
     clocked.until(ALL, lambda seen: seen["word"] == "[CLS]")
+
+
+def test_arrow_keys_follow_a_text_that_runs_to_the_left(clocked: Clocked, tmp_path: Path) -> None:
+    names = ["[CLS]", "هذا", "فيلم", "رائع", "[SEP]"]
+    clocked.open(write_report(explanation(3, 4, names), tmp_path / "report.html"))
+    clocked.run("document.querySelector('.sentence .word').focus()")
+    clocked.press("ArrowLeft")
+    assert clocked.run("document.activeElement.textContent") == names[1]
 
 
 CONTRAST = """(() => {
@@ -496,6 +601,74 @@ def test_every_width_and_light_reads_well(width: int, clocked: Clocked, tmp_path
     assert not clocked.run(over)
 
 
+@pytest.mark.parametrize(
+    ("changed", "framed"),
+    [
+        ({}, "In frames: special tokens ([CLS], [SEP]), added to what was given; the decision is read at [CLS]."),
+        (
+            {"words": ["<s>", "<user>", "a", "<end>", "<bot>"], "special": [True, True, False, True, True]},
+            "In frames: special tokens (<s>, <user>, <end>, …), added to what was given; the decision is read at <s>.",
+        ),
+        ({"special": [False] * 8}, ""),
+        ({"special": [False] * 7 + [True]}, "In frames: special tokens ([SEP]), added to what was given."),
+    ],
+)
+def test_special_tokens_and_the_tree_are_explained_where_they_stand(
+    changed: Any, framed: str, clocked: Clocked, tmp_path: Path
+) -> None:
+    clocked.open(write_report(explanation(**changed), tmp_path / "report.html"))
+    for width in (1280, 390):
+        clocked.ask("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=False)
+        assert clocked.run("document.querySelector('.scale .framed')?.innerText ?? ''") == framed
+        assert "follows the decision down" in clocked.run("document.getElementById('tree-key').innerText")
+    assert "follows the decision down" in clocked.run("document.querySelector('label:has([value=tree])').title")
+
+
+@pytest.mark.parametrize("width", [390, 768, 1280])
+def test_what_is_chosen_is_told_in_sight(width: int, clocked: Clocked, tmp_path: Path) -> None:
+    clocked.ask("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=False)
+    clocked.open(write_report(explanation(words=40), tmp_path / "report.html"))
+    for where in (".sentence .word:nth-child(3)", "#list li:nth-child(2) button"):
+        clocked.run(f"document.querySelector('{where}').scrollIntoView({{ block: 'center' }})")
+        top, bottom, below = clocked.run(f"""(() => {{
+          const chosen = document.querySelector("{where}");
+          const {{ bottom: below }} = chosen.getBoundingClientRect();
+          chosen.click();
+          const {{ top, bottom }} = document.getElementById("told").getBoundingClientRect();
+          return [top, bottom, below];
+        }})()""")
+        if width < 900:  # else it is beside the picture, below the words
+            assert top >= below
+            assert bottom <= 800
+        assert clocked.run("document.getElementById('told').textContent").startswith(("“", "["))
+        clocked.press("Escape", 27)
+    assert clocked.run("getComputedStyle(document.getElementById('told')).position") == "static"
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light")])
+def test_the_picture_is_saved_as_it_looks(
+    hostile_report: Path, width: int, scheme: str, clocked: Clocked, tmp_path: Path
+) -> None:
+    clocked.ask("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=False)
+    media = [{"name": "prefers-color-scheme", "value": scheme}]
+    clocked.ask("Emulation.setEmulatedMedia", media="screen", features=media)
+    clocked.open(hostile_report)
+    (folder := tmp_path / "saved").mkdir()
+    png = Image.open(io.BytesIO(clocked.downloads(folder, "document.getElementById('png').click()"))).convert("RGB")
+    assert png.getpixel((2, 2)) == ((255, 255, 255) if scheme == "light" else (18, 22, 27))
+    assert len(np.unique(np.asarray(png.resize((200, 100))).reshape(-1, 3), axis=0)) > 50  # lines, letters
+    text = clocked.downloads(folder, "document.getElementById('svg').click()")
+    drawn = ElementTree.fromstring(text)
+    assert (2 * float(drawn.get("width", 0)), 2 * float(drawn.get("height", 0))) == png.size
+    assert drawn.find(".//{*}script") is None
+    assert drawn.find(".//{*}img") is None
+    labels = [each.text for each in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert "<b>bold</b>" in labels
+    paths = [each.get("style", "") for each in drawn.iter("{http://www.w3.org/2000/svg}path")]
+    assert sum("stroke-dasharray:7px, 4px" in style.replace("7, 4", "7px, 4px") for style in paths) > 3
+    assert not any("stroke:rgba(0, 0, 0, 0)" in style for style in paths)  # what only the mouse finds
+
+
 @pytest.mark.parametrize("dark", [False, True])
 def test_hostile_text_in_a_browser(hostile_report: Path, tmp_path: Path, dark: bool) -> None:
     steps = """
@@ -535,6 +708,37 @@ def test_a_pair_has_a_divider_and_a_decoder_its_decision_at_the_end(tmp_path: Pa
     of_decoder = look(write_report(decoder, tmp_path / "decoder.html"), steps, tmp_path)
     assert of_decoder["dividers"] == 0
     assert of_decoder["decision"] == of_decoder["x"][-1]
+
+
+def test_heads_are_chosen_without_attention_too(tmp_path: Path) -> None:
+    path = write_report(explanation(attention=None), tmp_path / "report.html")
+    steps = """
+      seen.maps = [];
+      for (const head of [3, 7]) {
+        document.querySelector(`#heads [data-head="${head}"]`).click();
+        seen.maps.push([document.getElementById("map-name").textContent, texts(".maps figure")[1]]);
+      }
+    """
+    assert look(path, steps, tmp_path)["maps"] == [
+        [f"layer {layer}, head 3", "The attention was not kept."] for layer in (0, 1)
+    ]
+
+
+@pytest.mark.parametrize("heads", [64, 128])
+def test_the_heads_of_a_wide_model_do_not_widen_the_page(heads: int, clocked: Clocked, tmp_path: Path) -> None:
+    path = write_report(explanation(2, heads, 5), tmp_path / "report.html")
+    for width in (1280, 390):
+        clocked.ask("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+        clocked.open(path)
+        assert clocked.run("document.documentElement.scrollWidth") <= width
+        seen = clocked.run("""(() => {
+          const last = document.querySelector("#heads [role=row] button:last-child");
+          last.focus();
+          const { left, right, width } = last.getBoundingClientRect();
+          return [width, left, right, document.querySelector("#heads").getBoundingClientRect().right];
+        })()""")
+        assert seen[0] >= 4
+        assert 0 < seen[1] < seen[2] <= seen[3] <= width  # in sight, if need be by scrolling the strip alone
 
 
 def test_a_head_is_chosen_in_less_than_a_tenth_of_a_second(clocked: Clocked, tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import plotly.graph_objects as go
 import pytest
@@ -25,6 +27,7 @@ from captum_attattr import (
     plot_pruning_curve,
     write_html,
 )
+from captum_attattr.plots.canvas.pages import title_of
 from captum_attattr.plots.comparison_page import comparison_page
 
 LONG = "attattr (reduce=sum, output=log_probability, path=joint)"
@@ -99,6 +102,25 @@ def test_panels_are_one_under_the_other(name: str, clocked: Clocked, tmp_path: P
     resize(clocked, 1280)
     seen = clocked.until(SEEN, lambda seen: not seen["small"])  # drawn when it is first seen
     assert seen["width"] <= 1280
+
+
+@pytest.mark.parametrize("name", ["heads", "correlation", "faithfulness"])
+def test_a_phone_saves_the_picture_with_its_title(name: str, clocked: Clocked, tmp_path: Path) -> None:
+    figure = FIGURES[name][1]()
+    resize(clocked, 390)
+    clocked.open(write_html(figure, tmp_path / "page.html"))
+    (folder := tmp_path / "saved").mkdir()
+    click = "[...document.querySelectorAll('.small .save button')].find((each) => each.textContent === '{}').click()"
+    assert clocked.downloads(folder, click.format("PNG")).startswith(b"\x89PNG")
+    drawn = ElementTree.fromstring(clocked.downloads(folder, click.format("SVG")))
+    texts = [each.text or "" for each in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    wanted = title_of(figure).split()
+    told = " ".join(texts).replace("\u2068", "").replace("\u2069", "")
+    assert re.search(r"\s+".join(map(re.escape, wanted)), told), told
+    assert 300 < float(drawn.get("width", 0)) < 390
+    assert clocked.run("document.querySelectorAll('.small .plot .annotation').length") == len(
+        figure.layout.meta["small"]["layout"].get("annotations", [])
+    )  # the page itself stays as it was
 
 
 def test_a_comparison_has_its_tables_above(clocked: Clocked, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import json
 import re
@@ -21,6 +22,7 @@ from browser import clocked as clocked
 from hostile import HOSTILE, every_text
 
 from captum_attattr import Explanation, attribution_tree, load_tree, plot_tree, save_tree, write_html
+from captum_attattr.plots.tree_places import curve
 
 
 def explanation(layers: int = 4, heads: int = 3, words: int | list[str] = 8, **changed: Any) -> Explanation:
@@ -164,6 +166,31 @@ def test_title_says_what_was_decided_and_how_the_subtitle_what_is_missing() -> N
     assert plot_tree(attribution_tree(explanation(2), 0.4)).layout.title.subtitle.text.endswith("attribution</b>")
     tree.graph["left_out_share"] = 0.9
     assert plot_tree(tree).layout.title.subtitle.text.startswith("left out: ")
+
+
+@pytest.mark.parametrize(("columns", "step"), [(5, 2**-8), (17, 2**-7), (60, 2**-6)])
+def test_lines_pass_within_half_a_pixel_of_their_curves(columns: int, step: float) -> None:
+    x, y = curve((0, 1), (columns - 1, 4), columns)
+    t = np.linspace(0, 1, len(x))
+    for given, ends, most in ((x, (0, 0, columns - 1, columns - 1), step), (y, (1, 2.65, 2.35, 4), 2**-8)):
+        exact = np.array(ends) @ [(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3]
+        assert np.abs(given - exact).max() <= most / 2
+        assert (given[[0, -1]] == [ends[0], ends[-1]]).all()
+        assert (given / most == np.round(given / most)).all()
+    assert step * 1250 / columns < 1  # pixels
+
+
+def test_the_hint_tells_what_a_tree_is() -> None:
+    end = "; in the end the first token, a special one where the decision is read, gathers them all."
+    for decoder in (False, True):
+        given = explanation()
+        if decoder:
+            given = dataclasses.replace(
+                given, attributions=given.attributions.tril(), attention=given.attention.tril(), special=[False] * 8
+            )
+        hint = plot_tree(attribution_tree(given, 0.25), given).layout.meta["hint"]
+        assert "with more than 25 % of the layer's largest score" in hint
+        assert (end in hint) != decoder
 
 
 @pytest.mark.parametrize("merge", [False, True])

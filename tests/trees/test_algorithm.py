@@ -261,7 +261,7 @@ def test_words_of_every_tokenizers_marks(tokens, expected):
         (["un", "##like", " a"], ["un", "##like", " a"]),
         (
             ["<s>", "The", "ĠÐ¼", "ÐµÐ´", "ĠcafÃ©", "Ċ", "Ġ", "ðŁĺ", "<｜x▁y｜>"],
-            ["<s>", "The", "м", "ед", "café", "\n", " ", "�", "<｜x▁y｜>"],
+            ["<s>", "The", "м", "ед", "café", "\n", " ", "<0xF0><0x9F><0x98>", "<｜x▁y｜>"],
         ),
         (["<s>", "▁The", "▁", "film", "<0x0A>"], ["<s>", "The", " ", "film", "\n"]),
         (["film</w>", "</w>", "s"], ["film", "</w>", "s"]),

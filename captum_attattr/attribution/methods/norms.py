@@ -45,8 +45,8 @@ def linear_norm(module: nn.Module, given: Tensor, output: Tensor) -> LinearNorm 
         or any(isinstance(p, Tensor) and p.shape != ones.shape for p in (weight, bias))
     ):
         return None
-    weights = [weight.to(dtype), 1 + weight.to(dtype)] if isinstance(weight, Tensor) else [ones]
-    straight = y - bias.to(dtype) if isinstance(bias, Tensor) else y
+    weights = [weight.to(x), 1 + weight.to(x)] if isinstance(weight, Tensor) else [ones]
+    straight = y - bias.to(x) if isinstance(bias, Tensor) else y
     best, least = None, float("inf")
     for w in weights:
         for centred in (True, False):

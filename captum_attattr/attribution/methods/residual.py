@@ -78,7 +78,7 @@ class Passage:
             only = torch.zeros_like(values)
             only[..., own] = values[..., own]
             moved.append(self.projection(only)[0].to(dtype) - bias)
-        return torch.stack(moved), bias
+        return torch.stack(moved).to(self.output.device), bias.to(self.output.device)
 
 
 def unsupported(layer: AttentionLayer, reason: str) -> UnsupportedModelError:
@@ -197,7 +197,7 @@ class PassageRecorder:
     def _projected(self, module: nn.Module, args: Any, output: Any) -> None:
         passing = self.passing
         if passing is not None and passing.projection is module:
-            passing.output = output.detach()[: self.rows].clone()
+            passing.output = output.detach()[: self.rows].to(self.sweep.device, copy=True)
             self.passed, self.passing = passing, None
 
     def _note(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
@@ -217,7 +217,7 @@ class PassageRecorder:
             if value.dim() == 2:  # OPT: rows and positions in one dimension
                 value = value.reshape(2 * self.rows, -1, value.shape[-1])
             if len(value) == 2 * self.rows:
-                found.append(value.detach()[: self.rows].clone())
+                found.append(value.detach()[: self.rows].to(self.sweep.device, copy=True))
         return found
 
     @torch.no_grad()

@@ -16,7 +16,7 @@ from torch import Tensor
 from captum_attattr.checks import integer, scalar
 from captum_attattr.exceptions import UnsupportedModelError
 from captum_attattr.explanations.encoding import Encoded
-from captum_attattr.explanations.tasks.whole_text import WholeText
+from captum_attattr.explanations.tasks.whole_text import WholeText, all_targets
 
 LONGEST = 30
 """Tokens of an answer that is predicted, as in BERT's and transformers' own evaluation on SQuAD."""
@@ -72,7 +72,7 @@ class AnswerSpan(WholeText):
             )
         contrasts = [] if contrast is None else self._spans(item, contrast, "contrast")
         found = []
-        for each in target if isinstance(target, list) else [target]:
+        for each in all_targets(item.index, target):
             targets = [] if each is None else self._spans(item, each, "target")
             if len(targets) == len(contrasts) == 1 and targets == contrasts:
                 raise ValueError(f"contrast {contrast!r} of texts[{item.index}] is its target: another is needed")
@@ -142,7 +142,7 @@ class AnswerSpan(WholeText):
             if not places:
                 raise ValueError(
                     f"{what} {given!r:.100} of texts[{item.index}] is an answer that is not in the context (which "
-                    f"counts upper and lower case): {self._text(item)!r:.200}"
+                    f"counts upper and lower case): {self._text(item)!r:.200}{self.cut}"
                 )
             return [first * item.length + last for first, last in places]
         pair = [integer(part) for part in given] if isinstance(given, tuple | list) else []

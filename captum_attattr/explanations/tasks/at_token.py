@@ -11,7 +11,7 @@ from torch import Tensor
 
 from captum_attattr.checks import integer
 from captum_attattr.explanations.encoding import Encoded
-from captum_attattr.explanations.tasks.whole_text import POSITION, WholeText
+from captum_attattr.explanations.tasks.whole_text import POSITION, WholeText, all_targets
 
 
 class AtToken(WholeText):
@@ -42,7 +42,7 @@ class AtToken(WholeText):
         against = self.texts.target(item.index, contrast, "contrast")
         places = self.places(item)
         found = []
-        for each in target if isinstance(target, list) else [target]:
+        for each in all_targets(item.index, target):
             if isinstance(each, str) and each == self.every:
                 found += self.all_of(item, places)
                 continue
@@ -97,6 +97,7 @@ class AtToken(WholeText):
         """Return the message about a position that no decision is about."""
         where = f"token {position} of texts[{item.index}]"
         if not 0 <= position < item.length:
-            return f"{where} is beyond the text, whose tokens are {places[0]} to {places[-1]}, special ones counted"
+            tokens = f"{places[0]} to {places[-1]}, special ones counted"
+            return f"{where} is beyond the text, whose tokens are {tokens}{self.cut}"
         token = self.texts.tokenizer.convert_ids_to_tokens(item.ids)[position]
         return f"{where} is the special token {token!r}; those of the text are {places[0]} to {places[-1]}"

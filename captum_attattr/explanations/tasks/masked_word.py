@@ -34,7 +34,7 @@ class MaskedWord(AtToken):
         if not found:
             raise ValueError(
                 f"texts[{item.index}] has no mask: put {self.texts.tokenizer.mask_token!r} where the model is to tell "
-                f"the word in {item.text!r:.200}"
+                f"the word in {item.text!r:.200}{self.cut}"
             )
         return found
 
@@ -54,6 +54,6 @@ class MaskedWord(AtToken):
         where = f"token {position} of texts[{item.index}]"
         told = f"its masks are the tokens {', '.join(map(str, places))}, special ones counted"
         if not 0 <= position < item.length:
-            return f"{where} is beyond the text; {told}"
+            return f"{where} is beyond the text; {told}{self.cut}"
         token = self.texts.tokenizer.convert_ids_to_tokens(item.ids)[position]
         return f"{where} is {token!r}, which is no mask; {told}"

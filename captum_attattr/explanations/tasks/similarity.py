@@ -22,7 +22,7 @@ from captum_attattr.exceptions import UnsupportedModelError
 from captum_attattr.explanations.decided import SIDES
 from captum_attattr.explanations.encoding import Encoded
 from captum_attattr.explanations.explanation_checks import OF_OTHER
-from captum_attattr.explanations.tasks.whole_text import OTHER, WholeText
+from captum_attattr.explanations.tasks.whole_text import OTHER, WholeText, all_targets
 from captum_attattr.model.modes import evaluation_mode
 
 if TYPE_CHECKING:
@@ -47,8 +47,13 @@ class Similarity(WholeText):
         """Return (B, D) the texts' vectors, of the model's output for texts of one length.
 
         Raises:
-            UnsupportedModelError: it has no hidden states.
+            UnsupportedModelError: it has no hidden states, or vectors of its own.
         """
+        if getattr(output, "text_embeds", None) is not None:
+            raise UnsupportedModelError(
+                f"{type(self.texts.model).__name__} makes vectors of its own (text_embeds), behind a projection, which "
+                "is not explained"
+            )
         hidden = getattr(output, "last_hidden_state", None)
         if hidden is None:
             raise UnsupportedModelError(
@@ -87,14 +92,14 @@ class Similarity(WholeText):
         Raises:
             TypeError, ValueError: neither.
         """
-        for each in target if isinstance(target, list) else [target]:
+        for each in all_targets(0, target):
             _side(0, each)
 
     def decisions(self, item: Encoded, target: Any, contrast: Any) -> list[Encoded]:
         """Return one text of the pair, or both: "first" or 0, "second" or 1; None for the first."""
         pair: tuple[Encoded, Encoded] = item.asked
         found = []
-        for each in target if isinstance(target, list) else [target]:
+        for each in all_targets(item.index, target):
             side = _side(item.index, each)
             one, other = pair[side], pair[1 - side]
             beside = {f"{OF_OTHER}{name}": part for name, part in other.encoding.items()}

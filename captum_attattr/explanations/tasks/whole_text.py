@@ -20,6 +20,17 @@ another text (B, D), the target whose output is taken off (B, 1)."""
 BESIDE = (POSITION, OTHER, CONTRAST)
 
 
+def all_targets(index: int, target: Any) -> list[Any]:
+    """Return the targets of a text, of which one or a list was given.
+
+    Raises:
+        ValueError: the list is empty.
+    """
+    if isinstance(target, list) and not target:
+        raise ValueError(f"target of texts[{index}] is an empty list: give one or more, or None for the model's own")
+    return target if isinstance(target, list) else [target]
+
+
 class WholeText:
     """A task whose F is one of C outputs for a text.
 
@@ -122,3 +133,8 @@ class WholeText:
     def count(self, length: int) -> int:
         """Return C, of a text of so many tokens."""
         return self.texts.size
+
+    @property
+    def cut(self) -> str:
+        """What to say, behind what is not there, of texts that may have been cut; "" where none is."""
+        return f"; truncate leaves {self.texts.longest} tokens of a text" if self.texts.truncate else ""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from captum_attattr.plots.canvas.sentence import Sentence, shown
+from captum_attattr.plots.canvas.sentence import Sentence, shown, special_note
 
 STYLES, SCRIPTS = ["sentence.css", "generation.css"], ["generation.js"]
 
@@ -36,7 +36,8 @@ def generation_body(page: dict[str, Any]) -> str:
 <p class="tools"><button type="button" id="whole">whole answer</button>
 <label><input type="checkbox" id="special"> tint special tokens</label>
 <span class="scale"><span>against</span><span class="ramp" aria-hidden="true"></span><span>for, in points of the \
-{html.escape(page["output"])}, to <span id="end"></span></span></span></p>
+{html.escape(page["output"])}, to <span id="end"></span></span>\
+{special_note(name for name, special in zip(page["words"], page["special"], strict=True) if special)}</span></p>
 <h2>{html.escape(page["given"])}</h2>
 {_text(page, 0, size)}
 <section class="answer"><h2>answer <span class="how">({html.escape(shown(page["how"]))})</span></h2>

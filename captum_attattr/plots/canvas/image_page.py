@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from captum_attattr.plots.canvas.certainty import certainty_html
 from captum_attattr.plots.canvas.picture import end_of, picture_html
-from captum_attattr.plots.canvas.sentence import Sentence, layer_menu, scale_html, shown, words_json
+from captum_attattr.plots.canvas.sentence import Sentence, layer_menu, scale_html, shown, special_note, words_json
 
 STYLES, SCRIPTS = ["sentence.css", "picture.css", "image.css"], ["picture.js", "image.js"]
 
@@ -57,7 +58,8 @@ def _section(i: int, row: dict[str, Any], layer: int | None) -> str:
     return f"""<section class="seen" data-row="{i}">
 <h2><b><bdi>{html.escape(shown(row["label"]))}</bdi></b>{value}
 <span class="text"><bdi>{html.escape(told)}</bdi></span></h2>
-{scale_html(end_of(sentence, at), unit)}
+{certainty_html(*row["certainty"])}
+{scale_html(end_of(sentence, at), unit, special_note(sentence.framed))}
 <div class="beside">{picture_html(row["picture"], sentence, at, told)}
 <div class="said"><p class="told" role="status"></p><ol class="list"></ol></div></div>
 </section>"""

@@ -132,7 +132,8 @@ def page(title: str, body: str, figures: Sequence[go.Figure], style: str | None 
     """Return the HTML of a whole page.
 
     plotly.js and each script are in it once, however many figures there are. A figure names the scripts that make
-    it answer in its `layout.meta["scripts"]`; `page.js` runs for all figures, `controls.js` for those of this package.
+    it answer in its `layout.meta["scripts"]`; `legend.js` and `page.js` run for all figures, `controls.js` for those of
+    this package.
     Each script is a file of `assets/` and becomes a function, called once for each such figure. It may call what
     `draw.js` defines, and gets four arguments: `plot`, the drawn element; `meta`, of its layout; `hint` and `chosen`,
     the paragraphs below it, of which a reader sees the first and a screen reader speaks the second.
@@ -145,7 +146,13 @@ def page(title: str, body: str, figures: Sequence[go.Figure], style: str | None 
         beside: whether plotly.js is a file beside the page; else it is inside.
     """
     names = dict.fromkeys(
-        ["controls", "page", "small", *(name for figure in figures for name in _meta(figure).get("scripts", ()))]
+        [
+            "controls",
+            "legend",
+            "page",
+            "small",
+            *(name for figure in figures for name in _meta(figure).get("scripts", ())),
+        ]
     )
     scripts = "\n".join(f"{name}: (plot, meta, hint, chosen) => {{\n{_asset(f'{name}.js')}}}," for name in names)
     narrow = ["sentence.css", "narrow.css"] if any("narrow" in _meta(figure) for figure in figures) else []

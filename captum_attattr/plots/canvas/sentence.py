@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from captum_attattr.plots.canvas.labels import right_to_left
 Floats = npt.NDArray[np.float64]
 
 _FAINTEST = 0.04  # of the largest score: below it a word has no tint
+_NAMED, _NAME = 3, 16  # special tokens that are named, and characters of such a name
 
 
 class Sentence(NamedTuple):
@@ -56,6 +57,11 @@ class Sentence(NamedTuple):
     def largest_of(self, row: int = -1) -> float:
         """Return the largest score of a word in a row, in size; 1 where all are 0."""
         return float(np.abs(self.scores[row]).max()) or 1.0
+
+    @property
+    def framed(self) -> list[str]:
+        """The special tokens, which have a frame."""
+        return [word for word, special in zip(self.words, self.special, strict=True) if special]
 
     @property
     def right_to_left(self) -> bool:
@@ -99,13 +105,28 @@ def sentence_html(sentence: Sentence, row: int = -1) -> str:
     return f'<p class="sentence"{direction}>{" ".join(parts)}</p>'
 
 
-def scale_html(largest: float, output: str) -> str:
-    """Return the legend of the tints: from against to for, in points of the output."""
+def scale_html(largest: float, output: str, note: str = "") -> str:
+    """Return the legend of the tints: from against to for, in points of the output; `note` is of `special_note`."""
     end = f"{largest:.3g}"
     return (
         f'<p class="scale"><span>against −{end}</span><span class="ramp" aria-hidden="true"></span>'
-        f"<span>+{end} for, in points of the {html.escape(output)}</span></p>"
+        f"<span>+{end} for, in points of the {html.escape(output)}</span>{note}</p>"
     )
+
+
+def special_note(names: Iterable[str], reader: str = "") -> str:
+    """Return an element that says what framed tokens are; "" where there are none.
+
+    Args:
+        names: of the special tokens, as often as they stand there.
+        reader: the one where the decision is read; "" if it is read elsewhere.
+    """
+    every = [f"<bdi>{html.escape(visible(name, _NAME))}</bdi>" for name in dict.fromkeys(names)]
+    if not every:
+        return ""
+    told = ", ".join(every[:_NAMED]) + ", …" * (len(every) > _NAMED)
+    where = f"; the decision is read at <bdi>{html.escape(visible(reader, _NAME))}</bdi>" if reader else ""
+    return f'<span class="framed">In frames: special tokens ({told}), added to what was given{where}.</span>'
 
 
 def words_json(sentence: Sentence) -> dict[str, Any]:

@@ -4,6 +4,8 @@
 // Labels are escaped for plotly; a parser that makes no element of the page gives the texts back.
 const plain = (text) => new DOMParser().parseFromString(text, "text/html").body.textContent;
 
+const escaped = (text) => text.replace(/[&<>]/g, (character) => `&#${character.charCodeAt(0)};`);
+
 const bytes = (base64) => {
   const text = atob(base64);
   const codes = new Uint8Array(text.length);
@@ -144,16 +146,27 @@ const parsed = async (figure) => {
   return content;
 };
 
-// A button that saves what is seen, but for the menus: they do nothing there, and plotly.js paints them white.
+// Saves a picture without its menus: they do nothing there, and plotly.js paints them white.
+const save = ({ data, layout }, format, filename) =>
+  Plotly.downloadImage({ data, layout: { ...layout, updatemenus: [] } }, { format, filename, scale: format === "png" ? 2 : 1 });
+const inWords = (format) => `Download the picture as ${format.toUpperCase()}`;
 const picture = (format, filename) => ({
   name: format,
-  title: `Download the picture as ${format.toUpperCase()}`,
+  title: inWords(format),
   icon: Plotly.Icons[format === "png" ? "camera" : "disk"],
-  click: ({ data, layout }) => {
-    const options = { format, filename, scale: format === "png" ? 2 : 1 };
-    Plotly.downloadImage({ data, layout: { ...layout, updatemenus: [] } }, options);
-  },
+  click: (plot) => save(plot, format, filename),
 });
+
+// Buttons for a form of the page that has none of plotly's; `seen` returns what they save.
+const saveButtons = (where, text, filename, seen) => {
+  const line = Object.assign(document.createElement("p"), { className: "save", textContent: `${text} ` });
+  for (const format of ["png", "svg"]) {
+    const button = Object.assign(document.createElement("button"), { type: "button", textContent: format.toUpperCase(), title: inWords(format) });
+    button.addEventListener("click", () => save(seen(), format, filename));
+    line.append(button, " ");
+  }
+  where.append(line);
+};
 
 const draw = async (figure, { data, layout, config, frames, meta }, where = figure) => {
   const [plot, hint, chosen] = ["plot", "hint", "chosen"].map((name) => where.querySelector(`.${name}`));
@@ -161,7 +174,7 @@ const draw = async (figure, { data, layout, config, frames, meta }, where = figu
   if (meta.themes) for (const menu of layout.updatemenus ?? []) menu.visible = false; // see `controls.js`
   await Plotly.newPlot(plot, { data, layout, config, frames });
   if (frames) Plotly.animate(plot, null);
-  for (const name of [...(meta.themes ? ["controls"] : []), "page", ...(meta.scripts || [])]) scripts[name](plot, meta, hint, chosen);
+  for (const name of [...(meta.themes ? ["controls"] : []), "legend", "page", ...(meta.scripts || [])]) scripts[name](plot, meta, hint, chosen);
   figure.dataset.drawn = "";
 };
 
@@ -169,6 +182,9 @@ const draw = async (figure, { data, layout, config, frames, meta }, where = figu
 // Each form is drawn when it is first seen.
 const drawSeen = async (figure, content) => {
   const forms = new Map([[false, () => draw(figure, content)]]);
+  const { filename } = content.config.toImageButtonOptions;
+  const beside = figure.querySelector(".narrow");
+  if (beside) saveButtons(beside, "The picture as a file:", filename, () => content);
   if (content.small) {
     const { data, layout } = content.small;
     const meta = { ...layout.meta, scripts: ["small", ...(layout.meta.scripts || [])] };

@@ -108,7 +108,7 @@ const pictureOf = (section) => {
 const tints = [...document.querySelectorAll(".seen")].map(pictureOf);
 const opacity = () => {
   document.documentElement.style.setProperty("--strong", `${by("tint").value}%`);
-  by("opacity").textContent = `opacity is the share of the largest score but for special tokens’, which has ${by("tint").value} %`;
+  by("opacity").textContent = `opacity is the share of the largest score of a patch, which has ${by("tint").value} %`;
 };
 by("layer").addEventListener("change", () => tints.forEach((tint) => tint()));
 by("tint").addEventListener("input", opacity);

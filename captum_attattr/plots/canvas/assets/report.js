@@ -84,6 +84,7 @@ const toggle = (name, value) => set({ [name]: state[name] === value ? null : val
 
 // ----------------------------------------------------------------------------------------------- the picture
 
+const UNSEEN = 860; // pixels: the width where the page hides the picture, which can be saved all the same
 const plot = byId("picture");
 const svg = make("svg", plot, { class: "main-svg", role: "img" });
 const tip = byId("tip");
@@ -106,14 +107,14 @@ const columnsOf = (links) => {
   return data.rtl ? shown.reverse() : shown;
 };
 const picture = (links) => {
-  const width = Math.max(plot.clientWidth, 300);
+  const width = Math.max(plot.clientWidth || UNSEEN, 300);
   const shown = columnsOf(links);
   const [left, right] = [54, 12];
   const step = (width - left - right) / shown.length;
   const longest = Math.max(...shown.map((i) => (i === null ? 1 : data.tokens[i].length)));
   const flat = longest * 6.6 + 6 < step;
-  const below = flat ? 24 : Math.min(longest, 18) * 6.4 + 14;
-  const row = Math.max(26, Math.min(64, 430 / (layers + 1)));
+  const below = flat ? 24 : Math.ceil(Math.min(longest, 18) * 6.4) + 22;
+  const row = Math.max(26, Math.min(64, Math.floor(430 / (layers + 1))));
   const height = 34 + row * (layers + 1) + below;
   const y = (level) => 34 + row * (layers + 1 - level); // level 0 is the words, level l what leaves layer l - 1
   const x = new Map(shown.map((i, at) => [i, left + step * (at + 0.5)]));
@@ -175,7 +176,7 @@ const picture = (links) => {
 // -------------------------------------------------------------------------------------------- what is told
 
 const sentence = ({ layer, query, key, score }) =>
-  `${reading[query]} read ${reading[key]} in layer ${data.layers[layer]}: ${signed(score)}`;
+  `${reading[query]} read ${query === key ? "itself" : reading[key]} in layer ${data.layers[layer]}: ${signed(score)}`;
 const ofLink = (id) => {
   const [layer, query, key] = id.split(",").map(Number);
   const score = exact.get(id) ?? trees.flatMap((tree) => tree.links).find((each) => each.id === id)?.score;
@@ -207,9 +208,10 @@ const ofWord = (word) => {
 };
 const tell = (links) => {
   const told = byId("told");
+  told.classList.toggle("chosen", state.link !== null || state.word !== null);
   if (state.link !== null) told.textContent = about(ofLink(state.link));
   else if (state.word !== null) told.textContent = ofWord(state.word);
-  else told.textContent = `Choose a ${data.nouns[0]}, a link or a head; a click on empty space, or Escape, shows all again.`;
+  else told.textContent = `Choose a ${data.nouns[0]}, a link or a head, by mouse or by Tab, arrow keys and Enter; a click on empty space, or Escape, shows all again.`;
   const absolute = links.reduce((sum, { score }) => sum + Math.abs(score), 0);
   const slider = byId("cut");
   const warning = byId("warning");

@@ -3,6 +3,7 @@ const heads_ = byId("heads");
 const nameOf = (map) => `layer ${data.layers[Math.floor(map / heads)]}, head ${map % heads}`;
 let importance = 0; // which of the given scores the heads show
 const buttons = [];
+heads_.classList.toggle("many", heads > 24);
 for (let layer = layers - 1; layer >= 0; layer--) {
   const row = make_("div", heads_);
   row.setAttribute("role", "row");
@@ -87,7 +88,7 @@ const showMaps = () => {
     paint(byId("attention"), (cell) => attentionAt(map, cell), scales.attention[map] || 1, palette);
     scale.push(`of the attention at ${Number(scales.attention[map].toPrecision(2))}`);
   } else {
-    byId("attention").closest("figure").textContent = "The attention was not kept.";
+    byId("attention")?.closest("figure").replaceChildren("The attention was not kept.");
   }
   if (scales.block > 1) scale.push(`each cell is ${scales.block} x ${scales.block} tokens, with the entry farthest from zero`);
   byId("map-scale").textContent = `${scale.join(", ")}. ${scales.note}`.trim();
@@ -159,6 +160,18 @@ document.addEventListener("click", (event) => {
     set({ head: state.head === Number(head) ? null : Number(head), mode: state.mode === "tree" ? "strongest" : state.mode });
   }
 });
+// Of all words Tab reaches one, and the arrow keys the others; patches of a picture have their own keys.
+const words_ = [...document.querySelectorAll(".sentence .word")];
+const onward = data.rtl ? -1 : 1;
+const steps = { ArrowRight: onward, ArrowLeft: -onward, ArrowDown: 1, ArrowUp: -1, Home: -Infinity, End: Infinity };
+if (!data.picture) document.querySelector(".sentence").addEventListener("keydown", (event) => {
+  const step = steps[event.key];
+  if (!step) return;
+  event.preventDefault();
+  const next = words_[Math.max(0, Math.min(words_.length - 1, words_.indexOf(event.target) + step))];
+  for (const each of words_) each.tabIndex = each === next ? 0 : -1;
+  next.focus();
+});
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") return set({ word: null, link: null, head: null });
   const word = event.target.closest?.(".sentence .word");
@@ -204,7 +217,7 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", showMaps);
 
 (async () => {
   shades();
-  for (const each of document.querySelectorAll(".sentence .word")) set_(each, { tabindex: 0, role: "button" });
+  words_.forEach((each, at) => set_(each, { tabindex: at && !data.picture ? -1 : 0, role: "button" }));
   read();
   show();
   if (window.DecompressionStream) {
