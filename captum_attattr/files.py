@@ -83,11 +83,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = checked_path(path)
     if path.exists() and not path.is_file():
-        kind = "directory" if path.is_dir() else "device or a pipe"
-        raise ValueError(f"path must be a file, but {path} is a {kind}")
+        raise ValueError(f"path must be a file, but {path} is a {'directory' if path.is_dir() else 'device or a pipe'}")
     file = path.resolve() if path.is_symlink() else path  # what a link leads to is written, and the link stays
     if not file.parent.is_dir():
-        raise ValueError(f"the directory {file.parent} does not exist: make it first, or choose another path")
+        lacks = "is a file: choose" if file.parent.exists() else "does not exist: make it first, or choose"
+        raise ValueError(f"the directory {file.parent} {lacks} another path")
     # In the same directory, since a rename is atomic within one file system only.
     temporary = _temporary(file, file.parent)
     try:

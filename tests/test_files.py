@@ -115,7 +115,8 @@ def test_an_error_in_the_middle_leaves_the_old_file(error, tmp_path):
         (None, TypeError, "path must be a string or a path, not NoneType"),
         (b"result", TypeError, "path must be a string or a path, not bytes"),
         (".", ValueError, "path must be a file, but"),
-        ("nowhere/result", ValueError, "the directory .*nowhere does not exist"),
+        ("nowhere/result", ValueError, "the directory .*nowhere does not exist: make it first, or choose another path"),
+        (f"{__file__}/result", ValueError, r"the directory .*test_files\.py is a file: choose another path"),
     ],
 )
 def test_where_nothing_can_be_written(path, error, message, tmp_path, monkeypatch):
