@@ -83,11 +83,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = checked_path(path)
     if path.exists() and not path.is_file():
-        kind = "directory" if path.is_dir() else "device or a pipe"
-        raise ValueError(f"path must be a file, but {path} is a {kind}")
+        raise ValueError(f"path must be a file, but {path} is a {'directory' if path.is_dir() else 'device or a pipe'}")
     file = path.resolve() if path.is_symlink() else path  # what a link leads to is written, and the link stays
     if not file.parent.is_dir():
-        raise ValueError(f"the directory {file.parent} does not exist: make it first, or choose another path")
+        lacks = "is a file: choose" if file.parent.exists() else "does not exist: make it first, or choose"
+        raise ValueError(f"the directory {file.parent} {lacks} another path")
     # In the same directory, since a rename is atomic within one file system only.
     temporary = _temporary(file, file.parent)
     try:
@@ -195,6 +195,8 @@ def replacing_files(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         with _holding(temporary):
             yield temporary
+            for file in temporary.iterdir():  # as the user's umask has it, and not for the owner alone
+                file.chmod(temporary.stat().st_mode & (0o777 if file.is_dir() else 0o666))
             if made:
                 temporary.rename(folder)
                 return
@@ -293,16 +295,14 @@ def reading(path: str | os.PathLike[str], what: str, writer: str) -> Iterator[Pa
     except ResultFileError:
         raise
     except RecursionError:
-        raise ResultFileError(_no_result(path, what, writer, "it is nested too deeply")) from None
+        reason, cause = "it is nested too deeply", None
     except (SafetensorError, ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
-        reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise ResultFileError(_no_result(path, what, writer, reason)) from error
-
-
-def _no_result(path: object, what: str, writer: str, reason: str) -> str:
-    return (
+        reason, cause = f"it lacks {error}" if isinstance(error, KeyError) else str(error), error
+    else:
+        return
+    raise ResultFileError(
         f"{str(path)!r} holds no {what}: {reason}; give a file that {writer} wrote, and make it again if it was damaged"
-    )
+    ) from cause
 
 
 def read_json(file: Path) -> Any:

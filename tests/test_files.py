@@ -63,6 +63,19 @@ def test_a_full_disk_is_told_with_the_folder_by_save_pruned(tmp_path):
         save_pruned(tiny_bert(), tmp_path / "pruned")
 
 
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_the_user_s_umask_decides_who_reads_results(mask, tmp_path):
+    before = os.umask(mask)
+    try:
+        save_pruned(tiny_bert(), tmp_path / "model")
+        write_tensors(tmp_path / "tensors", "kind", 1, {"weight": torch.zeros(3)}, {})
+    finally:
+        os.umask(before)
+    for file in (*(tmp_path / "model").iterdir(), tmp_path / "tensors"):
+        assert file.stat().st_mode & 0o777 == 0o666 & ~mask, file
+    assert (tmp_path / "model").stat().st_mode & 0o777 == 0o777 & ~mask
+
+
 def test_the_error_of_a_file_system_that_became_read_only_is_not_covered_by_the_clean_up(tmp_path, monkeypatch):
     def read_only(self: Path, **_: Any) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self))
@@ -102,7 +115,8 @@ def test_an_error_in_the_middle_leaves_the_old_file(error, tmp_path):
         (None, TypeError, "path must be a string or a path, not NoneType"),
         (b"result", TypeError, "path must be a string or a path, not bytes"),
         (".", ValueError, "path must be a file, but"),
-        ("nowhere/result", ValueError, "the directory .*nowhere does not exist"),
+        ("nowhere/result", ValueError, "the directory .*nowhere does not exist: make it first, or choose another path"),
+        (f"{__file__}/result", ValueError, r"the directory .*test_files\.py is a file: choose another path"),
     ],
 )
 def test_where_nothing_can_be_written(path, error, message, tmp_path, monkeypatch):

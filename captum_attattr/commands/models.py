@@ -52,6 +52,9 @@ def load_model(name: str, *, trust_remote_code: bool = False) -> tuple[Any, Any]
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, **options)
     except (OSError, ValueError) as error:
         raise _explained(name, error, trust_remote_code) from error
+    except RuntimeError as error:
+        told = f"--model {name!r} cannot be loaded; its weights may not fit its config.json: {error}"
+        raise ValueError(told) from error
     except (SafetensorError, pickle.UnpicklingError) as error:
         raise ValueError(
             f"--model {name!r}: its weights are damaged, or a pickle with more than tensors, which is not loaded; save "
@@ -70,6 +73,8 @@ def _check_name(name: str) -> None:
             f"--model {name!r} is a file; a model is a folder with config.json, the weights and the tokenizer, as "
             "save_pretrained writes it, or a name on the hub"
         )
+    if path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
+        raise PermissionError(f"--model {name!r} is a folder that cannot be read: permission denied")
     if path.is_dir() and not (path / "config.json").is_file():
         raise ValueError(f"--model {name!r} is a folder without config.json: it holds no model of transformers")
     if not path.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
@@ -102,7 +107,12 @@ def _explained(name: str, error: Exception, trusted: bool) -> Exception:
             "read it first"
         )
     if Path(name).is_dir():
-        return type(error)(f"--model {name!r} cannot be loaded: {error}")
+        # safetensors calls a file missing that it may not read, as weights that were saved for their owner alone.
+        closed = [str(file) for file in Path(name).iterdir() if not os.access(file, os.R_OK)]
+        if closed and isinstance(error, OSError):
+            return PermissionError(f"--model {name!r}: {closed[0]!r} cannot be read: permission denied")
+        kind = OSError if isinstance(error, OSError) else ValueError  # its own kind may take more than a message
+        return kind(f"--model {name!r} cannot be loaded: {error}")
     offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0") else ""
     return OSError(
         f"--model {name!r} is neither a folder here ({Path.cwd()}) nor a model that the hub gave{offline}: {error}"

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -318,19 +319,18 @@ from captum_attattr.commands.endings import guarded
 def work():
     try:
         import slow
-    except {swallowed}:
-        pass
-    print("went on")
+    except BaseException:
+        {then}
 
 sys.exit(guarded("name", work))
 """
 
 
-@pytest.mark.parametrize("swallowed", ["KeyboardInterrupt", "ImportError"])
-def test_ctrl_c_ends_a_program_that_is_importing(swallowed, tmp_path):
+@pytest.mark.parametrize("then", ["print('went on')", "raise ImportError('could not import slow')"])
+def test_ctrl_c_ends_a_program_that_is_importing(then, tmp_path):
     """Where libraries take it for a failed import, or swallow it."""
     (tmp_path / "slow.py").write_text("print('importing', flush=True)\nimport time\ntime.sleep(60)\n")
-    source = IMPORTING.format(folder=str(tmp_path), swallowed=swallowed)
+    source = IMPORTING.format(folder=str(tmp_path), then=then)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", source], text=True, **pipes) as program:
         assert program.stdout is not None
@@ -367,6 +367,43 @@ def test_wrong_models_are_named_with_what_was_tried(folder, tmp_path, capsys):
         assert f"--model {name!r}" in only
         assert message in only
     assert not (tmp_path / "ran").exists()
+
+
+BROKEN = {
+    "no tokenizer's JSON": (lambda model: (model / "tokenizer_config.json").write_text("{"), "cannot be loaded: "),
+    "no JSON": (lambda model: (model / "config.json").write_bytes(b"\xff\xfe"), "cannot be loaded: "),
+    "cut weights": (lambda model: os.truncate(model / "model.safetensors", 5000), "its weights are damaged"),
+    "no weights": (lambda model: (model / "model.safetensors").unlink(), "no file named model.safetensors"),
+    "other classes": (lambda model: more_classes(model / "config.json"), "its weights may not fit its config.json"),
+}
+
+
+def more_classes(config: Path) -> None:
+    content = json.loads(config.read_text())
+    config.write_text(json.dumps({**content, "id2label": {str(i): f"L{i}" for i in range(7)}}))
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_broken_of_a_model_is_said_with_its_name(name, folder, tmp_path, capsys):
+    shutil.copytree(folder / "model", tmp_path / "model")
+    breaks, message = BROKEN[name]
+    breaks(tmp_path / "model")
+    assert main(["explain", "--model", str(tmp_path / "model"), "a"]) == 2
+    last = said(capsys)[-1]
+    assert f"--model {str(tmp_path / 'model')!r}" in last
+    assert message in last
+
+
+def test_weights_that_may_not_be_read_are_called_that(folder, tmp_path, monkeypatch, capsys):
+    model = tmp_path / "model"
+    shutil.copytree(folder / "model", model)
+    (model / "model.safetensors").unlink()  # which is what safetensors says of them; root may read all
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path).name != "vocab.txt")
+    assert main(["explain", "--model", str(model), "a"]) == 2
+    assert f"{str(model / 'vocab.txt')!r} cannot be read: permission denied" in said(capsys)[-1]
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != model)
+    assert main(["explain", "--model", str(model), "a"]) == 2
+    assert "is a folder that cannot be read: permission denied" in said(capsys)[-1]
 
 
 class _Evil:

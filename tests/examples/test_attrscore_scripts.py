@@ -184,7 +184,7 @@ def test_other_outputs_paths_and_starts(folder, tmp_path, given, options, start)
 
 def test_an_unknown_start_is_one_line(folder, tmp_path, capsys):
     assert scores(folder, tmp_path, baseline="zeros") == 2
-    assert "baseline='zeros' is unknown; use 'zero', 'uniform', 'sink' or a finite number" in capsys.readouterr().err
+    assert "--baseline 'zeros' is unknown; use 'zero', 'uniform', 'sink' or a finite number" in capsys.readouterr().err
 
 
 def test_whole_data_set_is_an_archive_and_json_when_asked(folder, tmp_path, capsys):

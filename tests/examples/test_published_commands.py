@@ -57,7 +57,7 @@ def test_tree(folder, index):
 def test_tree_of_the_paper_is_another_flag_away(capsys):
     command = "attribution_tree.py --attr_file attr_zero_base_exp16.json --tokens_file tokens_and_pred_45.json"
     assert typed(f"{command} --task_name mnli --example_index 16 --algorithm paper") == 2
-    assert "threshold=0.4 leaves no edge" in capsys.readouterr().err
+    assert "--threshold 0.4 leaves no edge" in capsys.readouterr().err
 
 
 def test_scores():
