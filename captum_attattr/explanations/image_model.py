@@ -23,6 +23,7 @@ from captum_attattr.model.attention_layers import attention_layers, every_layer,
 from captum_attattr.model.families import TOKENS_BEFORE_PATCHES
 from captum_attattr.model.modes import evaluation_mode
 from captum_attattr.model.wrappers import parameters_of
+from captum_attattr.runs.memory import out_of_memory
 
 
 @dataclass
@@ -210,7 +211,9 @@ class ImageModel(TextModel):
             try:
                 with evaluation_mode(self.model), torch.no_grad():
                     self.output_of(self.inputs([item]))
-            except ValueError as error:
+            except (RuntimeError, ValueError) as error:
+                if out_of_memory(error):
+                    raise
                 raise ValueError(
                     f"images[{item.index}]: {family_name(self.model)} does not take pixels of shape {tuple(size)}, "
                     f"which the processor makes of it: {error}"

@@ -560,15 +560,16 @@ def test_wrong_choices_are_refused_before_the_model_runs(
         explain_images(**{"model": model, "processor": reading, "images": GOOD} | given, **QUICK)
 
 
+@pytest.mark.parametrize("name", ["ViTForImageClassification", "SiglipForImageClassification"])
 @pytest.mark.parametrize("bad", [0, 1])
 def test_sizes_that_the_model_does_not_take_are_refused_before_any_is_explained(
-    bad: int, monkeypatch: pytest.MonkeyPatch
+    bad: int, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Explainer, "run", lambda *_: pytest.fail("explained"))
     given = [GOOD if i == bad else np.zeros((12, 12, 3), np.uint8) for i in range(2)]
-    message = rf"images\[{bad}\]: ViTFor.* does not take pixels of shape \(1, 3, 8, 8\), which the processor makes"
+    message = rf"images\[{bad}\]: {name} .* does not take pixels of shape \(1, 3, 8, 8\), which the processor makes"
     with pytest.raises(ValueError, match=message):
-        explain_images(classifier(), processor(do_resize=False), given, **QUICK)
+        explain_images(classifier(name), processor(do_resize=False), given, **QUICK)
 
 
 @pytest.mark.parametrize(
