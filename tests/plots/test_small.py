@@ -134,6 +134,11 @@ def test_a_comparison_has_its_tables_above(clocked: Clocked, tmp_path: Path) -> 
         assert clocked.run(
             "[...document.querySelectorAll('.figure')].every((each) => each.offsetWidth === each.clientWidth)"
         )
+    resize(clocked, 1280)
+    clocked.open(path)
+    wide = "(([each]) => [each.clientWidth - each.scrollWidth, each.offsetWidth - each.clientWidth])"
+    # Nothing scrolls in it, and no bar of another direction takes its place.
+    assert clocked.until(f"{wide}(document.querySelectorAll('.figure'))", lambda seen: seen == [0, 0])
 
 
 @pytest.mark.parametrize("dark", [False, True])
