@@ -138,17 +138,14 @@ def _word(group: _Group, sentence: Sentence, causal: bool) -> str:
 
 def _links_of(tokens: list[int], links: Floats, sign: int) -> list[Link]:
     """Return the links that read a word and speak for the decision, or against it, the strongest first."""
-    size = links.shape[-1]
     columns = links[:, :, tokens]
-    order = np.argsort(-sign * columns, axis=None, kind="stable")[: 4 * _LINKS_OF_A_WORD]
+    order = np.argsort(-sign * columns, axis=None, kind="stable")[:_LINKS_OF_A_WORD]
     chosen: list[Link] = []
     for at in order:
         layer, query, place = (int(part) for part in np.unravel_index(at, columns.shape))
         score, key = float(columns[layer, query, place]), tokens[place]
-        if query in tokens and size > 1:  # a word that reads itself is not told as a link
-            continue
         weak = sign * score < _SMALL_LINK * abs(chosen[0].score) if chosen else sign * score <= 0
-        if weak or len(chosen) == _LINKS_OF_A_WORD:
+        if weak:
             break
         chosen.append(Link(layer, query, key, score))
     return chosen
@@ -172,8 +169,9 @@ def _word_of(token: int, sentence: Sentence) -> int:
 
 def _phrase(link: Link, sentence: Sentence, numbers: Sequence[int], what: str = "") -> str:
     """Return a link as a button; `what` is how its key is called, by default its word."""
-    reader, read = (_quoted(_word_of(token, sentence), sentence) for token in (link.query, link.key))
-    read = what or ("itself" if link.query == link.key else read)
+    words = [_word_of(token, sentence) for token in (link.query, link.key)]
+    reader, read = (_quoted(word, sentence) for word in words)
+    read = "itself" if words[0] == words[1] else what or read
     text = f"{reader} read {read} in layer {numbers[link.layer]} ({signed(link.score)})"
     return f'<button type="button" class="phrase" data-link="{link.layer},{link.query},{link.key}">{text}</button>'
 

@@ -122,8 +122,13 @@ def test_the_first_line_is_the_decision_and_the_text_reads_as_it_is(tmp_path: Pa
         (
             [(1, 1, 1, 1, 0.3)],
             5,
-            "Mostly “word1” +0.1. No word clearly speaks against it. "
-            "The strongest link for it: “word1” read itself in layer 1 (+0.3).",
+            "Mostly “word1” +0.1: “word1” read itself in layer 1 (+0.3). No word clearly speaks against it.",
+        ),
+        (  # of words that are equal one reads the other, and itself
+            [(1, 1, 4, 4, 0.6), (1, 2, 4, 2, 0.3), (0, 0, 1, 2, 0.01)],
+            ["[CLS]", "they", "drink", "what", "drink", "[SEP]"],
+            "Mostly “drink” (2 times) +0.303: “drink” read itself in layer 1 (+0.6), “drink” read it in layer 1 "
+            "(+0.3). No word clearly speaks against it.",
         ),
         (
             [(1, 1, 2, 1, -0.3)],
