@@ -312,7 +312,8 @@ def test_help_says_a_default_where_there_is_one(capsys):
 
 
 IMPORTING = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs the tests may ignore it, and children inherit that
 sys.path.insert(0, {folder!r})
 from captum_attattr.commands.endings import guarded
 

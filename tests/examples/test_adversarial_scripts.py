@@ -81,6 +81,7 @@ def test_evaluation_adds_an_accuracy_for_every_class(folder, found, tmp_path):
     assert (tmp_path / "eval_train_pattern_two_exp0-6.json").is_file()
 
 
+@pytest.mark.slow
 def test_corrected_rules_score_every_pattern_and_report_the_best(folder, tmp_path):
     given = flags(folder, tmp_path, num_exp=6)
     done = run(CONNECTION, *given, "--corrected", "--quiet")
@@ -166,6 +167,7 @@ def test_pattern_files_of_the_wrong_form_are_named_with_entry_and_key(folder, fo
     assert message in said
 
 
+@pytest.mark.slow
 @needs_reference
 def test_published_scripts_numbers(tmp_path):
     """Both scripts on the published code's model and rows, against the files that it wrote."""

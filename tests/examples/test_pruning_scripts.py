@@ -69,6 +69,7 @@ def test_taylor_script_writes_a_list_for_each_layer(folder, tmp_path):
     assert f"on dev rows 4 to {ROWS - 1}, 0 of them in the ranking too" in done.stdout
 
 
+@pytest.mark.slow
 def test_published_takes_the_papers_definitions(folder, tmp_path):
     for script, kind in (("prune_head_with_attr.py", "attr"), ("prune_head_with_taylor.py", "taylor")):
         done = run(script, *flags(folder, tmp_path, model_file=folder / "model"), "--published", "--quiet")
@@ -206,6 +207,7 @@ def test_weights_with_the_names_of_old_are_taken(folder, tmp_path):
         assert torch.equal(value, weights[key] + 1), key
 
 
+@pytest.mark.slow
 @needs_reference
 def test_published_commands_give_the_published_files(tmp_path):
     model = REFERENCE / "tiny-base"
