@@ -60,7 +60,7 @@ class Sweep:
         evaluate: see `Evaluate`.
         baseline: see `Baseline`; None for zeros.
         facts: what is known of the model for inputs of this form.
-        uncontrolled: (B,) F of every example by the model's own attention implementation.
+        uncontrolled: (B,) F of every example by the model's own attention implementation, where the inputs are.
         device: where the inputs are.
         multiply: whether maps carry the factor (A - B).
         keep_attention: whether rows at node 1 that open all layers give the attention.
@@ -374,7 +374,7 @@ class Sweep:
         Raises:
             UnsupportedModelError: says which example's.
         """
-        expected = self.uncontrolled[examples.to(self.uncontrolled.device)]
+        expected = self.uncontrolled[examples]
         if not close(outputs, expected, self.facts.dtype):
             row = int((outputs - expected).abs().argmax())
             raise UnsupportedModelError(

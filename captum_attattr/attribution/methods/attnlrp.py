@@ -53,7 +53,7 @@ def attnlrp(request: Request) -> Maps:
 
             with torch.enable_grad(), sweep.control.watch(visit), relevance_rules(layers):
                 outputs = sweep.evaluate(rows)
-            expected = sweep.uncontrolled[rows.to(sweep.uncontrolled.device)]
+            expected = sweep.uncontrolled[rows]
             if not close(outputs.detach(), expected, sweep.facts.dtype):
                 raise UnsupportedModelError(
                     f"{family_name(layers[0].model)}: its output by AttnLRP's rules is {outputs.tolist()}, and "

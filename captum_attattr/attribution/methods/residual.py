@@ -129,7 +129,7 @@ class PassageRecorder:
             outputs = self.sweep.evaluate(torch.cat((rows, rows)))[: len(rows)]
         self._finish()
         self.before, self.events, self.given = [], [], {}
-        expected = self.sweep.uncontrolled[rows.to(self.sweep.uncontrolled.device)]
+        expected = self.sweep.uncontrolled[rows]
         if not close(outputs.detach(), expected, self.sweep.facts.dtype):
             raise UnsupportedModelError(
                 f"{family_name(self.layers[0].model)}: run in two copies, its output is {outputs.tolist()}, and "
