@@ -74,7 +74,7 @@ def plot_tokens(
     y = 0.0
     for row, at in zip(rows, drawn, strict=True):
         annotations.append(_heading(row, at, y))
-        words, y = placed(Sentence(**row["sentence"]), at, y + HEADING)
+        words, y = placed(Sentence.read(row["sentence"]), at, y + HEADING)
         annotations += [annotation(word) for word in words]
         y += _AFTER
     area = Area(WIDTH - 2 * MARGIN, round(y), MARGIN, MARGIN, TOP, MARGIN)
@@ -118,7 +118,7 @@ def row_of(explanation: Explanation | TokenScores, layer: int | None) -> int:
 
 def _heading(row: dict[str, Any], at: int, y: float) -> dict[str, Any]:
     """Return the line above a text: label, value, and where its colours end."""
-    largest = Sentence(**row["sentence"]).largest_of(at)
+    largest = Sentence.read(row["sentence"]).largest_of(at)
     told = ", ".join(filter(None, [f"<b>{name_label(row['label'].strip() or row['label'])}</b>", row["value"]]))
     text = f"{told}; colours to ±{escape(f'{largest:.3g}')}"
     return {**place(0, y + HEADING / 2), "text": text, "xanchor": "left", "font": {"size": 13}}

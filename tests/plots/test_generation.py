@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import results
 import torch
-from browser import Clocked, clocked, look  # noqa: F401 (a fixture)
+from browser import Clocked, look
+from browser import clocked as clocked
 from hostile import HOSTILE, Page, every_text
 
 from captum_attattr import plot_generation, write_html
@@ -97,13 +98,13 @@ def test_a_page_says_what_words_and_spans_came_from(tmp_path: Path, dark: bool) 
     assert seen["wide"]
 
 
-def test_scores_that_need_not_add_up_are_called_so(tmp_path: Path, clocked: Clocked) -> None:  # noqa: F811
+def test_scores_that_need_not_add_up_are_called_so(tmp_path: Path, clocked: Clocked) -> None:
     given = results.generation(8, 5, path="layer", attribution="attention", total_delta=torch.full((5,), torch.nan))
     clocked.open(write_html(plot_generation(given), tmp_path / "generation.html"))
     assert clocked.run("document.getElementById('exact').textContent").endswith("need not add up to anything.")
 
 
-def test_a_phone_has_room_for_it(tmp_path: Path, clocked: Clocked) -> None:  # noqa: F811
+def test_a_phone_has_room_for_it(tmp_path: Path, clocked: Clocked) -> None:
     path = write_html(plot_generation(results.generation(120, 60)), tmp_path / "generation.html")
     clocked.ask("Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1, mobile=True)
     clocked.ask("Emulation.setTouchEmulationEnabled", enabled=True)

@@ -13,7 +13,8 @@ import numpy as np
 import PIL.Image
 import pytest
 import results
-from browser import Clocked, clocked, look  # noqa: F401 (a fixture)
+from browser import Clocked, look
+from browser import clocked as clocked
 from hostile import HOSTILE, Page, every_text
 
 from captum_attattr import ImageExplanation, plot_image, write_html, write_report
@@ -149,7 +150,7 @@ def test_a_patch_says_what_it_read_and_gave(tmp_path: Path, dark: bool) -> None:
     assert seen["wide"]
 
 
-def test_a_finger_chooses_a_patch_on_a_phone(tmp_path: Path, clocked: Clocked) -> None:  # noqa: F811
+def test_a_finger_chooses_a_patch_on_a_phone(tmp_path: Path, clocked: Clocked) -> None:
     path = write_html(plot_image([results.pictured(14, 14), results.pictured(special=2)]), tmp_path / "picture.html")
     clocked.ask("Emulation.setDeviceMetricsOverride", width=390, height=1200, deviceScaleFactor=1, mobile=True)
     clocked.ask("Emulation.setTouchEmulationEnabled", enabled=True)

@@ -6,8 +6,6 @@ import html
 import json
 from typing import Any
 
-import numpy as np
-
 from captum_attattr.plots.canvas.certainty import certainty_html
 from captum_attattr.plots.canvas.picture import end_of, picture_html
 from captum_attattr.plots.canvas.sentence import Sentence, layer_menu, scale_html, shown, special_note, words_json
@@ -39,18 +37,14 @@ the more. They are of all layers and heads together.</p>
 <script type="application/json" id="data">{content}</script>"""
 
 
-def _sentence(row: dict[str, Any]) -> Sentence:
-    return Sentence(**{**row["sentence"], "scores": np.array(row["sentence"]["scores"])})
-
-
 def _data(row: dict[str, Any]) -> dict[str, Any]:
-    words = words_json(_sentence(row))
+    words = words_json(Sentence.read(row["sentence"]))
     picture = {name: row["picture"][name] for name in ("patches", "grid", "links", "strongest")}
     return {"layers": row["layers"], **{n: words[n] for n in ("words", "scores", "special")}, **picture}
 
 
 def _section(i: int, row: dict[str, Any], layer: int | None) -> str:
-    sentence = _sentence(row)
+    sentence = Sentence.read(row["sentence"])
     at = -1 if layer is None else row["layers"].index(layer)
     value = f" ({html.escape(row['value'])})" if row["value"] else ""
     unit = row["value"].rpartition(" ")[0] or "output"

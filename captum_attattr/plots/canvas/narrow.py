@@ -61,7 +61,7 @@ def narrow_html(title: str, told: dict[str, Any]) -> str:
         fields = dict(told["sentence"])
         output = fields.pop("output").replace("_", "-")
         fields["words"] = [html.unescape(word).strip("\u2068\u2069") for word in fields["words"]]
-        sentence = Sentence(**{**fields, "scores": np.array(fields["scores"])})
+        sentence = Sentence.read(fields)
         parts += [sentence_html(sentence), scale_html(sentence.largest_of(), output, special_note(sentence.framed))]
     items = "".join(f"<li>{link}</li>" for link in told["links"])  # escaped when they were made
     parts += [

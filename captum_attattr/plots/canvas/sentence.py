@@ -50,6 +50,11 @@ class Sentence(NamedTuple):
             getattr(explanation, "noun", "word"),
         )
 
+    @classmethod
+    def read(cls, fields: Mapping[str, Any]) -> Sentence:
+        """Return the words of a page, whose fields are JSON."""
+        return cls(**{**fields, "scores": np.array(fields["scores"])})
+
     @property
     def nouns(self) -> str:
         """What several of them are called."""

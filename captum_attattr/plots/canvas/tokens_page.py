@@ -6,8 +6,6 @@ import html
 import json
 from typing import Any
 
-import numpy as np
-
 from captum_attattr.plots.canvas.sentence import Sentence, layer_menu, sentence_html, shown, special_note
 
 STYLES, SCRIPTS = ["sentence.css", "tokens.css"], ["tokens.js"]
@@ -29,7 +27,7 @@ def tokens_body(tokens: dict[str, Any]) -> str:
 <div class="figure" data-drawn>
 <p class="tools">{layer_menu(rows, layer)}
 <span class="scale"><span>against</span><span class="ramp" aria-hidden="true"></span><span>for the output</span>\
-{special_note(name for row in rows for name in _sentence(row).framed)}</span>
+{special_note(name for row in rows for name in Sentence.read(row["sentence"]).framed)}</span>
 </p>
 <table class="texts"><thead><tr><th scope="col">output</th><th scope="col">colours to</th><th scope="col">text</th></tr>
 </thead><tbody>
@@ -39,12 +37,8 @@ def tokens_body(tokens: dict[str, Any]) -> str:
 <script type="application/json" id="data">{content}</script>"""
 
 
-def _sentence(row: dict[str, Any]) -> Sentence:
-    return Sentence(**{**row["sentence"], "scores": np.array(row["sentence"]["scores"])})
-
-
 def _row(i: int, row: dict[str, Any], layer: int | None) -> str:
-    sentence = _sentence(row)
+    sentence = Sentence.read(row["sentence"])
     at = -1 if layer is None else row["layers"].index(layer)
     value = f"<br>{html.escape(row['value'])}" if row["value"] else ""
     value += "<br><b>rough numbers</b>" * row["rough"]
