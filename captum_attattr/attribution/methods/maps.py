@@ -31,7 +31,7 @@ class Request:
         baselines: the start B of the path whose direction, A - B, the scores follow.
         limit: most rows of one forward; None for a default by device.
         keep_attention: whether the attention is wanted too.
-        check: refuses shapes (H, Tq, Tk) of layers, before any is scored.
+        check: refuses shapes (H, Tq, Tk) of layers, before any is scored; None for none.
     """
 
     layers: Sequence[AttentionLayer]
@@ -40,14 +40,15 @@ class Request:
     baselines: AttentionBaselines = 0.0
     limit: int | None = None
     keep_attention: bool = False
-    check: Callable[[Sequence[torch.Size]], object] = len  # refuses none
+    check: Callable[[Sequence[torch.Size]], object] | None = None
 
     @contextmanager
     def chunks(self) -> Iterator[tuple[Sweep, Callable[[Callable[[range], None]], None]]]:
         """Prepare a sweep; yield it, and what calls a function with the examples of one chunk after another."""
         with prepared_sweep(self.layers, self.batch, self.baselines, self.known) as sweep:
             sweep.keep_attention = self.keep_attention
-            self.check(sweep.facts.shapes)
+            if self.check is not None:
+                self.check(sweep.facts.shapes)
 
             def each(run: Callable[[range], None]) -> None:
                 in_chunks(sweep.batch, default_limit(sweep, self.limit), run)
